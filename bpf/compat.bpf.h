@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* What differs between kernels, each with the commit that changed it. */
+#ifndef GILTOP_COMPAT_BPF_H
+#define GILTOP_COMPAT_BPF_H
+
+/* 2f064a59a11f ("sched: Change task_struct::state", 5.14) renamed state to __state. */
+struct task_struct___before_5_14 {
+	volatile long state;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u32 task_state(struct task_struct *task)
+{
+	if (bpf_core_field_exists(task->__state))
+		return task->__state;
+	return BPF_CORE_READ((struct task_struct___before_5_14 *)task, state);
+}
+
+/* fa2c3254d7cf ("sched/tracing: Don't re-read p->state when emitting sched_switch event", 5.18)
+ * added the fourth argument. The loader looks it up in BTF; the verifier drops the dead branch. */
+const volatile bool switch_has_prev_state = false;
+
+#define TASK_RUNNING 0x0
+#define TASK_INTERRUPTIBLE 0x1
+#define TASK_UNINTERRUPTIBLE 0x2
+#define TASK_STOPPED_OR_TRACED 0xc /* __TASK_STOPPED | __TASK_TRACED */
+#define EXIT_DEAD_OR_ZOMBIE 0x30
+#define TASK_DEAD 0x80
+#define TASK_FROZEN 0x8000 /* f5d39b020809 (6.1) */
+
+/* How `prev` leaves its CPU. A task whose state is RUNNING again by now stayed on the run queue:
+ * a signal was pending when it wanted to sleep, and before 6.12 prev_state still says asleep. */
+static __always_inline __u8 left_as(bool preempt, __u32 prev_state, __u32 now_state)
+{
+	if (preempt || prev_state == TASK_RUNNING || now_state == TASK_RUNNING)
+		return GT_TASK_RUNNABLE;
+	if (prev_state & (TASK_DEAD | EXIT_DEAD_OR_ZOMBIE))
+		return GT_TASK_DEAD;
+	if (prev_state & TASK_STOPPED_OR_TRACED)
+		return GT_TASK_STOPPED;
+	if (prev_state & TASK_UNINTERRUPTIBLE)
+		return GT_TASK_UNINTERRUPTIBLE;
+	return GT_TASK_INTERRUPTIBLE;
+}
+
+/* Time that the CPU of `task` (which runs or just ran there) has charged to no task since boot;
+ * 0 on a kernel without CONFIG_FAIR_GROUP_SCHED, where a task does not lead to its run queue. (The
+ * per-CPU symbol `runqueues` needs CONFIG_KALLSYMS_ALL, which is rarer.) */
+static __always_inline __u64 uncharged_ns(struct task_struct *task)
+{
+	struct rq *rq;
+
+	if (!bpf_core_field_exists(task->se.cfs_rq) || !bpf_core_field_exists(struct cfs_rq, rq))
+		return 0;
+	rq = task->se.cfs_rq->rq;
+	return rq->clock - rq->clock_task;
+}
+
+#endif

@@ -1,0 +1,104 @@
+/* The only file that the BPF programs and the loader both include: ring-buffer records and the
+ * configuration that is fixed at load time. Records are 8-byte aligned and carry their kind in a
+ * common header; each kind has one size. Times are bpf_ktime_get_boot_ns() (CLOCK_BOOTTIME), taken
+ * after the record's place in the ring is reserved: giltop's exact reordering rests on that (see
+ * src/probe/ring.h). */
+#ifndef GILTOP_ABI_H
+#define GILTOP_ABI_H
+
+#ifndef __bpf__
+#include <linux/types.h>
+#endif
+
+enum gt_kind {
+	GT_GIL_WAIT = 0,    /* found the GIL taken, waits; repeats about every switch interval */
+	GT_GIL_ACQUIRE = 1, /* owns the GIL */
+	GT_GIL_RELEASE = 2, /* let it go */
+	GT_GIL_FORCED = 3,  /* the release before was asked for; waits for another to take over */
+	GT_SWITCH = 4,      /* one task leaves a CPU, another enters */
+	GT_WAKEUP = 5,      /* a task becomes runnable */
+	GT_FORK = 6,        /* a thread or process begins */
+	GT_EXEC = 7,        /* a process replaced its image */
+	GT_EXIT = 8,        /* a thread ends */
+	GT_ENTRY = 9,       /* a program reached its ELF entry point and is held there */
+	GT_KINDS = 10,
+};
+
+/* gt_header.state of GT_SWITCH: how the previous task left the CPU. */
+enum gt_task_state {
+	GT_TASK_RUNNABLE = 0, /* preempted or yielded */
+	GT_TASK_INTERRUPTIBLE = 1,
+	GT_TASK_UNINTERRUPTIBLE = 2,
+	GT_TASK_STOPPED = 3, /* job control or a tracer */
+	GT_TASK_DEAD = 4,
+};
+
+struct gt_header {
+	__u64 ts_ns;
+	__u32 tgid; /* ids of the initial PID namespace */
+	__u32 tid;
+	__u16 cpu;
+	__u8 kind;  /* enum gt_kind */
+	__u8 state; /* GT_SWITCH: enum gt_task_state; GT_EXEC, GT_ENTRY: GT_HELD; GT_EXIT: GT_LAST */
+	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before */
+};
+
+#define GT_HELD 1 /* the process got SIGSTOP and waits for giltop's SIGCONT */
+#define GT_LAST 1 /* it was the last thread of its process */
+
+/* GT_GIL_* */
+struct gt_gil {
+	struct gt_header h;
+	__u64 gil; /* address of the GIL's struct in the process */
+};
+
+/* GT_SWITCH: h.tgid/h.tid are the previous task's, 0 where it is not tracked. */
+struct gt_switch {
+	struct gt_header h;
+	__u32 next_tgid; /* 0: the next task is not tracked (h.extra is 0 then, too) */
+	__u32 pad;
+	/* Time this CPU has charged to no task since boot (stolen by the hypervisor, and interrupts
+	 * where the kernel accounts them): rq->clock - rq->clock_task, ns. Only differences count. */
+	__u64 uncharged_ns;
+};
+
+struct gt_wakeup {
+	struct gt_header h; /* of the woken task; h.cpu is the waker's */
+};
+
+#define GT_COMM 16
+
+struct gt_fork {
+	struct gt_header h; /* of the child */
+	__u32 parent_tgid;
+	__u32 pad;
+	char comm[GT_COMM];
+};
+
+/* A file as the kernel names it; the loader hands it back, it never computes one. */
+struct gt_file_key {
+	__u64 inode;
+	__u64 size;
+	__u32 device;
+	__u32 generation;
+};
+
+struct gt_exec {
+	struct gt_header h;
+	struct gt_file_key file;
+	char comm[GT_COMM];
+};
+
+struct gt_exit {
+	struct gt_header h;
+	char comm[GT_COMM];
+};
+
+/* GT_ENTRY */
+struct gt_entry {
+	struct gt_header h;
+};
+
+#define GT_HELD_SLOTS 1024
+
+#endif
