@@ -1,0 +1,73 @@
+#include "event/decode.h"
+
+#include <cstring>
+
+#include "giltop/abi.h"
+
+namespace giltop {
+namespace {
+
+static_assert(static_cast<int>(TaskState::dead) == GT_TASK_DEAD);
+static_assert(kRecordKinds.size() == GT_KINDS);
+
+template <typename Record>
+bool read(std::span<const std::byte> bytes, Record& record) {
+  if (bytes.size() != sizeof(record)) return false;
+  std::memcpy(&record, bytes.data(), sizeof(record));
+  return true;
+}
+
+std::string_view comm_of(const char (&comm)[GT_COMM]) {
+  return std::string_view(comm, strnlen(comm, GT_COMM));
+}
+
+}  // namespace
+
+bool Decoder::decode_rare(std::span<const std::byte> record, Event& event) {
+  gt_header header;
+  std::memcpy(&header, record.data(), sizeof(header));
+  bool well_formed = header.tid <= kMaxTid && header.tgid <= kMaxTid;
+  bool wanted = true;
+  switch (header.kind) {
+    case GT_WAKEUP:
+      well_formed = well_formed && record.size() == sizeof(gt_wakeup);
+      event.kind = EventKind::wakeup;
+      break;
+    case GT_FORK: {
+      gt_fork fork;
+      well_formed = well_formed && read(record, fork);
+      if (!well_formed) break;
+      event.kind = EventKind::fork;
+      event.value = uint64_t{fork.parent_tgid} << 32 | fork.h.extra;
+      event.other = tables_.intern(comm_of(fork.comm));
+      break;
+    }
+    case GT_EXEC: {
+      gt_exec exec;
+      well_formed = well_formed && read(record, exec);
+      if (!well_formed) break;
+      event.kind = EventKind::exec;
+      event.other = tables_.intern(comm_of(exec.comm));
+      break;
+    }
+    case GT_EXIT: {
+      gt_exit exit;
+      well_formed = well_formed && read(record, exit);
+      if (!well_formed) break;
+      event.kind = EventKind::exit;
+      event.state = exit.h.state == GT_LAST;
+      event.other = tables_.intern(comm_of(exit.comm));
+      break;
+    }
+    case GT_ENTRY:
+      well_formed = well_formed && record.size() == sizeof(gt_entry);
+      wanted = false;
+      break;
+    default:
+      well_formed = false;
+  }
+  if (!well_formed) counts_.malformed++;
+  return well_formed && wanted;
+}
+
+}  // namespace giltop

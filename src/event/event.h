@@ -1,0 +1,78 @@
+// Typed events: what the kernel side, or a recording, tells the model. Pure data.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+namespace giltop {
+
+enum class EventKind : uint8_t {
+  gil_wait,     // `value` = GIL address
+  gil_acquire,  // `value` = GIL address
+  gil_release,  // `value` = GIL address
+  gil_forced,   // `value` = GIL address; the release before was a forced switch
+  switch_out,   // `state` = TaskState, `value` = the CPU's uncharged time, ns
+  switch_in,    // `value` = the CPU's uncharged time, ns
+  wakeup,
+  fork,         // `value` = parent tgid << 32 | parent tid, `other` = comm (string id)
+  exec,         // `other` = comm
+  exit,         // `other` = comm; `state` = 1: the last thread of its process
+  thread_seen,  // a thread that was there when tracing began; `other` = comm
+  thread_name,  // `other` = comm
+  process,      // `other` = index of ProcessFacts
+  loss,         // `other` records of kind `state` (enum gt_kind) were lost between ts_ns and `value`
+  end,          // the observation ends
+};
+
+// How a task left its CPU (the order of enum gt_task_state).
+enum class TaskState : uint8_t { runnable, interruptible, uninterruptible, stopped, dead };
+
+inline constexpr uint32_t kMaxTid = 4194304;  // PID_MAX_LIMIT, Linux include/linux/threads.h
+
+// Times are CLOCK_BOOTTIME in nanoseconds; ids are those of the initial PID namespace.
+struct Event {
+  uint64_t ts_ns = 0;
+  uint64_t value = 0;
+  uint32_t tgid = 0;
+  uint32_t tid = 0;
+  uint32_t other = 0;
+  uint16_t cpu = 0;
+  EventKind kind = EventKind::end;
+  uint8_t state = 0;
+};
+static_assert(sizeof(Event) == 32);
+
+// What is counted when the ring is full: the order of enum gt_kind.
+inline constexpr std::array<std::string_view, 10> kRecordKinds = {
+    "gil_wait", "gil_acquire", "gil_release", "gil_forced", "switch",
+    "wakeup",   "fork",        "exec",        "exit",       "entry"};
+
+// One program image of one process.
+struct ProcessFacts {
+  std::string comm;
+  std::string cmdline;
+  std::string python;    // "3.11.2"; empty: not a CPython that giltop can trace
+  std::string build_id;  // hex, may be empty
+  bool free_threaded = false;
+  bool operator==(const ProcessFacts&) const = default;
+};
+
+// Texts that events name by number. Grows only with distinct texts.
+class EventTables {
+ public:
+  uint32_t intern(std::string_view text);
+  std::string_view text(uint32_t id) const;  // empty for an id that was never given
+  uint32_t add(ProcessFacts facts);
+  const ProcessFacts& facts(uint32_t index) const;  // empty facts for an unknown index
+
+ private:
+  std::deque<std::string> texts_{std::string()};
+  std::unordered_map<std::string_view, uint32_t> ids_{{std::string_view(), 0}};
+  std::deque<ProcessFacts> facts_{ProcessFacts()};
+};
+
+}  // namespace giltop
