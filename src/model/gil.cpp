@@ -1,0 +1,121 @@
+#include <algorithm>
+
+#include "model/model.h"
+
+namespace giltop {
+namespace {
+
+size_t column(LedgerColumn c) { return static_cast<size_t>(c); }
+
+LedgerColumn column_of(CpuState holder) {
+  switch (holder) {
+    case CpuState::running: return LedgerColumn::running;
+    case CpuState::runnable: return LedgerColumn::runnable;
+    case CpuState::blocked: return LedgerColumn::blocked;
+    case CpuState::unknown: break;
+  }
+  return LedgerColumn::unknown;
+}
+
+uint64_t key_of(const Thread& waiter, const Thread* holder) {
+  return uint64_t{waiter.index} << 32 | (holder ? holder->index + 1 : 0);
+}
+
+size_t hash(uint64_t key) {
+  key *= 0x9e3779b97f4a7c15u;  // Fibonacci hashing: 2^64 / golden ratio
+  return key >> 32;
+}
+
+}  // namespace
+
+void Gil::advance(uint64_t ts_ns) {
+  const uint64_t elapsed = ts_ns - last_ns;
+  last_ns = ts_ns;
+  LedgerColumn where = LedgerColumn::unknown;
+  if (known) {
+    if (holder) {
+      where = column_of(holder->cpu_state);
+    } else {
+      where = waiters.empty() ? LedgerColumn::idle : LedgerColumn::handoff;
+    }
+  }
+  ledger[column(where)] += elapsed;
+}
+
+void Gil::book(Thread& waiter) {
+  // While somebody waits, the GIL is never idle; the row is the holder's of this stretch, and the
+  // hand-off that follows a hold counts as its holder's.
+  const Thread* blamed = !known ? nullptr : holder ? holder : last_holder;
+  Ledger parts;
+  bool any = false;
+  for (size_t c = 0; c < kLedgerColumns; c++) {
+    parts[c] = ledger[c] - waiter.wait_mark[c];
+    any = any || parts[c] != 0;
+  }
+  if (!any) return;
+  Row& booked = row(waiter, blamed);
+  for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
+  waiter.wait_mark = ledger;
+}
+
+void Gil::book_all_waiters() {
+  for (Thread* waiter : waiters) book(*waiter);
+}
+
+void Gil::remove_waiter(Thread& waiter) {
+  waiters.erase(std::remove(waiters.begin(), waiters.end(), &waiter), waiters.end());
+}
+
+Gil::Row& Gil::row(const Thread& waiter, const Thread* behind) {
+  if (rows_.size() * 2 >= slots_.size()) grow();
+  const uint64_t key = key_of(waiter, behind);
+  const size_t mask = slots_.size() - 1;
+  size_t at = hash(key) & mask;
+  while (slots_[at] != 0) {
+    Row& found = rows_[slots_[at] - 1];
+    if (found.key == key) return found;
+    at = (at + 1) & mask;
+  }
+  rows_.push_back(Row{key, &waiter, behind, {}});
+  slots_[at] = static_cast<uint32_t>(rows_.size());
+  return rows_.back();
+}
+
+void Gil::grow() {
+  slots_.assign(std::max<size_t>(16, slots_.size() * 2), 0);
+  const size_t mask = slots_.size() - 1;
+  for (size_t i = 0; i < rows_.size(); i++) {
+    size_t at = hash(rows_[i].key) & mask;
+    while (slots_[at] != 0) at = (at + 1) & mask;
+    slots_[at] = static_cast<uint32_t>(i + 1);
+  }
+}
+
+std::vector<Gil::Blame> Gil::blame() const {
+  // Waits that still go on count up to now, on whoever holds the GIL now.
+  std::vector<Row> rows = rows_;
+  const Thread* blamed = !known ? nullptr : holder ? holder : last_holder;
+  for (const Thread* waiter : waiters) {
+    const uint64_t key = key_of(*waiter, blamed);
+    auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == key; });
+    if (found == rows.end()) found = rows.insert(rows.end(), Row{key, waiter, blamed, {}});
+    for (size_t c = 0; c < kLedgerColumns; c++)
+      found->parts[c] += ledger[c] - waiter->wait_mark[c];
+  }
+  std::vector<Blame> result;
+  result.reserve(rows.size());
+  for (const Row& r : rows) {
+    const auto part = [&](LedgerColumn c) { return r.parts[column(c)]; };
+    result.push_back({r.waiter, r.holder, part(LedgerColumn::running),
+                      part(LedgerColumn::runnable), part(LedgerColumn::blocked),
+                      part(LedgerColumn::handoff),
+                      part(LedgerColumn::unknown) + part(LedgerColumn::idle)});
+  }
+  std::sort(result.begin(), result.end(), [](const Blame& a, const Blame& b) {
+    const auto behind = [](const Blame& x) { return x.holder ? x.holder->index + 1 : 0; };
+    return std::pair(a.waiter->index, behind(a)) < std::pair(b.waiter->index, behind(b));
+  });
+  return result;
+}
+
+}  // namespace giltop

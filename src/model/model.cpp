@@ -1,0 +1,462 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace giltop {
+
+const char* to_string(GilState state) {
+  constexpr const char* kNames[] = {"holding", "waiting", "released", "unknown"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+const char* to_string(CpuState state) {
+  constexpr const char* kNames[] = {"running", "runnable", "blocked", "unknown"};
+  return kNames[static_cast<size_t>(state)];
+}
+
+Model::TidMap::TidMap(size_t size)
+    : slots_(static_cast<Thread**>(std::calloc(size, sizeof(Thread*)))) {
+  if (!slots_) std::abort();
+}
+
+Model::TidMap::~TidMap() { std::free(slots_); }
+
+uint64_t Model::lost() const {
+  uint64_t sum = 0;
+  for (const uint64_t count : lost_) sum += count;
+  return sum;
+}
+
+// --- lives ---------------------------------------------------------------------------------------
+
+Process& Model::new_process(uint32_t tgid) {
+  Process& process = processes_.emplace_back();
+  process.tgid = tgid;
+  process.index = static_cast<uint32_t>(processes_.size() - 1);
+  by_tgid_[tgid] = &process;
+  return process;
+}
+
+Process& Model::process_of(uint32_t tgid) {
+  const auto found = by_tgid_.find(tgid);
+  if (found != by_tgid_.end() && !found->second->ended) return *found->second;
+  return new_process(tgid);
+}
+
+Thread& Model::new_thread(Process& process, uint32_t tid, uint64_t ts_ns) {
+  Thread& thread = threads_.emplace_back();
+  thread.tid = tid;
+  thread.index = static_cast<uint32_t>(threads_.size() - 1);
+  thread.process = &process;
+  thread.comm = process.comm;
+  thread.first_ns = thread.last_ns = ts_ns;
+  process.threads.push_back(&thread);
+  process.alive.push_back(&thread);
+  by_tid_[tid] = &thread;
+  return thread;
+}
+
+Thread* Model::find(const Event& event, Change& change) {
+  Thread* thread = by_tid_[event.tid];
+  if (thread && !thread->ended && thread->process->tgid == event.tgid) return thread;
+  // What a thread does between its exit event and its last switch is not its life any more.
+  const bool same_ended = thread && thread->ended && thread->process->tgid == event.tgid;
+  const bool shows_life = event.kind <= EventKind::gil_forced;
+  if (same_ended && !shows_life && loss_until_ns_ <= thread->last_ns) return nullptr;
+  if (thread && !thread->ended) end_thread(*thread, event.ts_ns);  // its id was given away unseen
+  change.began = true;
+  return &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
+}
+
+void Model::end_thread(Thread& thread, uint64_t ts_ns) {
+  leave_gil(thread, ts_ns);
+  advance(thread, ts_ns);
+  thread.ended = true;
+  auto& alive = thread.process->alive;
+  alive.erase(std::remove(alive.begin(), alive.end(), &thread), alive.end());
+}
+
+void Model::end_process(Process& process, uint64_t ts_ns, Change& change) {
+  change.ended = &process;
+  while (!process.alive.empty()) end_thread(*process.alive.back(), ts_ns);
+  for (auto& gil : process.gils) gil->advance(ts_ns);
+  process.ended = true;
+}
+
+Gil& Model::gil_of(Process& process, uint64_t address, uint64_t ts_ns) {
+  for (auto& gil : process.gils)
+    if (gil->address == address) return *gil;
+  auto& gil = *process.gils.emplace_back(std::make_unique<Gil>());
+  gil.address = address;
+  gil.process = &process;
+  gil.index = gil_count_++;
+  gil.first_ns = gil.last_ns = ts_ns;
+  return gil;
+}
+
+// --- state ---------------------------------------------------------------------------------------
+
+void Model::advance(Thread& thread, uint64_t ts_ns) {
+  thread.matrix[static_cast<size_t>(thread.gil_state)][static_cast<size_t>(thread.cpu_state)] +=
+      ts_ns - thread.last_ns;
+  thread.last_ns = ts_ns;
+}
+
+void Model::set_gil_state(Thread& thread, GilState state, uint64_t ts_ns) {
+  advance(thread, ts_ns);
+  thread.gil_state = state;
+  thread.state_since_ns = ts_ns;
+  thread.state_since_known = state != GilState::unknown;
+}
+
+void Model::set_cpu_state(Thread& thread, CpuState state, uint64_t ts_ns) {
+  if (thread.gil_state == GilState::holding && thread.gil) {
+    thread.gil->advance(ts_ns);
+    if (thread.cpu_state == CpuState::blocked && state != CpuState::blocked) {
+      thread.held_sleeps++;
+      thread.held_sleep_max_ns = std::max(thread.held_sleep_max_ns, ts_ns - thread.blocked_ns);
+    }
+  }
+  if (state == CpuState::blocked) thread.blocked_ns = ts_ns;
+  advance(thread, ts_ns);
+  thread.cpu_state = state;
+}
+
+// The thread neither holds nor awaits its GIL any more, for a reason other than the GIL's own
+// events: it ended, or its state was lost. Who holds it next is not known then.
+void Model::leave_gil(Thread& thread, uint64_t ts_ns) {
+  Gil* gil = thread.gil;
+  if (gil && thread.gil_state == GilState::waiting) {
+    gil->advance(ts_ns);
+    gil->book(thread);
+    gil->remove_waiter(thread);
+  }
+  if (gil && gil->known && gil->holder == &thread) {
+    gil->advance(ts_ns);
+    gil->book_all_waiters();
+    gil->known = false;
+    gil->holder = nullptr;
+    gil->handoff_open = false;
+  }
+  set_gil_state(thread, GilState::unknown, ts_ns);
+}
+
+// --- the GIL -------------------------------------------------------------------------------------
+
+void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
+  if (thread.gil_state == GilState::waiting && thread.gil == &gil) return;  // goes on waiting
+  if (thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting) {
+    violations_++;
+    leave_gil(thread, ts_ns);
+  }
+  gil.advance(ts_ns);
+  if (gil.known && !gil.holder) {  // it found the GIL taken: an acquire was missed
+    violations_++;
+    gil.book_all_waiters();
+    gil.known = false;
+    gil.handoff_open = false;
+  }
+  set_gil_state(thread, GilState::waiting, ts_ns);
+  thread.gil = &gil;
+  thread.wait_mark = gil.ledger;
+  gil.waiters.push_back(&thread);
+  gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
+}
+
+void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
+  gil.advance(ts_ns);
+  gil.book_all_waiters();
+  if (gil.known && gil.holder) {
+    // A forked child re-creates the GIL it inherited and takes it again, with no release before.
+    const bool recreated = gil.holder == &thread && thread.process->forked &&
+                           gil.acquires == 0 && gil.holder->process == gil.process;
+    if (!recreated) violations_++;
+    if (gil.holder != &thread) {
+      change.evicted = gil.holder;
+      leave_gil(*gil.holder, ts_ns);
+    }
+  }
+  const bool waited = thread.gil_state == GilState::waiting && thread.gil == &gil;
+  if (thread.gil && !waited && thread.gil != &gil &&
+      (thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting)) {
+    violations_++;
+    leave_gil(thread, ts_ns);
+  }
+  if (waited) {
+    gil.remove_waiter(thread);
+    gil.contended++;
+    thread.contended++;
+    thread.wait.add(ts_ns - thread.state_since_ns);
+    if (gil.handoff_open && gil.known && !gil.holder && thread.state_since_ns <= gil.release_ns) {
+      // release → wakeup → on CPU → acquired; a part that had happened by then is empty.
+      const uint64_t released = gil.release_ns;
+      const uint64_t on_cpu = std::max(released, thread.switch_in_ns);
+      const uint64_t woken = std::clamp(thread.wakeup_ns, released, on_cpu);
+      gil.handoff.add(ts_ns - released);
+      gil.handoff_wakeup_ns += woken - released;
+      gil.handoff_runqueue_ns += on_cpu - woken;
+      gil.handoff_lock_ns += ts_ns - on_cpu;
+      change.handoff = true;
+    }
+  }
+  set_gil_state(thread, GilState::holding, ts_ns);
+  thread.gil = &gil;
+  thread.acquires++;
+  gil.acquires++;
+  gil.known = true;
+  gil.holder = gil.last_holder = &thread;
+  gil.handoff_open = false;
+}
+
+void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
+  gil.advance(ts_ns);
+  gil.book_all_waiters();
+  if (gil.known && gil.holder != &thread) {
+    violations_++;
+    if (gil.holder) {
+      change.evicted = gil.holder;
+      leave_gil(*gil.holder, ts_ns);
+    }
+  }
+  if (thread.gil_state == GilState::waiting && thread.gil) {  // it released without owning
+    thread.gil->advance(ts_ns);
+    thread.gil->book(thread);
+    thread.gil->remove_waiter(thread);
+  }
+  if (thread.gil_state == GilState::holding && thread.gil == &gil && thread.state_since_known)
+    thread.hold.add(ts_ns - thread.state_since_ns);
+  set_gil_state(thread, GilState::released, ts_ns);
+  thread.gil = &gil;
+  thread.voluntary_releases++;
+  gil.voluntary_releases++;
+  gil.known = true;
+  gil.holder = nullptr;
+  gil.last_holder = &thread;
+  gil.release_ns = ts_ns;
+  gil.handoff_open = true;
+  gil.handoffs++;
+}
+
+void Model::on_gil_forced(Thread& thread, Gil& gil) {
+  if (thread.gil_state != GilState::released || thread.gil != &gil) return;
+  if (thread.voluntary_releases == 0 || gil.voluntary_releases == 0) return;
+  thread.voluntary_releases--;
+  gil.voluntary_releases--;
+  thread.forced_releases++;
+  gil.forced_releases++;
+}
+
+// --- the scheduler -------------------------------------------------------------------------------
+
+void Model::on_switch_out(Thread& thread, const Event& event) {
+  if (thread.cpu_state == CpuState::running) {
+    const uint64_t on_cpu = event.ts_ns - thread.switch_in_ns;
+    if (thread.cpu == event.cpu && thread.switch_in_ns != 0 &&
+        event.value > thread.switch_in_uncharged_ns)
+      thread.stolen_ns += std::min(event.value - thread.switch_in_uncharged_ns, on_cpu);
+  } else if (thread.cpu_state != CpuState::unknown) {
+    violations_++;  // it left a CPU that it was not on
+  }
+  const bool runnable = event.state == static_cast<uint8_t>(TaskState::runnable);
+  set_cpu_state(thread, runnable ? CpuState::runnable : CpuState::blocked, event.ts_ns);
+  thread.cpu = event.cpu;
+}
+
+void Model::on_switch_in(Thread& thread, const Event& event) {
+  if (thread.cpu_state == CpuState::running) violations_++;  // on two CPUs at once
+  set_cpu_state(thread, CpuState::running, event.ts_ns);
+  thread.switch_in_ns = event.ts_ns;
+  thread.switch_in_uncharged_ns = event.value;
+  thread.cpu = event.cpu;
+}
+
+void Model::on_wakeup(Thread& thread, uint64_t ts_ns) {
+  // The kernel also reports wakeups of tasks that have not left their CPU: they change nothing.
+  if (thread.cpu_state == CpuState::running || thread.cpu_state == CpuState::runnable) return;
+  set_cpu_state(thread, CpuState::runnable, ts_ns);
+  thread.wakeup_ns = ts_ns;
+}
+
+// --- processes -----------------------------------------------------------------------------------
+
+void Model::on_fork(const Event& event, Change& change) {
+  const auto parent_tgid = static_cast<uint32_t>(event.value >> 32);
+  const auto parent_tid = static_cast<uint32_t>(event.value);
+  if (Thread* old = by_tid_[event.tid]; old && !old->ended) end_thread(*old, event.ts_ns);
+  const bool trusted = event.ts_ns >= loss_until_ns_;
+  Process* process = nullptr;
+  Thread* parent = parent_tid <= kMaxTid ? by_tid_[parent_tid] : nullptr;
+  if (parent && (parent->ended || parent->process->tgid != parent_tgid)) parent = nullptr;
+  if (parent_tgid == event.tgid) {
+    process = &process_of(event.tgid);
+  } else {
+    if (const auto old = by_tgid_.find(event.tgid);
+        old != by_tgid_.end() && !old->second->ended)
+      end_process(*old->second, event.ts_ns, change);
+    process = &new_process(event.tgid);
+    process->forked = true;
+    if (parent) {
+      process->facts = parent->process->facts;
+      process->comm = parent->process->comm;
+      process->from_start = parent->process->from_start;
+      process->lost = !trusted;
+    }
+  }
+  Thread& thread = new_thread(*process, event.tid, event.ts_ns);
+  thread.comm = event.other;
+  if (parent_tgid != event.tgid) process->comm = event.other;
+  change.thread = &thread;
+  change.began = true;
+  if (!trusted) return;
+  thread.cpu_state = CpuState::runnable;
+  thread.wakeup_ns = event.ts_ns;
+  if (parent_tgid == event.tgid) {
+    thread.gil_state = GilState::released;
+  } else if (parent && parent->gil_state == GilState::holding && parent->gil) {
+    // Its copy of the memory says that it holds its copy of the GIL.
+    Gil& gil = gil_of(*process, parent->gil->address, event.ts_ns);
+    gil.known = true;
+    gil.holder = gil.last_holder = &thread;
+    thread.gil = &gil;
+    thread.gil_state = GilState::holding;
+  } else if (parent) {
+    thread.gil_state = parent->gil_state == GilState::released ? GilState::released
+                                                               : GilState::unknown;
+  }
+}
+
+void Model::on_exec(const Event& event, Change& change) {
+  if (const auto old = by_tgid_.find(event.tgid); old != by_tgid_.end() && !old->second->ended)
+    end_process(*old->second, event.ts_ns, change);
+  Process& process = new_process(event.tgid);
+  process.comm = event.other;
+  Thread* before = by_tid_[event.tid];
+  Thread& thread = new_thread(process, event.tid, event.ts_ns);
+  change.thread = &thread;
+  change.began = true;
+  process.lost = event.ts_ns < loss_until_ns_;
+  if (process.lost) return;
+  process.from_start = true;
+  // It runs, in a fresh image that holds no GIL.
+  thread.gil_state = GilState::released;
+  thread.cpu_state = CpuState::running;
+  thread.cpu = event.cpu;
+  thread.switch_in_ns = event.ts_ns;
+  if (before && before->process->tgid == event.tgid) {
+    thread.switch_in_uncharged_ns = before->switch_in_uncharged_ns;
+  }
+}
+
+void Model::on_loss(const Event& event) {
+  lost_[std::min<size_t>(event.state, lost_.size() - 1)] += event.other;
+  loss_until_ns_ = std::max(loss_until_ns_, event.value);
+  for (Process& process : processes_) {
+    if (process.ended) continue;
+    process.lost = true;
+    for (auto& gil : process.gils) {
+      gil->advance(event.ts_ns);
+      gil->book_all_waiters();
+      gil->known = false;
+      gil->holder = nullptr;
+      gil->handoff_open = false;
+    }
+    for (Thread* thread : process.alive) {
+      leave_gil(*thread, event.ts_ns);
+      set_cpu_state(*thread, CpuState::unknown, event.ts_ns);
+    }
+  }
+}
+
+// -------------------------------------------------------------------------------------------------
+
+Change Model::apply(const Event& event) {
+  Change change;
+  if (event.tid > kMaxTid) return change;
+  if (!any_) first_ns_ = event.ts_ns;
+  any_ = true;
+  last_ns_ = std::max(last_ns_, event.ts_ns);
+  const bool state_event = event.kind <= EventKind::wakeup;
+  if (state_event) {
+    if (event.ts_ns < loss_until_ns_) return change;  // true, but of a past with holes
+    Thread* thread = find(event, change);
+    if (!thread) return change;
+    change.thread = thread;
+    change.gil_before = thread->gil_state;
+    change.cpu_before = thread->cpu_state;
+    if (event.kind <= EventKind::gil_forced) {
+      Process& process = *thread->process;
+      Gil& gil = thread->gil && thread->gil->address == event.value
+                     ? *thread->gil
+                     : gil_of(process, event.value, event.ts_ns);
+      process.gil_events++;
+      change.gil = &gil;
+      switch (event.kind) {
+        case EventKind::gil_wait: on_gil_wait(*thread, gil, event.ts_ns); break;
+        case EventKind::gil_acquire: on_gil_acquire(*thread, gil, event.ts_ns, change); break;
+        case EventKind::gil_release: on_gil_release(*thread, gil, event.ts_ns, change); break;
+        default: on_gil_forced(*thread, gil); break;
+      }
+    } else if (event.kind == EventKind::switch_out) {
+      on_switch_out(*thread, event);
+      if (event.state == static_cast<uint8_t>(TaskState::dead)) end_thread(*thread, event.ts_ns);
+    } else if (event.kind == EventKind::switch_in) {
+      on_switch_in(*thread, event);
+    } else {
+      on_wakeup(*thread, event.ts_ns);
+    }
+    change.gil_after = thread->gil_state;
+    change.cpu_after = thread->cpu_state;
+    return change;
+  }
+  switch (event.kind) {
+    case EventKind::fork: on_fork(event, change); break;
+    case EventKind::exec: on_exec(event, change); break;
+    case EventKind::exit: {
+      Thread* thread = by_tid_[event.tid];
+      if (!thread || thread->ended || thread->process->tgid != event.tgid) break;
+      change.thread = thread;
+      if (event.other != 0) thread->comm = event.other;
+      end_thread(*thread, event.ts_ns);
+      if (event.state != 0) end_process(*thread->process, event.ts_ns, change);
+      break;
+    }
+    case EventKind::thread_seen: {
+      Thread* thread = by_tid_[event.tid];
+      if (!thread || thread->ended || thread->process->tgid != event.tgid) {
+        thread = &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
+        change.began = true;
+      }
+      if (event.other != 0) thread->comm = event.other;
+      change.thread = thread;
+      break;
+    }
+    case EventKind::thread_name: {
+      Thread* thread = by_tid_[event.tid];
+      if (!thread || thread->process->tgid != event.tgid) break;
+      thread->comm = event.other;
+      change.thread = thread;
+      break;
+    }
+    case EventKind::process: {
+      Process& process = process_of(event.tgid);
+      process.facts = event.other;
+      if (!process.alive.empty()) change.thread = process.alive.front();
+      break;
+    }
+    case EventKind::loss: on_loss(event); break;
+    default: advance_to(event.ts_ns); break;
+  }
+  return change;
+}
+
+void Model::advance_to(uint64_t ts_ns) {
+  last_ns_ = std::max(last_ns_, ts_ns);
+  for (Process& process : processes_) {
+    if (process.ended) continue;
+    for (auto& gil : process.gils) gil->advance(ts_ns);
+    for (Thread* thread : process.alive) advance(*thread, ts_ns);
+  }
+}
+
+}  // namespace giltop

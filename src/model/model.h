@@ -1,0 +1,226 @@
+// The model: events in, the 3x3 matrix of each thread and the ledger of each GIL out.
+//
+//   events ──► CPU tracker (running / runnable / blocked) ─┐
+//          └─► GIL tracker (holding / waiting / released) ─┴─► matrix, ledger, blame, hand-offs
+//
+// Pure: no clock, no file. Live tracing and `report` run the same code on the same events.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "event/event.h"
+#include "model/histogram.h"
+
+namespace giltop {
+
+enum class GilState : uint8_t { holding, waiting, released, unknown };
+enum class CpuState : uint8_t { running, runnable, blocked, unknown };
+
+// Columns of a GIL's ledger, and of a wait's blame.
+enum class LedgerColumn : uint8_t { running, runnable, blocked, handoff, idle, unknown };
+inline constexpr size_t kLedgerColumns = 6;
+using Ledger = std::array<uint64_t, kLedgerColumns>;  // ns
+
+class Gil;
+struct Process;
+
+// One thread of one program image, from the first to the last moment it was observed.
+struct Thread {
+  uint32_t tid = 0;
+  uint32_t index = 0;  // dense, in order of appearance, never reused
+  Process* process = nullptr;
+  uint32_t comm = 0;  // EventTables text
+  bool ended = false;
+
+  GilState gil_state = GilState::unknown;
+  CpuState cpu_state = CpuState::unknown;
+  Gil* gil = nullptr;  // held or waited for; else the last one, or none
+
+  uint64_t first_ns = 0;
+  uint64_t last_ns = 0;  // all before it is in `matrix`
+  std::array<std::array<uint64_t, 4>, 4> matrix{};  // ns, [GilState][CpuState]
+  uint64_t stolen_ns = 0;  // of `running`: time its CPU charged to no task (hypervisor, interrupts)
+
+  uint64_t acquires = 0;
+  uint64_t contended = 0;
+  uint64_t forced_releases = 0;
+  uint64_t voluntary_releases = 0;
+  Histogram wait;  // ns; contended acquires whose wait was seen from its beginning
+  Histogram hold;  // ns; holds seen from their beginning to their end
+  uint64_t held_sleeps = 0;          // times it slept with the GIL in its hands
+  uint64_t held_sleep_max_ns = 0;    // the longest of them
+
+  uint64_t state_since_ns = 0;  // beginning of the present GIL state, where it was seen
+  bool state_since_known = false;
+  uint64_t blocked_ns = 0;    // last time it went to sleep
+  uint64_t wakeup_ns = 0;     // last wakeup from `blocked`
+  uint64_t switch_in_ns = 0;  // last time it got a CPU
+  uint64_t switch_in_uncharged_ns = 0;
+  uint16_t cpu = 0;  // of the last switch
+  Ledger wait_mark{};  // the GIL's ledger up to which this thread's wait is blamed
+};
+
+// The ledger and the waiters of one GIL. Two states, each with what it knows:
+//
+//     unknown ──acquire──► held by a thread ──release──► free ──acquire──► held …
+//        ▲                       │ holder ends, loss        │ loss
+//        └───────────────────────┴─────────────────────────┘
+class Gil {
+ public:
+  struct Blame {
+    const Thread* waiter;
+    const Thread* holder;  // null: not known
+    uint64_t running_ns, runnable_ns, blocked_ns, handoff_ns, unknown_ns;
+  };
+
+  uint64_t address = 0;
+  Process* process = nullptr;
+  uint32_t index = 0;  // dense over all processes
+
+  bool known = false;            // whether `holder` says the truth
+  Thread* holder = nullptr;      // null: free
+  Thread* last_holder = nullptr;
+  std::vector<Thread*> waiters;  // in order of arrival
+
+  uint64_t first_ns = 0;
+  uint64_t last_ns = 0;
+  Ledger ledger{};
+  uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
+  uint64_t max_waiters = 0;
+  uint64_t release_ns = 0;     // of the last release; its hand-off is still open
+  bool handoff_open = false;
+  uint64_t handoffs = 0;       // numbers the hand-offs, for flows
+  Histogram handoff;           // ns, release to acquired by a thread that waited
+  uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
+
+  void advance(uint64_t ts_ns);
+  // Books what `waiter` waited since its mark on whoever held the GIL (or held it last).
+  void book(Thread& waiter);
+  void book_all_waiters();
+  void remove_waiter(Thread& waiter);
+  std::vector<Blame> blame() const;
+
+ private:
+  struct Row {
+    uint64_t key;  // waiter index << 32 | holder index + 1
+    const Thread* waiter;
+    const Thread* holder;
+    Ledger parts{};
+  };
+  Row& row(const Thread& waiter, const Thread* behind);
+  void grow();
+  std::vector<Row> rows_;
+  std::vector<uint32_t> slots_;  // open addressing into rows_, index + 1; power of two
+};
+
+// One program image: from exec (or fork, or attach) to the next exec or the end.
+struct Process {
+  uint32_t tgid = 0;
+  uint32_t index = 0;
+  uint32_t facts = 0;        // EventTables facts; 0: nothing known, so not a CPython
+  uint32_t comm = 0;
+  bool ended = false;
+  bool forked = false;       // from a traced process: shares nothing yet, re-creates its GIL
+  bool from_start = false;   // every event since its first instruction was seen
+  bool lost = false;         // events were lost during its life
+  uint64_t gil_events = 0;
+  std::vector<Thread*> threads;              // all, ended ones included
+  std::vector<Thread*> alive;
+  std::vector<std::unique_ptr<Gil>> gils;    // in order of appearance
+};
+
+// What one event did, for those who draw it.
+struct Change {
+  Thread* thread = nullptr;  // null: the event changed nothing
+  GilState gil_before = GilState::unknown, gil_after = GilState::unknown;
+  CpuState cpu_before = CpuState::unknown, cpu_after = CpuState::unknown;
+  Gil* gil = nullptr;           // of a GIL event
+  Thread* evicted = nullptr;    // a violation: another thread that was thought to hold it
+  bool handoff = false;         // this acquire ends the hand-off that gil->handoffs numbers
+  bool began = false;           // the thread is new
+  Process* ended = nullptr;     // the whole process image is over
+};
+
+class Model {
+ public:
+  explicit Model(const EventTables& tables) : tables_(&tables), by_tid_(kMaxTid + 1) {}
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  // Events in order (see Reorder). An event with an id out of range is ignored and counted.
+  Change apply(const Event& event);
+
+  // Brings every living thread and GIL up to `ts_ns`; may be called again later.
+  void advance_to(uint64_t ts_ns);
+
+  const std::deque<Thread>& threads() const { return threads_; }
+  const std::deque<Process>& processes() const { return processes_; }
+  uint64_t violations() const { return violations_; }
+  uint64_t lost() const;
+  const std::array<uint64_t, kRecordKinds.size()>& lost_by_kind() const { return lost_; }
+  uint64_t first_ns() const { return first_ns_; }
+  uint64_t last_ns() const { return last_ns_; }
+  const EventTables& tables() const { return *tables_; }
+
+ private:
+  // tid → thread, as flat as it gets. Untouched pages cost nothing.
+  class TidMap {
+   public:
+    explicit TidMap(size_t size);
+    ~TidMap();
+    TidMap(const TidMap&) = delete;
+    TidMap& operator=(const TidMap&) = delete;
+    Thread*& operator[](uint32_t tid) { return slots_[tid]; }
+
+   private:
+    Thread** slots_;
+  };
+
+  Process& process_of(uint32_t tgid);
+  Process& new_process(uint32_t tgid);
+  Thread& new_thread(Process& process, uint32_t tid, uint64_t ts_ns);
+  // The living thread an event speaks of; a new one, all unknown, where none is known yet.
+  Thread* find(const Event& event, Change& change);
+  Gil& gil_of(Process& process, uint64_t address, uint64_t ts_ns);
+
+  void advance(Thread& thread, uint64_t ts_ns);
+  void set_gil_state(Thread& thread, GilState state, uint64_t ts_ns);
+  void set_cpu_state(Thread& thread, CpuState state, uint64_t ts_ns);
+  void leave_gil(Thread& thread, uint64_t ts_ns);
+  void end_thread(Thread& thread, uint64_t ts_ns);
+  void end_process(Process& process, uint64_t ts_ns, Change& change);
+
+  void on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns);
+  void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
+  void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
+  void on_gil_forced(Thread& thread, Gil& gil);
+  void on_switch_out(Thread& thread, const Event& event);
+  void on_switch_in(Thread& thread, const Event& event);
+  void on_wakeup(Thread& thread, uint64_t ts_ns);
+  void on_fork(const Event& event, Change& change);
+  void on_exec(const Event& event, Change& change);
+  void on_loss(const Event& event);
+
+  const EventTables* tables_;
+  TidMap by_tid_;
+  std::unordered_map<uint32_t, Process*> by_tgid_;
+  std::deque<Thread> threads_;
+  std::deque<Process> processes_;
+  uint32_t gil_count_ = 0;
+  uint64_t violations_ = 0;
+  std::array<uint64_t, kRecordKinds.size()> lost_{};
+  uint64_t loss_until_ns_ = 0;  // before it no state event can be trusted
+  bool any_ = false;
+  uint64_t first_ns_ = 0;
+  uint64_t last_ns_ = 0;
+};
+
+const char* to_string(GilState state);
+const char* to_string(CpuState state);
+
+}  // namespace giltop

@@ -1,0 +1,112 @@
+#include "model/snapshot.h"
+
+namespace giltop {
+namespace {
+
+ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
+  ThreadSnapshot out;
+  out.tid = thread.tid;
+  out.comm = tables.text(thread.comm);
+  out.first_ns = thread.first_ns;
+  out.last_ns = thread.last_ns;
+  out.matrix = thread.matrix;
+  out.stolen_ns = thread.stolen_ns;
+  out.acquires = thread.acquires;
+  out.contended = thread.contended;
+  out.forced_releases = thread.forced_releases;
+  out.voluntary_releases = thread.voluntary_releases;
+  out.wait = giltop::snapshot_of(thread.wait);
+  out.hold = giltop::snapshot_of(thread.hold);
+  out.held_sleeps = thread.held_sleeps;
+  out.held_sleep_max_ns = thread.held_sleep_max_ns;
+  return out;
+}
+
+GilSnapshot snapshot_of(const Gil& gil) {
+  GilSnapshot out;
+  out.address = gil.address;
+  out.first_ns = gil.first_ns;
+  out.last_ns = gil.last_ns;
+  out.ledger = gil.ledger;
+  out.acquires = gil.acquires;
+  out.contended = gil.contended;
+  out.forced_releases = gil.forced_releases;
+  out.voluntary_releases = gil.voluntary_releases;
+  out.max_waiters = gil.max_waiters;
+  out.handoff = giltop::snapshot_of(gil.handoff);
+  out.handoff_wakeup_ns = gil.handoff_wakeup_ns;
+  out.handoff_runqueue_ns = gil.handoff_runqueue_ns;
+  out.handoff_lock_ns = gil.handoff_lock_ns;
+  for (const Gil::Blame& b : gil.blame()) {
+    BlameSnapshot& row = out.blame.emplace_back();
+    row.waiter_tid = b.waiter->tid;
+    if (b.holder) row.holder_tid = b.holder->tid;
+    row.running_ns = b.running_ns;
+    row.runnable_ns = b.runnable_ns;
+    row.blocked_ns = b.blocked_ns;
+    row.handoff_ns = b.handoff_ns;
+    row.unknown_ns = b.unknown_ns;
+  }
+  return out;
+}
+
+}  // namespace
+
+uint64_t ThreadSnapshot::in(GilState state) const {
+  uint64_t sum = 0;
+  for (const uint64_t cell : matrix[static_cast<size_t>(state)]) sum += cell;
+  return sum;
+}
+
+uint64_t ThreadSnapshot::in(CpuState state) const {
+  uint64_t sum = 0;
+  for (const auto& row : matrix) sum += row[static_cast<size_t>(state)];
+  return sum;
+}
+
+HistogramSnapshot snapshot_of(const Histogram& histogram) {
+  HistogramSnapshot out;
+  out.count = histogram.count();
+  out.sum_ns = histogram.sum_ns();
+  out.min_ns = histogram.min_ns();
+  out.max_ns = histogram.max_ns();
+  out.p50_ns = histogram.quantile_ns(0.5);
+  out.p90_ns = histogram.quantile_ns(0.9);
+  out.p99_ns = histogram.quantile_ns(0.99);
+  out.p999_ns = histogram.quantile_ns(0.999);
+  histogram.for_each([&](uint64_t lower, uint64_t upper, uint64_t count) {
+    out.buckets.push_back({lower, upper, count});
+  });
+  return out;
+}
+
+Snapshot snapshot_of(const Model& model, const RunFacts& run) {
+  Snapshot out;
+  out.run = run;
+  out.first_ns = model.first_ns();
+  out.last_ns = model.last_ns();
+  out.lost_events = model.lost();
+  out.lost_by_kind = model.lost_by_kind();
+  out.violations = model.violations();
+  for (const Process& process : model.processes()) {
+    const ProcessFacts& facts = model.tables().facts(process.facts);
+    if (facts.python.empty()) continue;
+    if (process.forked && process.gil_events == 0) continue;
+    ProcessSnapshot& p = out.processes.emplace_back();
+    p.pid = process.tgid;
+    p.comm = process.threads.empty() ? facts.comm
+                                     : std::string(model.tables().text(process.threads[0]->comm));
+    p.cmdline = facts.cmdline;
+    p.python = facts.python;
+    p.build_id = facts.build_id;
+    p.free_threaded = facts.free_threaded;
+    p.complete = process.from_start && !process.lost;
+    p.ended = process.ended;
+    for (const auto& gil : process.gils) p.gils.push_back(snapshot_of(*gil));
+    for (const Thread* thread : process.threads)
+      p.threads.push_back(snapshot_of(*thread, model.tables()));
+  }
+  return out;
+}
+
+}  // namespace giltop

@@ -1,0 +1,105 @@
+// Snapshot: what the model knows at one moment, as plain values for views and sinks.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/model.h"
+
+namespace giltop {
+
+// About the run, not from events. Written into the recording and read back from it.
+struct RunFacts {
+  std::string version;  // of the giltop that recorded
+  std::string kernel;   // release, "6.18.44"
+  std::string mode = "exact";
+  unsigned cpus = 0;
+  uint64_t events = 0;      // records taken from the ring
+  uint64_t probe_hits = 0;  // traps of uprobes, those of untraced processes included
+  uint64_t probe_cost_ns = 0;  // estimate of what they and the scheduler hooks cost the targets
+  uint64_t own_cpu_ns = 0;     // CPU time of giltop itself
+  bool finished = false;       // the recorder ended in order
+
+  bool operator==(const RunFacts&) const = default;
+};
+
+struct HistogramSnapshot {
+  struct Bucket {
+    uint64_t lower_ns, upper_ns, count;
+  };
+  uint64_t count = 0, sum_ns = 0, min_ns = 0, max_ns = 0;
+  uint64_t p50_ns = 0, p90_ns = 0, p99_ns = 0, p999_ns = 0;
+  std::vector<Bucket> buckets;
+};
+
+HistogramSnapshot snapshot_of(const Histogram& histogram);
+
+struct ThreadSnapshot {
+  uint32_t tid = 0;
+  std::string comm;
+  uint64_t first_ns = 0, last_ns = 0;
+  std::array<std::array<uint64_t, 4>, 4> matrix{};  // ns, [GilState][CpuState]
+  uint64_t stolen_ns = 0;
+  uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
+  HistogramSnapshot wait, hold;
+  uint64_t held_sleeps = 0, held_sleep_max_ns = 0;
+
+  uint64_t life_ns() const { return last_ns - first_ns; }
+  uint64_t in(GilState state) const;
+  uint64_t in(CpuState state) const;
+  uint64_t in(GilState g, CpuState c) const {
+    return matrix[static_cast<size_t>(g)][static_cast<size_t>(c)];
+  }
+};
+
+struct BlameSnapshot {
+  uint32_t waiter_tid = 0;
+  std::optional<uint32_t> holder_tid;
+  uint64_t running_ns = 0, runnable_ns = 0, blocked_ns = 0, handoff_ns = 0, unknown_ns = 0;
+  uint64_t total_ns() const {
+    return running_ns + runnable_ns + blocked_ns + handoff_ns + unknown_ns;
+  }
+};
+
+struct GilSnapshot {
+  uint64_t address = 0;
+  uint64_t first_ns = 0, last_ns = 0;
+  Ledger ledger{};
+  uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
+  uint64_t max_waiters = 0;
+  HistogramSnapshot handoff;
+  uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
+  std::vector<BlameSnapshot> blame;
+
+  uint64_t of(LedgerColumn column) const { return ledger[static_cast<size_t>(column)]; }
+  uint64_t life_ns() const { return last_ns - first_ns; }
+};
+
+struct ProcessSnapshot {
+  uint32_t pid = 0;
+  std::string comm, cmdline, python, build_id;
+  bool free_threaded = false;
+  bool complete = false;  // seen from its first instruction on, nothing lost
+  bool ended = false;
+  std::vector<GilSnapshot> gils;
+  std::vector<ThreadSnapshot> threads;
+};
+
+struct Snapshot {
+  RunFacts run;
+  uint64_t first_ns = 0, last_ns = 0;
+  uint64_t lost_events = 0;
+  std::array<uint64_t, kRecordKinds.size()> lost_by_kind{};
+  uint64_t violations = 0;
+  std::vector<ProcessSnapshot> processes;  // CPythons only
+
+  uint64_t duration_ns() const { return last_ns - first_ns; }
+};
+
+// A process is reported when it is known to be a CPython and, if it was forked from a traced one,
+// showed a GIL event before it executed another program or ended.
+Snapshot snapshot_of(const Model& model, const RunFacts& run);
+
+}  // namespace giltop
