@@ -1,0 +1,132 @@
+#include "sink/json.h"
+
+#include <nlohmann/json.hpp>
+
+namespace giltop {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+double seconds(uint64_t ns) { return static_cast<double>(ns) / 1e9; }
+
+std::string address(uint64_t value) {
+  char text[24];
+  std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+// Names come from the target and need not be UTF-8; a byte that is not becomes U+FFFD when dumped.
+Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+Json histogram(const HistogramSnapshot& h) {
+  Json buckets = Json::array();
+  for (const auto& b : h.buckets) buckets.push_back({seconds(b.upper_ns), b.count});
+  return {{"count", h.count},
+          {"sum_s", seconds(h.sum_ns)},
+          {"min_s", seconds(h.min_ns)},
+          {"max_s", seconds(h.max_ns)},
+          {"p50_s", seconds(h.p50_ns)},
+          {"p90_s", seconds(h.p90_ns)},
+          {"p99_s", seconds(h.p99_ns)},
+          {"p999_s", seconds(h.p999_ns)},
+          {"buckets", std::move(buckets)}};
+}
+
+Json thread(const ThreadSnapshot& t, uint64_t start_ns) {
+  Json matrix = Json::object();
+  for (const GilState g :
+       {GilState::holding, GilState::waiting, GilState::released, GilState::unknown}) {
+    matrix[to_string(g)] = {{"running_s", seconds(t.in(g, CpuState::running))},
+                            {"runnable_s", seconds(t.in(g, CpuState::runnable))},
+                            {"blocked_s", seconds(t.in(g, CpuState::blocked))},
+                            {"unknown_s", seconds(t.in(g, CpuState::unknown))}};
+  }
+  return {{"tid", t.tid},
+          {"comm", t.comm},
+          {"name", nullptr},  // Python's own name for it: not read
+          {"first_s", seconds(t.first_ns - start_ns)},
+          {"last_s", seconds(t.last_ns - start_ns)},
+          {"matrix", std::move(matrix)},
+          {"stolen_s", seconds(t.stolen_ns)},
+          {"acquires", t.acquires},
+          {"contended", t.contended},
+          {"forced_releases", t.forced_releases},
+          {"voluntary_releases", t.voluntary_releases},
+          {"held_sleeps", t.held_sleeps},
+          {"held_sleep_max_s", seconds(t.held_sleep_max_ns)},
+          {"wait", histogram(t.wait)},
+          {"hold", histogram(t.hold)}};
+}
+
+Json gil(const GilSnapshot& g) {
+  Json blame = Json::array();
+  for (const BlameSnapshot& b : g.blame) {
+    blame.push_back({{"waiter_tid", b.waiter_tid},
+                     {"holder_tid", b.holder_tid ? Json(*b.holder_tid) : Json(nullptr)},
+                     {"running_s", seconds(b.running_ns)},
+                     {"runnable_s", seconds(b.runnable_ns)},
+                     {"blocked_s", seconds(b.blocked_ns)},
+                     {"handoff_s", seconds(b.handoff_ns)},
+                     {"unknown_s", seconds(b.unknown_ns)}});
+  }
+  Json handoff = histogram(g.handoff);
+  handoff["wakeup_s"] = seconds(g.handoff_wakeup_ns);
+  handoff["runqueue_s"] = seconds(g.handoff_runqueue_ns);
+  handoff["lock_s"] = seconds(g.handoff_lock_ns);
+  return {{"address", address(g.address)},
+          {"interpreter", nullptr},  // which interpreter's it is: not read
+          {"ledger",
+           {{"held_running_s", seconds(g.of(LedgerColumn::running))},
+            {"held_runnable_s", seconds(g.of(LedgerColumn::runnable))},
+            {"held_blocked_s", seconds(g.of(LedgerColumn::blocked))},
+            {"handoff_s", seconds(g.of(LedgerColumn::handoff))},
+            {"idle_s", seconds(g.of(LedgerColumn::idle))},
+            {"unknown_s", seconds(g.of(LedgerColumn::unknown))}}},
+          {"acquires", g.acquires},
+          {"contended", g.contended},
+          {"forced_releases", g.forced_releases},
+          {"voluntary_releases", g.voluntary_releases},
+          {"max_waiters", g.max_waiters},
+          {"handoff", std::move(handoff)},
+          {"blame", std::move(blame)}};
+}
+
+}  // namespace
+
+std::string to_json(const Snapshot& s) {
+  Json processes = Json::array();
+  for (const ProcessSnapshot& p : s.processes) {
+    Json gils = Json::array(), threads = Json::array();
+    for (const GilSnapshot& g : p.gils) gils.push_back(gil(g));
+    for (const ThreadSnapshot& t : p.threads) threads.push_back(thread(t, s.first_ns));
+    processes.push_back({{"pid", p.pid},
+                         {"comm", p.comm},
+                         {"cmdline", p.cmdline},
+                         {"python", text_or_null(p.python)},
+                         {"build_id", text_or_null(p.build_id)},
+                         {"free_threaded", p.free_threaded},
+                         {"complete", p.complete},
+                         {"gils", std::move(gils)},
+                         {"threads", std::move(threads)}});
+  }
+  Json lost = Json::object();
+  for (size_t i = 0; i < kRecordKinds.size(); i++)
+    if (s.lost_by_kind[i] != 0) lost[std::string(kRecordKinds[i])] = s.lost_by_kind[i];
+  const Json document = {{"schema", "giltop.report/1"},
+                         {"giltop", s.run.version},
+                         {"kernel", s.run.kernel},
+                         {"mode", s.run.mode},
+                         {"duration_s", seconds(s.duration_ns())},
+                         {"events", s.run.events},
+                         {"lost_events", s.lost_events},
+                         {"lost_by_kind", std::move(lost)},
+                         {"violations", s.violations},
+                         {"overhead",
+                          {{"probe_hits", s.run.probe_hits},
+                           {"estimated_s", seconds(s.run.probe_cost_ns)},
+                           {"giltop_cpu_s", seconds(s.run.own_cpu_ns)}}},
+                         {"processes", std::move(processes)}};
+  return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace giltop

@@ -1,0 +1,127 @@
+#include "sink/trace_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+
+#include "sink/proto_buffer.h"
+#include "sink/trace_format.h"
+
+namespace giltop {
+
+Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
+                                                   std::optional<Owner> owner) {
+  struct stat info;
+  const bool exists = stat(path.c_str(), &info) == 0;
+  if (exists && S_ISDIR(info.st_mode)) return Error("cannot write " + path + ": it is a directory");
+  if (exists && S_ISREG(info.st_mode) && info.st_size > 0) {
+    if (access(path.c_str(), W_OK) != 0) return system_error("cannot write " + path, errno);
+    if (std::rename(path.c_str(), (path + ".old").c_str()) != 0)
+      return system_error("cannot rename " + path + " to " + path + ".old", errno);
+  }
+  Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644));
+  if (!fd) return system_error("cannot write " + path, errno);
+  if (owner && !exists && fchown(fd.get(), owner->uid, owner->gid) != 0) {
+    // A file system without owners: the file stays root's, which is no reason not to record.
+  }
+  return std::unique_ptr<TraceFile>(new TraceFile(std::move(fd), path));
+}
+
+TraceFile::TraceFile(Fd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {
+  // Signals belong to the main thread.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+TraceFile::~TraceFile() { (void)close(); }
+
+void TraceFile::write(std::string block) {
+  std::unique_lock lock(mutex_);
+  changed_.wait(lock, [this] { return queue_.size() < kQueue; });
+  queue_.push_back(std::move(block));
+  changed_.notify_all();
+}
+
+Status TraceFile::close() {
+  {
+    const std::lock_guard lock(mutex_);
+    closing_ = true;
+    changed_.notify_all();
+  }
+  if (thread_.joinable()) thread_.join();
+  if (fd_ && !error_) {
+    const int fd = fd_.release();
+    // A network file system may report a failed write only here.
+    if (::close(fd) != 0) error_ = system_error("cannot write " + path_, errno);
+  }
+  if (error_) return *error_;
+  return ok();
+}
+
+bool TraceFile::failed() {
+  const std::lock_guard lock(mutex_);
+  return error_.has_value();
+}
+
+uint64_t TraceFile::bytes_written() {
+  const std::lock_guard lock(mutex_);
+  return bytes_;
+}
+
+void TraceFile::run() {
+  for (;;) {
+    std::string block;
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait(lock, [this] { return closing_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      block = std::move(queue_.front());
+      queue_.pop_front();
+      changed_.notify_all();
+      if (error_) continue;
+    }
+    put(block);
+  }
+}
+
+void TraceFile::put(const std::string& block) {
+  z_stream stream{};
+  const auto fail = [&](Error error) {
+    const std::lock_guard lock(mutex_);
+    error_ = std::move(error);
+  };
+  if (deflateInit(&stream, kLevel) != Z_OK) return fail(Error("zlib cannot start"));
+  packed_.resize(deflateBound(&stream, block.size()));
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(block.data()));
+  stream.avail_in = static_cast<uInt>(block.size());
+  stream.next_out = reinterpret_cast<Bytef*>(packed_.data());
+  stream.avail_out = static_cast<uInt>(packed_.size());
+  const int code = deflate(&stream, Z_FINISH);
+  const size_t packed_bytes = packed_.size() - stream.avail_out;
+  deflateEnd(&stream);
+  if (code != Z_STREAM_END) return fail(Error("zlib failed"));
+
+  ProtoBuffer inner;
+  inner.bytes(trace::packet::kCompressedPackets, std::string_view(packed_.data(), packed_bytes));
+  ProtoBuffer record;
+  record.bytes(trace::kTracePacket, inner.data());
+  const std::string& bytes = record.data();
+  size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t put = ::write(fd_.get(), bytes.data() + done, bytes.size() - done);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0) return fail(system_error("cannot write " + path_, errno));
+    done += static_cast<size_t>(put);
+  }
+  const std::lock_guard lock(mutex_);
+  bytes_ += bytes.size();
+}
+
+}  // namespace giltop

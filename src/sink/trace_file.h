@@ -1,0 +1,62 @@
+// TraceFile: blocks of packets, compressed on a thread of their own, appended to a file.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace giltop {
+
+// A file that was there becomes FILE.old. Each block is one compressed_packets packet, written with
+// one write(2): a recorder that is killed leaves a file that ends at a block. When the disk fills or
+// the file breaks, the first error is kept and later blocks are dropped: recording goes on being
+// harmless to its target, and error() tells.
+class TraceFile {
+ public:
+  struct Owner {
+    unsigned uid, gid;
+  };
+
+  // `owner`: who gets the file, when giltop runs under sudo. Errors: the path cannot be written.
+  static Result<std::unique_ptr<TraceFile>> make(const std::string& path, std::optional<Owner> owner);
+  ~TraceFile();
+  TraceFile(const TraceFile&) = delete;
+  TraceFile& operator=(const TraceFile&) = delete;
+
+  // Waits while kQueue blocks are waiting: the backlog then stays in the ring, where it is counted.
+  void write(std::string block);
+  // Writes what is left and closes. Errors: the first that any write met.
+  Status close();
+
+  bool failed();
+  uint64_t bytes_written();
+
+ private:
+  TraceFile(Fd fd, std::string path);
+  void run();
+  void put(const std::string& block);
+
+  static constexpr size_t kQueue = 8;
+  static constexpr int kLevel = 1;  // see tools/bench/pipeline: higher levels cost more than they save
+
+  Fd fd_;
+  std::string path_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::string> queue_;
+  bool closing_ = false;
+  std::optional<Error> error_;
+  uint64_t bytes_ = 0;
+  std::string packed_;
+  std::thread thread_;
+};
+
+}  // namespace giltop

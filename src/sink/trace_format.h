@@ -1,0 +1,91 @@
+// Field numbers of the parts of the Perfetto trace format that giltop writes and reads
+// (protos/perfetto/trace/*.proto; the numbers are stable), and giltop's own names within it.
+#pragma once
+
+#include <cstdint>
+
+namespace giltop::trace {
+
+inline constexpr uint32_t kTracePacket = 1;
+
+namespace packet {
+inline constexpr uint32_t kClockSnapshot = 6, kTimestamp = 8, kSequenceId = 10, kTrackEvent = 11,
+                          kInternedData = 12, kSequenceFlags = 13, kPreviousPacketDropped = 42,
+                          kSystemInfo = 45, kCompressedPackets = 50, kDefaults = 59,
+                          kTrackDescriptor = 60, kFirstOnSequence = 87, kTaskState = 117,
+                          kTraceAttributes = 126;
+}
+namespace clock_snapshot {
+inline constexpr uint32_t kClocks = 1, kPrimary = 2;
+inline constexpr uint32_t kId = 1, kTimestamp = 2, kIsIncremental = 3;
+}
+// Clocks: 1, 3 and 6 are Perfetto's; 64 is this sequence's own, whose timestamps are differences.
+inline constexpr uint32_t kClockRealtime = 1, kClockMonotonic = 3, kClockBoottime = 6, kClockDelta = 64;
+
+namespace track {
+inline constexpr uint32_t kUuid = 1, kName = 2, kProcess = 3, kThread = 4, kParent = 5, kCounter = 8,
+                          kDescription = 14, kMerge = 15;
+inline constexpr uint32_t kMergeNone = 2;
+inline constexpr uint32_t kPid = 1, kTid = 2, kThreadName = 5;            // of kThread
+inline constexpr uint32_t kCmdline = 2, kProcessName = 6;                 // of kProcess
+inline constexpr uint32_t kUnit = 3, kUnitNs = 1, kUnitCount = 2;         // of kCounter
+}
+namespace event {
+inline constexpr uint32_t kAnnotation = 4, kType = 9, kNameId = 10, kTrack = 11, kName = 23,
+                          kCounterValue = 30, kFlow = 47, kTerminatingFlow = 48;
+inline constexpr uint32_t kBegin = 1, kEnd = 2, kInstant = 3, kCounter = 4;
+}
+namespace annotation {
+inline constexpr uint32_t kBool = 2, kUint = 3, kString = 6, kName = 10;
+}
+namespace interned {
+inline constexpr uint32_t kEventNames = 2, kId = 1, kName = 2;
+}
+namespace defaults {
+inline constexpr uint32_t kClock = 58;
+}
+namespace task {
+inline constexpr uint32_t kCpu = 1, kTid = 3, kState = 4;
+inline constexpr uint32_t kRunnable = 2, kRunning = 3, kInterruptible = 4, kUninterruptible = 5,
+                          kStopped = 6, kDead = 7, kDestroyed = 8;
+}
+namespace system_info {
+inline constexpr uint32_t kUtsname = 1, kCpus = 8;
+inline constexpr uint32_t kSysname = 1, kVersion = 2, kRelease = 3, kMachine = 4;
+}
+namespace attribute {
+inline constexpr uint32_t kAttribute = 1, kKey = 1, kLong = 2, kString = 3;
+}
+
+inline constexpr uint32_t kSequence = 1;  // there is one writer
+inline constexpr uint32_t kStateCleared = 1, kNeedsState = 2;
+
+// Event names with a fixed interned id.
+inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kNameForced = 4;
+inline constexpr const char* kFixedNames[] = {"GIL wait", "GIL held", "GIL released",
+                                              "forced switch"};
+inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + index
+
+// The root track "giltop", whose instants carry what has no picture of its own. Their names:
+inline constexpr uint64_t kRootTrack = 1;
+inline constexpr const char* kRootTrackName = "giltop";
+inline constexpr const char* kFormat = "giltop.trace/1";
+inline constexpr const char* kRun = "recording";     // RunFacts; the last one counts
+inline constexpr const char* kProcess = "process";   // ProcessFacts
+inline constexpr const char* kSeen = "thread";       // was there when tracing began
+inline constexpr const char* kFork = "started";
+inline constexpr const char* kExec = "exec";
+inline constexpr const char* kExit = "exit";
+inline constexpr const char* kRename = "renamed";
+inline constexpr const char* kLost = "lost events";
+inline constexpr const char* kRaw = "event";         // one that the format has no legal picture for
+inline constexpr const char* kEnd = "end";
+
+inline constexpr const char* kGilTrackName = "GIL";
+inline constexpr const char* kCut = "cut";  // annotation of a slice end that is no event itself
+
+inline constexpr size_t kBlockBytes = 256 * 1024;        // of packets, before compression
+inline constexpr size_t kMaxBlockBytes = 512 * 1024;     // the importer's limit for a bundle
+inline constexpr size_t kMaxPacketBytes = 64 * 1024;
+
+}  // namespace giltop::trace

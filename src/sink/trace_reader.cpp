@@ -1,0 +1,488 @@
+#include "sink/trace_reader.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <optional>
+#include <protozero/pbf_reader.hpp>
+
+#include "sink/trace_format.h"
+
+namespace giltop {
+
+using namespace trace;
+using protozero::pbf_reader;
+
+namespace {
+
+constexpr size_t kMaxBundle = 4 * 1024 * 1024;     // bytes in the file; we write below 512 KB
+constexpr size_t kMaxInflated = 16 * 1024 * 1024;  // of one bundle
+constexpr uint64_t kMaxTracks = 64 * 1024 * 1024;
+
+pbf_reader reader_of(std::string_view data) { return pbf_reader(data.data(), data.size()); }
+
+std::string_view view_of(pbf_reader& reader) {
+  const auto data = reader.get_view();
+  return std::string_view(data.data(), data.size());
+}
+
+}  // namespace
+
+struct TraceReader::Damaged {
+  std::string what;
+};
+
+struct TraceReader::Annotations {
+  struct Entry {
+    std::string_view name, text;
+    uint64_t number = 0;
+  };
+  std::vector<Entry> entries;
+
+  uint64_t number(std::string_view name) const {
+    for (const Entry& e : entries)
+      if (e.name == name) return e.number;
+    return 0;
+  }
+  std::string_view text(std::string_view name) const {
+    for (const Entry& e : entries)
+      if (e.name == name) return e.text;
+    return {};
+  }
+  uint32_t id(std::string_view name) const {
+    const uint64_t value = number(name);
+    if (value > kMaxTid) throw Damaged{"a thread id out of range"};
+    return static_cast<uint32_t>(value);
+  }
+};
+
+Result<TraceReader> TraceReader::open(const std::string& path, EventTables& tables) {
+  Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) return system_error("cannot read " + path, errno);
+  struct stat info;
+  if (fstat(fd.get(), &info) != 0) return system_error("cannot read " + path, errno);
+  if (S_ISDIR(info.st_mode)) return Error("cannot read " + path + ": it is a directory");
+  if (!S_ISREG(info.st_mode)) return Error("cannot read " + path + ": not a regular file");
+  TraceReader reader(std::move(fd), path, tables);
+  if (info.st_size == 0) return Error(path + " is empty: nothing was recorded");
+  return reader;
+}
+
+bool TraceReader::fill(size_t bytes) {
+  if (buffer_.size() - at_ >= bytes) return true;
+  buffer_.erase(0, at_);
+  offset_ += at_;
+  at_ = 0;
+  const size_t want = std::max<size_t>(bytes, 1 << 20);
+  while (buffer_.size() < want) {
+    const size_t had = buffer_.size();
+    buffer_.resize(want);
+    const ssize_t got = ::read(fd_.get(), buffer_.data() + had, want - had);
+    buffer_.resize(had + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw Damaged{std::string("reading failed: ") + std::strerror(errno)};
+    if (got == 0) break;
+  }
+  return buffer_.size() >= bytes;
+}
+
+Result<TraceReader::Outcome> TraceReader::read(const EventSink& sink) {
+  sink_ = &sink;
+  uint64_t packet_at = 0;
+  try {
+    while (fill(1)) {
+      packet_at = offset_ + at_;
+      if (static_cast<unsigned char>(buffer_[at_]) != (kTracePacket << 3 | 2)) {
+        if (packet_at == 0) return Error(path_ + " is not a Perfetto trace");
+        throw Damaged{"no packet begins there"};
+      }
+      size_t header = 1;
+      uint64_t length = 0;
+      bool whole = false;
+      for (unsigned shift = 0; shift < 35; shift += 7) {
+        if (!fill(header + 1)) break;
+        const auto byte = static_cast<unsigned char>(buffer_[at_ + header++]);
+        length |= uint64_t{byte & 0x7fu} << shift;
+        if (byte < 0x80) {
+          whole = true;
+          break;
+        }
+      }
+      if (!whole && !fill(header + 1)) {
+        outcome_.truncated = true;
+        break;
+      }
+      if (!whole || length > kMaxBundle) {
+        if (packet_at == 0) return Error(path_ + " is not a Perfetto trace");
+        throw Damaged{"a packet of impossible length"};
+      }
+      if (!fill(header + length)) {
+        outcome_.truncated = true;
+        break;
+      }
+      const std::string_view data(buffer_.data() + at_ + header, length);
+      at_ += header + length;
+      packet(data);
+    }
+  } catch (const Damaged& damaged) {
+    if (!is_giltop_) return Error(path_ + " is not a giltop recording");
+    return Error(path_ + " is damaged at byte " + std::to_string(packet_at) + ": " + damaged.what);
+  } catch (const protozero::exception& error) {
+    if (!is_giltop_) return Error(path_ + " is not a giltop recording");
+    return Error(path_ + " is damaged at byte " + std::to_string(packet_at) + ": " + error.what());
+  }
+  outcome_.bytes = offset_ + at_;
+  if (!is_giltop_) {
+    if (outcome_.truncated) return Error(path_ + " breaks off before anything was recorded");
+    return Error(path_ + " is not a giltop recording");
+  }
+  if (!ended_) {
+    Event end;
+    end.kind = EventKind::end;
+    emit(end);
+  }
+  return outcome_;
+}
+
+void TraceReader::emit(Event event) {
+  if (!is_giltop_) throw Damaged{"events before the recording's header"};
+  event.ts_ns = now_ns_;
+  (*sink_)(event);
+}
+
+TraceReader::Track& TraceReader::track(uint64_t uuid) {
+  if (uuid >= kMaxTracks) throw Damaged{"a track number out of range"};
+  if (uuid >= tracks_.size()) tracks_.resize(std::max<size_t>(uuid + 1, tracks_.size() * 2));
+  return tracks_[uuid];
+}
+
+void TraceReader::bundle(std::string_view compressed) {
+  z_stream stream{};
+  if (inflateInit(&stream) != Z_OK) throw Damaged{"zlib cannot start"};
+  struct Guard {
+    z_stream* s;
+    ~Guard() { inflateEnd(s); }
+  } guard{&stream};
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(compressed.data()));
+  stream.avail_in = static_cast<uInt>(compressed.size());
+  inflated_.resize(std::max<size_t>(inflated_.capacity(), kBlockBytes * 2));
+  size_t made = 0;
+  for (;;) {
+    stream.next_out = reinterpret_cast<Bytef*>(inflated_.data() + made);
+    stream.avail_out = static_cast<uInt>(inflated_.size() - made);
+    const int code = inflate(&stream, Z_NO_FLUSH);
+    made = inflated_.size() - stream.avail_out;
+    if (code == Z_STREAM_END) break;
+    if (code != Z_OK) throw Damaged{"a block does not decompress"};
+    if (stream.avail_out == 0) {
+      if (inflated_.size() >= kMaxInflated) throw Damaged{"a block of impossible size"};
+      inflated_.resize(inflated_.size() * 2);
+    } else if (stream.avail_in == 0) {
+      throw Damaged{"a block breaks off"};
+    }
+  }
+  packets(std::string_view(inflated_.data(), made));
+}
+
+void TraceReader::packets(std::string_view records) {
+  pbf_reader reader = reader_of(records);
+  while (reader.next()) {
+    if (reader.tag() != kTracePacket) throw Damaged{"a block holds something else than packets"};
+    packet(view_of(reader));
+  }
+}
+
+void TraceReader::packet(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  std::optional<uint64_t> timestamp;
+  bool ours = false;
+  uint32_t kind = 0;
+  std::string_view body;
+  while (reader.next()) {
+    switch (reader.tag()) {
+      case packet::kTimestamp: timestamp = reader.get_uint64(); break;
+      case packet::kSequenceId: ours = reader.get_uint32() == kSequence; break;
+      case packet::kCompressedPackets:
+        if (data.data() >= inflated_.data() && data.data() < inflated_.data() + inflated_.size())
+          throw Damaged{"a block inside a block"};
+        bundle(view_of(reader));
+        return;
+      case packet::kClockSnapshot:
+      case packet::kTrackEvent:
+      case packet::kTrackDescriptor:
+      case packet::kTaskState:
+        kind = reader.tag();
+        body = view_of(reader);
+        break;
+      default: reader.skip();
+    }
+  }
+  if (!ours) return;
+  if (kind == packet::kClockSnapshot) {
+    clock_snapshot(body);
+    return;
+  }
+  if (timestamp) {
+    if (!has_clock_) throw Damaged{"events before the first clock reading"};
+    if (*timestamp > uint64_t{1} << 62 || now_ns_ + *timestamp > uint64_t{1} << 62)
+      throw Damaged{"a time out of range"};
+    now_ns_ += *timestamp;
+  }
+  if (kind == packet::kTrackEvent) track_event(body);
+  if (kind == packet::kTrackDescriptor) descriptor(body);
+  if (kind == packet::kTaskState) task_state(body);
+}
+
+void TraceReader::clock_snapshot(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  while (reader.next(clock_snapshot::kClocks)) {
+    pbf_reader clock = reader.get_message();
+    uint64_t id = 0, value = 0;
+    while (clock.next()) {
+      if (clock.tag() == clock_snapshot::kId) {
+        id = clock.get_uint32();
+      } else if (clock.tag() == clock_snapshot::kTimestamp) {
+        value = clock.get_uint64();
+      } else {
+        clock.skip();
+      }
+    }
+    if (id != kClockDelta) continue;
+    if (value < now_ns_ || value > uint64_t{1} << 62) throw Damaged{"a clock that runs backwards"};
+    now_ns_ = value;
+    has_clock_ = true;
+  }
+}
+
+void TraceReader::descriptor(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  uint64_t uuid = 0, parent = 0;
+  std::string_view name, description, thread;
+  while (reader.next()) {
+    switch (reader.tag()) {
+      case track::kUuid: uuid = reader.get_uint64(); break;
+      case track::kParent: parent = reader.get_uint64(); break;
+      case track::kName: name = view_of(reader); break;
+      case track::kDescription: description = view_of(reader); break;
+      case track::kThread: thread = view_of(reader); break;
+      default: reader.skip();
+    }
+  }
+  if (!thread.empty()) {
+    pbf_reader t = reader_of(thread);
+    uint64_t pid = 0, tid = 0;
+    while (t.next()) {
+      if (t.tag() == track::kPid) {
+        pid = t.get_uint64();
+      } else if (t.tag() == track::kTid) {
+        tid = t.get_uint64();
+      } else {
+        t.skip();
+      }
+    }
+    if (pid > kMaxTid || tid > kMaxTid) throw Damaged{"a thread id out of range"};
+    Track& described = track(uuid);
+    described.tgid = static_cast<uint32_t>(pid);
+    described.tid = static_cast<uint32_t>(tid);
+    tasks_[described.tid].tgid = described.tgid;
+  } else if (parent != 0 && name == kGilTrackName) {
+    const Track owner = track(parent);
+    Track& gil = track(uuid);
+    gil.kind = TrackKind::gil;
+    gil.tgid = owner.tgid;
+    gil.tid = owner.tid;
+    gil.gil = std::strtoull(std::string(description).c_str(), nullptr, 16);
+  } else if (description.substr(0, 3) == "cpu") {
+    const unsigned long cpu = std::strtoul(std::string(description.substr(3)).c_str(), nullptr, 10);
+    if (cpu >= 4096) throw Damaged{"a CPU number out of range"};
+    track(uuid).kind = TrackKind::cpu;
+    track(uuid).cpu = static_cast<uint16_t>(cpu);
+    if (cpu >= cpu_uncharged_.size()) cpu_uncharged_.resize(cpu + 1);
+  } else if (name == kRootTrackName && uuid == kRootTrack) {
+    track(uuid).kind = TrackKind::root;
+  }
+}
+
+void TraceReader::track_event(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  uint64_t type = 0, uuid = 0, name_id = 0, value = 0;
+  std::string_view name;
+  Annotations notes;
+  while (reader.next()) {
+    switch (reader.tag()) {
+      case event::kType: type = reader.get_uint32(); break;
+      case event::kTrack: uuid = reader.get_uint64(); break;
+      case event::kNameId: name_id = reader.get_uint64(); break;
+      case event::kCounterValue: value = reader.get_uint64(); break;
+      case event::kName: name = view_of(reader); break;
+      case event::kAnnotation: {
+        pbf_reader a = reader.get_message();
+        Annotations::Entry entry;
+        while (a.next()) {
+          switch (a.tag()) {
+            case annotation::kName: entry.name = view_of(a); break;
+            case annotation::kString: entry.text = view_of(a); break;
+            case annotation::kUint: entry.number = a.get_uint64(); break;
+            default: a.skip();
+          }
+        }
+        notes.entries.push_back(entry);
+        break;
+      }
+      default: reader.skip();
+    }
+  }
+  Track& on = track(uuid);
+  if (on.kind == TrackKind::root) {
+    if (type == event::kInstant) root_instant(name, notes);
+    return;
+  }
+  if (on.kind == TrackKind::cpu) {
+    if (type == event::kCounter) cpu_uncharged_[on.cpu] = value;
+    return;
+  }
+  if (on.kind != TrackKind::gil) return;
+  Event e;
+  e.tgid = on.tgid;
+  e.tid = on.tid;
+  e.value = on.gil;
+  if (type == event::kBegin) {
+    if (name_id != kNameWait && name_id != kNameHeld) return;
+    on.open = static_cast<uint8_t>(name_id);
+    e.kind = name_id == kNameWait ? EventKind::gil_wait : EventKind::gil_acquire;
+  } else if (type == event::kEnd) {
+    const bool released = on.open == kNameHeld && notes.entries.empty();
+    on.open = 0;
+    if (!released) return;
+    e.kind = EventKind::gil_release;
+  } else if (type == event::kInstant && name_id == kNameReleased) {
+    e.kind = EventKind::gil_release;
+  } else if (type == event::kInstant && name_id == kNameForced) {
+    e.kind = EventKind::gil_forced;
+  } else {
+    return;
+  }
+  emit(e);
+}
+
+void TraceReader::task_state(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  uint64_t cpu = 0, tid = 0, state = 0;
+  bool has_cpu = false;
+  while (reader.next()) {
+    switch (reader.tag()) {
+      case task::kCpu:
+        cpu = reader.get_uint64();
+        has_cpu = true;
+        break;
+      case task::kTid: tid = reader.get_uint64(); break;
+      case task::kState: state = reader.get_uint64(); break;
+      default: reader.skip();
+    }
+  }
+  if (tid > kMaxTid || cpu >= 4096) throw Damaged{"a task state out of range"};
+  if (tid == 0) return;
+  const auto found = tasks_.find(static_cast<uint32_t>(tid));
+  if (found == tasks_.end()) throw Damaged{"a task state of a thread that was never named"};
+  Event e;
+  e.tid = static_cast<uint32_t>(tid);
+  e.tgid = found->second.tgid;
+  e.cpu = static_cast<uint16_t>(cpu);
+  e.value = has_cpu && cpu < cpu_uncharged_.size() ? cpu_uncharged_[cpu] : 0;
+  switch (state) {
+    case task::kRunning:
+      if (found->second.exec_ns == now_ns_) return;  // drawn for the exec, no event of its own
+      e.kind = EventKind::switch_in;
+      break;
+    case task::kRunnable:
+      e.kind = has_cpu ? EventKind::switch_out : EventKind::wakeup;
+      e.state = static_cast<uint8_t>(TaskState::runnable);
+      break;
+    case task::kInterruptible:
+    case task::kUninterruptible:
+    case task::kStopped:
+      e.kind = EventKind::switch_out;
+      e.state = static_cast<uint8_t>(state - task::kInterruptible +
+                                     static_cast<uint64_t>(TaskState::interruptible));
+      break;
+    default: return;
+  }
+  emit(e);
+}
+
+void TraceReader::root_instant(std::string_view name, const Annotations& notes) {
+  Event e;
+  if (name == kRun) {
+    if (notes.text("format") != kFormat)
+      throw Damaged{"its format is " + std::string(notes.text("format")) + ", this giltop reads " +
+                    kFormat};
+    is_giltop_ = true;
+    RunFacts& run = outcome_.run;
+    run.version = notes.text("version");
+    run.kernel = notes.text("kernel");
+    run.mode = notes.text("mode");
+    run.cpus = static_cast<unsigned>(std::min<uint64_t>(notes.number("cpus"), 65536));
+    run.events = notes.number("events");
+    run.probe_hits = notes.number("probe_hits");
+    run.probe_cost_ns = notes.number("probe_cost_ns");
+    run.own_cpu_ns = notes.number("own_cpu_ns");
+    run.finished = notes.number("finished") != 0;
+    return;
+  }
+  e.tgid = notes.id("pid");
+  e.tid = notes.id("tid");
+  e.other = tables_.intern(notes.text("comm"));
+  if (name == kProcess) {
+    ProcessFacts facts;
+    facts.comm = notes.text("comm");
+    facts.cmdline = notes.text("cmdline");
+    facts.python = notes.text("python");
+    facts.build_id = notes.text("build_id");
+    facts.free_threaded = notes.number("free_threaded") != 0;
+    e.kind = EventKind::process;
+    e.other = tables_.add(std::move(facts));
+  } else if (name == kSeen) {
+    e.kind = EventKind::thread_seen;
+  } else if (name == kFork) {
+    e.kind = EventKind::fork;
+    e.value = uint64_t{notes.id("parent_pid")} << 32 | notes.id("parent_tid");
+  } else if (name == kExec) {
+    e.kind = EventKind::exec;
+    e.cpu = static_cast<uint16_t>(notes.number("cpu"));
+    tasks_[e.tid].exec_ns = now_ns_;
+  } else if (name == kExit) {
+    e.kind = EventKind::exit;
+    e.state = notes.number("last") != 0;
+  } else if (name == kRename) {
+    e.kind = EventKind::thread_name;
+  } else if (name == kLost) {
+    const auto kind = std::find(kRecordKinds.begin(), kRecordKinds.end(), notes.text("kind"));
+    if (kind == kRecordKinds.end()) throw Damaged{"a loss of an unknown kind"};
+    e.kind = EventKind::loss;
+    e.state = static_cast<uint8_t>(kind - kRecordKinds.begin());
+    e.other = static_cast<uint32_t>(std::min<uint64_t>(notes.number("count"), ~uint32_t{0}));
+    e.value = notes.number("until");
+    // Slices that were open are over.
+    for (Track& t : tracks_) t.open = 0;
+  } else if (name == kRaw) {
+    if (notes.number("kind") > static_cast<uint64_t>(EventKind::wakeup))
+      throw Damaged{"an event of an unknown kind"};
+    e.kind = static_cast<EventKind>(notes.number("kind"));
+    e.cpu = static_cast<uint16_t>(notes.number("cpu"));
+    e.state = static_cast<uint8_t>(notes.number("state"));
+    e.value = notes.number("value");
+    e.other = 0;
+  } else if (name == kEnd) {
+    e.kind = EventKind::end;
+    ended_ = true;
+  } else {
+    return;
+  }
+  emit(e);
+}
+
+}  // namespace giltop

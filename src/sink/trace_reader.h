@@ -1,0 +1,86 @@
+// TraceReader: a recording back into the events it was made of.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+#include "event/event.h"
+#include "model/snapshot.h"
+
+namespace giltop {
+
+// Reads a file once, from its beginning, a block at a time: memory does not grow with its length.
+// The file may be hostile: every length and id is checked, and what does not fit is an error that
+// names the byte. A file that breaks off in the middle of a packet is a recorder that was killed:
+// what is whole is read, and `truncated` says so.
+class TraceReader {
+ public:
+  struct Outcome {
+    RunFacts run;
+    bool truncated = false;
+    uint64_t bytes = 0;
+  };
+  using EventSink = std::function<void(const Event&)>;
+
+  // Errors: unreadable; not a regular file; not a Perfetto trace.
+  static Result<TraceReader> open(const std::string& path, EventTables& tables);
+
+  // Errors: not a giltop recording; damaged at a byte.
+  Result<Outcome> read(const EventSink& sink);
+
+ private:
+  enum class TrackKind : uint8_t { none, root, gil, cpu };
+  struct Track {
+    TrackKind kind = TrackKind::none;
+    uint8_t open = 0;  // interned name of the open slice, 0: none
+    uint16_t cpu = 0;
+    uint32_t tgid = 0, tid = 0;  // of a thread's track and its GIL track
+    uint64_t gil = 0;
+  };
+  struct Task {
+    uint32_t tgid = 0;
+    uint64_t exec_ns = 0;
+  };
+  struct Annotations;
+  struct Damaged;  // thrown inside, caught in read()
+
+  TraceReader(Fd fd, std::string path, EventTables& tables)
+      : fd_(std::move(fd)), path_(std::move(path)), tables_(tables) {}
+
+  bool fill(size_t bytes);  // false: the file ends before
+  void bundle(std::string_view compressed);
+  void packets(std::string_view records);
+  void packet(std::string_view data);
+  void clock_snapshot(std::string_view data);
+  void descriptor(std::string_view data);
+  void track_event(std::string_view data);
+  void task_state(std::string_view data);
+  void root_instant(std::string_view name, const Annotations& notes);
+  void emit(Event event);
+  Track& track(uint64_t uuid);
+
+  Fd fd_;
+  std::string path_;
+  EventTables& tables_;
+  const EventSink* sink_ = nullptr;
+  Outcome outcome_;
+  std::string buffer_;
+  size_t at_ = 0;  // consumed of buffer_
+  uint64_t offset_ = 0;  // file offset of buffer_'s beginning
+  std::string inflated_;
+  uint64_t now_ns_ = 0;
+  bool has_clock_ = false;
+  bool is_giltop_ = false;
+  bool ended_ = false;
+  std::vector<Track> tracks_;
+  std::unordered_map<uint32_t, Task> tasks_;
+  std::vector<uint64_t> cpu_uncharged_;
+};
+
+}  // namespace giltop

@@ -1,0 +1,632 @@
+#include "sink/trace_writer.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "sink/trace_format.h"
+
+namespace giltop {
+
+using namespace trace;
+
+namespace {
+
+uint32_t task_state_of(uint8_t state) {
+  switch (static_cast<TaskState>(state)) {
+    case TaskState::runnable: return task::kRunnable;
+    case TaskState::interruptible: return task::kInterruptible;
+    case TaskState::uninterruptible: return task::kUninterruptible;
+    case TaskState::stopped: return task::kStopped;
+    case TaskState::dead: break;
+  }
+  return task::kDead;
+}
+
+// Unique in a trace: each GIL numbers its own hand-offs.
+uint64_t flow_of(const Gil& gil) { return uint64_t{gil.index + 1} << 40 | gil.handoffs; }
+
+std::string hex(uint64_t value) {
+  char text[24];
+  std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+template <typename T>
+T& at(std::vector<T>& list, size_t index) {
+  if (index >= list.size()) list.resize(std::max(index + 1, list.size() * 2));
+  return list[index];
+}
+
+}  // namespace
+
+TraceWriter::TraceWriter(const EventTables& tables, BlockSink block)
+    : tables_(tables), block_(std::move(block)) {
+  out_.reserve(kMaxBlockBytes);
+}
+
+// --- packets -------------------------------------------------------------------------------------
+
+size_t TraceWriter::begin_packet(uint64_t ts_ns) {
+  const size_t begun = out_.begin(kTracePacket);
+  out_.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
+  last_ns_ = std::max(last_ns_, ts_ns);
+  out_.field(packet::kSequenceId, kSequence);
+  out_.field(packet::kSequenceFlags, kNeedsState);
+  return begun;
+}
+
+void TraceWriter::end_packet(size_t begun) { out_.end(begun); }
+
+// For messages of any size.
+void TraceWriter::packet(uint64_t ts_ns, uint32_t field, std::string_view message) {
+  ProtoBuffer body;
+  body.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
+  last_ns_ = std::max(last_ns_, ts_ns);
+  body.field(packet::kSequenceId, kSequence);
+  body.field(packet::kSequenceFlags, kNeedsState);
+  body.bytes(field, message);
+  out_.bytes(kTracePacket, body.data());
+}
+
+void TraceWriter::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first) {
+  last_ns_ = std::max(last_ns_, ts_ns);
+  epoch_++;
+  ProtoBuffer snapshot;
+  const auto add = [&](uint32_t id, uint64_t value) {
+    const size_t clock = snapshot.begin(clock_snapshot::kClocks);
+    snapshot.field(clock_snapshot::kId, id);
+    snapshot.field(clock_snapshot::kTimestamp, value);
+    if (id == kClockDelta) snapshot.field(clock_snapshot::kIsIncremental, 1);
+    snapshot.end(clock);
+  };
+  add(kClockDelta, last_ns_);
+  add(kClockBoottime, last_ns_);
+  if (clocks) {
+    add(kClockMonotonic, clocks->monotonic_ns);
+    add(kClockRealtime, clocks->realtime_ns);
+  }
+  snapshot.field(clock_snapshot::kPrimary, kClockBoottime);
+
+  ProtoBuffer names;
+  for (size_t i = 0; i < std::size(kFixedNames); i++) {
+    const size_t name = names.begin(interned::kEventNames);
+    names.field(interned::kId, i + 1);
+    names.bytes(interned::kName, kFixedNames[i]);
+    names.end(name);
+  }
+  ProtoBuffer packet_defaults;
+  packet_defaults.field(defaults::kClock, kClockDelta);
+
+  ProtoBuffer body;
+  body.field(packet::kSequenceId, kSequence);
+  body.field(packet::kSequenceFlags, kStateCleared | kNeedsState);
+  if (first) body.field(packet::kFirstOnSequence, 1);
+  if (!first) body.field(packet::kPreviousPacketDropped, 1);
+  body.bytes(packet::kDefaults, packet_defaults.data());
+  body.bytes(packet::kInternedData, names.data());
+  body.bytes(packet::kClockSnapshot, snapshot.data());
+  out_.bytes(kTracePacket, body.data());
+}
+
+void TraceWriter::slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
+  const size_t begun = begin_packet(ts_ns);
+  const size_t e = out_.begin(packet::kTrackEvent);
+  out_.field(event::kType, event::kBegin);
+  out_.field(event::kTrack, uuid);
+  out_.field(event::kNameId, name);
+  if (flow) out_.field_fixed64(event::kTerminatingFlow, flow);
+  out_.end(e);
+  end_packet(begun);
+}
+
+void TraceWriter::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut) {
+  const size_t begun = begin_packet(ts_ns);
+  const size_t e = out_.begin(packet::kTrackEvent);
+  out_.field(event::kType, event::kEnd);
+  out_.field(event::kTrack, uuid);
+  if (cut) {
+    const size_t a = out_.begin(event::kAnnotation);
+    out_.bytes(annotation::kName, kCut);
+    out_.field(annotation::kBool, 1);
+    out_.end(a);
+  }
+  if (flow) out_.field_fixed64(event::kFlow, flow);
+  out_.end(e);
+  end_packet(begun);
+}
+
+void TraceWriter::instant(uint64_t ts_ns, uint64_t uuid, uint64_t name) {
+  const size_t begun = begin_packet(ts_ns);
+  const size_t e = out_.begin(packet::kTrackEvent);
+  out_.field(event::kType, event::kInstant);
+  out_.field(event::kTrack, uuid);
+  out_.field(event::kNameId, name);
+  out_.end(e);
+  end_packet(begun);
+}
+
+void TraceWriter::counter(uint64_t ts_ns, uint64_t uuid, uint64_t value) {
+  const size_t begun = begin_packet(ts_ns);
+  const size_t e = out_.begin(packet::kTrackEvent);
+  out_.field(event::kType, event::kCounter);
+  out_.field(event::kTrack, uuid);
+  out_.field(event::kCounterValue, value);
+  out_.end(e);
+  end_packet(begun);
+}
+
+void TraceWriter::task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state) {
+  const size_t begun = begin_packet(ts_ns);
+  const size_t s = out_.begin(packet::kTaskState);
+  if (cpu >= 0) out_.field(task::kCpu, static_cast<uint64_t>(cpu));
+  out_.field(task::kTid, tid);
+  out_.field(task::kState, state);
+  out_.end(s);
+  end_packet(begun);
+}
+
+void TraceWriter::root_begin(const char* name) {
+  event_.clear();
+  event_.field(event::kType, event::kInstant);
+  event_.field(event::kTrack, kRootTrack);
+  event_.bytes(event::kName, name);
+}
+
+void TraceWriter::note(std::string_view name, uint64_t value) {
+  ProtoBuffer a;
+  a.bytes(annotation::kName, name);
+  a.field(annotation::kUint, value);
+  event_.bytes(event::kAnnotation, a.data());
+}
+
+void TraceWriter::note(std::string_view name, std::string_view text) {
+  ProtoBuffer a;
+  a.bytes(annotation::kName, name);
+  a.bytes(annotation::kString, text);
+  event_.bytes(event::kAnnotation, a.data());
+}
+
+void TraceWriter::root_end(uint64_t ts_ns) { packet(ts_ns, packet::kTrackEvent, event_.data()); }
+
+// --- tracks --------------------------------------------------------------------------------------
+
+void TraceWriter::describe_process(const Process& process, uint64_t ts_ns) {
+  const ProcessFacts& facts = tables_.facts(process.facts);
+  const std::string_view comm = tables_.text(process.comm);
+  ProtoBuffer p;
+  p.field(track::kPid, process.tgid);
+  if (!facts.cmdline.empty()) p.bytes(track::kCmdline, facts.cmdline);
+  if (!comm.empty()) p.bytes(track::kProcessName, comm);
+  ProtoBuffer t;
+  t.field(track::kUuid, at(processes_, process.index).uuid);
+  t.bytes(track::kProcess, p.data());
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+}
+
+uint64_t TraceWriter::process_uuid(const Process& process, uint64_t ts_ns) {
+  uint64_t& uuid = at(processes_, process.index).uuid;
+  if (uuid == 0) {
+    uuid = next_uuid_++;
+    describe_process(process, ts_ns);
+  }
+  return uuid;
+}
+
+void TraceWriter::describe_thread(const ThreadTrack& shown, uint64_t ts_ns) {
+  const Thread& thread = *shown.thread;
+  const std::string_view comm = tables_.text(shown.comm);
+  ProtoBuffer p;
+  p.field(track::kPid, thread.process->tgid);
+  p.field(track::kTid, thread.tid);
+  if (!comm.empty()) p.bytes(track::kThreadName, comm);
+  ProtoBuffer t;
+  t.field(track::kUuid, shown.uuid);
+  t.bytes(track::kThread, p.data());
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+}
+
+TraceWriter::ThreadTrack& TraceWriter::track_of(const Thread& thread, uint64_t ts_ns) {
+  ThreadTrack& shown = at(threads_, thread.index);
+  if (shown.uuid == 0) {
+    process_uuid(*thread.process, ts_ns);
+    shown.thread = &thread;
+    shown.uuid = next_uuid_++;
+    shown.comm = thread.comm;
+    describe_thread(shown, ts_ns);
+  }
+  return shown;
+}
+
+uint64_t TraceWriter::gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
+  for (const GilTrack& known : shown.gils)
+    if (known.gil == &gil) return known.uuid;
+  shown.gils.push_back({&gil, next_uuid_++});
+  ProtoBuffer t;
+  t.field(track::kUuid, shown.gils.back().uuid);
+  t.field(track::kParent, shown.uuid);
+  t.bytes(track::kName, kGilTrackName);
+  t.bytes(track::kDescription, hex(gil.address));
+  t.field(track::kMerge, track::kMergeNone);
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+  return shown.gils.back().uuid;
+}
+
+TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) {
+  GilTracks& tracks = at(gils_, gil.index);
+  if (tracks.owner != 0) return tracks;
+  const uint64_t parent = process_uuid(*gil.process, ts_ns);
+  const bool only = gil.process->gils.size() == 1;
+  const std::string suffix = only ? std::string() : " " + hex(gil.address);
+  tracks.owner = next_uuid_++;
+  tracks.waiters = next_uuid_++;
+  ProtoBuffer t;
+  t.field(track::kUuid, tracks.owner);
+  t.field(track::kParent, parent);
+  t.bytes(track::kName, "GIL owner" + suffix);
+  t.field(track::kMerge, track::kMergeNone);
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+  ProtoBuffer unit;
+  unit.field(track::kUnit, track::kUnitCount);
+  t.clear();
+  t.field(track::kUuid, tracks.waiters);
+  t.field(track::kParent, parent);
+  t.bytes(track::kName, "GIL waiters" + suffix);
+  t.bytes(track::kCounter, unit.data());
+  t.field(track::kMerge, track::kMergeNone);
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+  return tracks;
+}
+
+void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
+  if (shown.name_epoch == epoch_) return;
+  shown.name_epoch = epoch_;
+  ProtoBuffer entry;
+  entry.field(interned::kId, kFirstThreadName + shown.thread->index);
+  entry.bytes(interned::kName, std::to_string(shown.thread->tid) + " " +
+                                   std::string(tables_.text(shown.comm)));
+  ProtoBuffer data;
+  data.bytes(interned::kEventNames, entry.data());
+  packet(ts_ns, packet::kInternedData, data.data());
+}
+
+// --- the run -------------------------------------------------------------------------------------
+
+void TraceWriter::start(const SystemFacts& system, const ClockReading& clocks,
+                        const RunFacts& run) {
+  ProtoBuffer uts;
+  uts.bytes(system_info::kSysname, system.sysname);
+  uts.bytes(system_info::kVersion, system.version);
+  uts.bytes(system_info::kRelease, system.release);
+  uts.bytes(system_info::kMachine, system.machine);
+  ProtoBuffer info;
+  info.bytes(system_info::kUtsname, uts.data());
+  info.field(system_info::kCpus, system.cpus);
+  ProtoBuffer body;
+  body.bytes(packet::kSystemInfo, info.data());
+  out_.bytes(kTracePacket, body.data());
+
+  begin_sequence(clocks.boottime_ns, &clocks, true);
+  has_sequence_ = true;
+  ProtoBuffer root;
+  root.field(track::kUuid, kRootTrack);
+  root.bytes(track::kName, kRootTrackName);
+  packet(clocks.boottime_ns, packet::kTrackDescriptor, root.data());
+  run_facts(clocks.boottime_ns, run);
+}
+
+void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
+  root_begin(kRun);
+  note("format", kFormat);
+  note("version", run.version);
+  note("kernel", run.kernel);
+  note("mode", run.mode);
+  note("cpus", run.cpus);
+  note("events", run.events);
+  note("probe_hits", run.probe_hits);
+  note("probe_cost_ns", run.probe_cost_ns);
+  note("own_cpu_ns", run.own_cpu_ns);
+  note("finished", run.finished);
+  root_end(ts_ns);
+}
+
+void TraceWriter::clocks(const ClockReading& clocks) {
+  ProtoBuffer snapshot;
+  const auto add = [&](uint32_t id, uint64_t value) {
+    const size_t clock = snapshot.begin(clock_snapshot::kClocks);
+    snapshot.field(clock_snapshot::kId, id);
+    snapshot.field(clock_snapshot::kTimestamp, value);
+    snapshot.end(clock);
+  };
+  add(kClockBoottime, clocks.boottime_ns);
+  add(kClockMonotonic, clocks.monotonic_ns);
+  add(kClockRealtime, clocks.realtime_ns);
+  snapshot.field(clock_snapshot::kPrimary, kClockBoottime);
+  ProtoBuffer body;
+  body.field(packet::kSequenceId, kSequence);
+  body.bytes(packet::kClockSnapshot, snapshot.data());
+  out_.bytes(kTracePacket, body.data());
+}
+
+void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
+  for (ThreadTrack& shown : threads_)
+    if (shown.uuid != 0) close_slice(shown, ts_ns);
+  for (GilTracks& tracks : gils_) {
+    if (tracks.owner_open) slice_end(ts_ns, tracks.owner, 0, true);
+    tracks.owner_open = false;
+  }
+  root_begin(kEnd);
+  root_end(ts_ns);
+  run_facts(ts_ns, run);
+  flush();
+}
+
+void TraceWriter::flush() {
+  if (out_.size() == 0) return;
+  block_(out_.take());
+  out_.reserve(kMaxBlockBytes);
+}
+
+// --- events --------------------------------------------------------------------------------------
+
+void TraceWriter::write(const Event& event, const Change& change) {
+  switch (event.kind) {
+    case EventKind::gil_wait:
+    case EventKind::gil_acquire:
+    case EventKind::gil_release:
+    case EventKind::gil_forced:
+      if (change.thread) write_gil(event, change);
+      break;
+    case EventKind::switch_out:
+    case EventKind::switch_in:
+    case EventKind::wakeup:
+      if (change.thread) write_sched(event, change);
+      break;
+    case EventKind::loss: write_loss(event); break;
+    case EventKind::end: break;
+    default: write_life(event, change); break;
+  }
+  if (out_.size() >= kBlockBytes) flush();
+}
+
+void TraceWriter::close_slice(ThreadTrack& shown, uint64_t ts_ns) {
+  if (shown.open == Open::none) return;
+  slice_end(ts_ns, shown.open_uuid, 0, true);
+  shown.open = Open::none;
+}
+
+void TraceWriter::owner_close(const Gil& gil, uint64_t ts_ns) {
+  GilTracks& tracks = gil_tracks(gil, ts_ns);
+  if (!tracks.owner_open) return;
+  slice_end(ts_ns, tracks.owner, 0, false);
+  tracks.owner_open = false;
+}
+
+void TraceWriter::show_waiters(const Gil& gil, uint64_t ts_ns) {
+  GilTracks& tracks = gil_tracks(gil, ts_ns);
+  if (tracks.shown_waiters == gil.waiters.size()) return;
+  tracks.shown_waiters = gil.waiters.size();
+  counter(ts_ns, tracks.waiters, tracks.shown_waiters);
+}
+
+void TraceWriter::write_gil(const Event& event, const Change& change) {
+  const Gil& gil = *change.gil;
+  const uint64_t ts = event.ts_ns;
+  track_of(*change.thread, ts);
+  if (change.evicted) close_slice(track_of(*change.evicted, ts), ts);
+  ThreadTrack& shown = track_of(*change.thread, ts);
+  const bool same = shown.open != Open::none && shown.open_gil == &gil;
+  const auto open = [&](Open kind, uint64_t uuid) {
+    shown.open = kind;
+    shown.open_gil = &gil;
+    shown.open_uuid = uuid;
+  };
+  switch (event.kind) {
+    case EventKind::gil_wait: {
+      if (same && shown.open == Open::wait) return;
+      if (shown.open == Open::held) owner_close(*shown.open_gil, ts);
+      close_slice(shown, ts);
+      const uint64_t uuid = gil_track(shown, gil, ts);
+      slice_begin(ts, uuid, kNameWait);
+      open(Open::wait, uuid);
+      show_waiters(gil, ts);
+      return;
+    }
+    case EventKind::gil_acquire: {
+      const uint64_t uuid = gil_track(shown, gil, ts);
+      if (same && shown.open == Open::wait) {
+        slice_end(ts, uuid, 0, false);
+      } else {
+        if (shown.open == Open::held && !same) owner_close(*shown.open_gil, ts);
+        close_slice(shown, ts);
+      }
+      owner_close(gil, ts);
+      slice_begin(ts, uuid, kNameHeld, change.handoff ? flow_of(gil) : 0);
+      open(Open::held, uuid);
+      intern_thread_name(shown, ts);
+      slice_begin(ts, gil_tracks(gil, ts).owner, kFirstThreadName + shown.thread->index);
+      gil_tracks(gil, ts).owner_open = true;
+      show_waiters(gil, ts);
+      return;
+    }
+    case EventKind::gil_release: {
+      if (same && shown.open == Open::held) {
+        slice_end(ts, shown.open_uuid, gil.waiters.empty() ? 0 : flow_of(gil), false);
+        shown.open = Open::none;
+      } else {
+        close_slice(shown, ts);
+        instant(ts, gil_track(shown, gil, ts), kNameReleased);
+      }
+      owner_close(gil, ts);
+      show_waiters(gil, ts);
+      return;
+    }
+    default: instant(ts, gil_track(shown, gil, ts), kNameForced); return;
+  }
+}
+
+// rq time that went to no task, of one CPU, as a counter: only when it grew.
+void TraceWriter::show_uncharged(const Event& event) {
+  if (event.cpu >= 4096) return;
+  if (at(cpu_uncharged_, event.cpu) == event.value) return;
+  cpu_uncharged_[event.cpu] = event.value;
+  uint64_t& uuid = at(cpu_tracks_, event.cpu);
+  if (uuid == 0) {
+    uuid = next_uuid_++;
+    ProtoBuffer unit;
+    unit.field(track::kUnit, track::kUnitNs);
+    ProtoBuffer t;
+    t.field(track::kUuid, uuid);
+    t.bytes(track::kName, "CPU " + std::to_string(event.cpu) + " stolen");
+    t.bytes(track::kDescription, "cpu" + std::to_string(event.cpu));
+    t.bytes(track::kCounter, unit.data());
+    packet(event.ts_ns, packet::kTrackDescriptor, t.data());
+  }
+  counter(event.ts_ns, uuid, event.value);
+}
+
+void TraceWriter::write_sched(const Event& event, const Change& change) {
+  ThreadTrack& shown = track_of(*change.thread, event.ts_ns);
+  if (event.kind == EventKind::wakeup) {
+    if (change.cpu_after != CpuState::runnable || change.cpu_before == CpuState::runnable) return;
+    task_state(event.ts_ns, -1, event.tid, task::kRunnable);
+    shown.task_state = task::kRunnable;
+    return;
+  }
+  show_uncharged(event);
+  if (event.kind == EventKind::switch_in) {
+    if (shown.task_state == task::kRunning) {
+      write_raw(event);
+      return;
+    }
+    task_state(event.ts_ns, event.cpu, event.tid, task::kRunning);
+    shown.task_state = task::kRunning;
+    shown.cpu = event.cpu;
+    return;
+  }
+  const uint32_t state = task_state_of(event.state);
+  if (state == task::kDead) {
+    write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
+    end_track(shown, event.ts_ns, false);
+    return;
+  }
+  task_state(event.ts_ns, event.cpu, event.tid, state);
+  shown.task_state = static_cast<uint8_t>(state);
+}
+
+// The importer forgets a thread at DESTROYED; for a main thread that would end the process, so that
+// one is only DEAD.
+void TraceWriter::end_track(ThreadTrack& shown, uint64_t ts_ns, bool exec) {
+  if (shown.ended || shown.uuid == 0) return;
+  if (shown.open_gil) {
+    const bool held = shown.open == Open::held;
+    close_slice(shown, ts_ns);
+    if (held) owner_close(*shown.open_gil, ts_ns);
+    show_waiters(*shown.open_gil, ts_ns);
+  }
+  const Thread& thread = *shown.thread;
+  const bool main = thread.tid == thread.process->tgid;
+  const int cpu = shown.task_state == task::kRunning ? shown.cpu : -1;
+  task_state(ts_ns, cpu, thread.tid, main || exec ? task::kDead : task::kDestroyed);
+  shown.ended = true;
+}
+
+void TraceWriter::write_life(const Event& event, const Change& change) {
+  const uint64_t ts = event.ts_ns;
+  if (change.ended) {
+    for (const Thread* thread : change.ended->threads) {
+      if (thread->index >= threads_.size()) continue;
+      if (change.thread == thread) continue;
+      end_track(threads_[thread->index], ts, event.kind == EventKind::exec);
+    }
+  }
+  if (event.kind == EventKind::process) {
+    const ProcessFacts& facts = tables_.facts(event.other);
+    if (change.thread) {
+      process_uuid(*change.thread->process, ts);
+      describe_process(*change.thread->process, ts);
+    }
+    root_begin(kProcess);
+    note("pid", event.tgid);
+    note("comm", facts.comm);
+    note("cmdline", facts.cmdline);
+    note("python", facts.python);
+    note("build_id", facts.build_id);
+    note("free_threaded", facts.free_threaded);
+    root_end(ts);
+    return;
+  }
+  if (!change.thread) return;
+  ThreadTrack& shown = track_of(*change.thread, ts);
+  if (shown.comm != change.thread->comm) {
+    shown.comm = change.thread->comm;
+    describe_thread(shown, ts);
+  }
+  const char* name = nullptr;
+  switch (event.kind) {
+    case EventKind::fork: name = kFork; break;
+    case EventKind::exec: name = kExec; break;
+    case EventKind::exit: name = kExit; break;
+    case EventKind::thread_seen: name = kSeen; break;
+    default: name = kRename; break;
+  }
+  root_begin(name);
+  note("pid", event.tgid);
+  note("tid", event.tid);
+  note("comm", tables_.text(event.other));
+  if (event.kind == EventKind::fork) {
+    note("parent_pid", event.value >> 32);
+    note("parent_tid", event.value & 0xffffffffu);
+  }
+  if (event.kind == EventKind::exec) note("cpu", event.cpu);
+  if (event.kind == EventKind::exit) note("last", event.state);
+  root_end(ts);
+
+  if (event.kind == EventKind::exit) {
+    end_track(shown, ts, false);
+  } else if (event.kind == EventKind::fork && change.thread->cpu_state == CpuState::runnable) {
+    task_state(ts, -1, event.tid, task::kRunnable);
+    shown.task_state = task::kRunnable;
+  } else if (event.kind == EventKind::exec && change.thread->cpu_state == CpuState::running) {
+    task_state(ts, event.cpu, event.tid, task::kRunning);
+    shown.task_state = task::kRunning;
+    shown.cpu = event.cpu;
+  }
+}
+
+void TraceWriter::write_loss(const Event& event) {
+  const uint64_t ts = event.ts_ns;
+  for (ThreadTrack& shown : threads_) {
+    if (shown.uuid == 0 || shown.ended) continue;
+    close_slice(shown, ts);
+    // Only the idle task's arrival can take a thread off its CPU without a word on how it left.
+    if (shown.task_state == task::kRunning)
+      task_state(ts, shown.cpu, 0, task::kRunning);
+    shown.task_state = 0;
+  }
+  for (GilTracks& tracks : gils_) {
+    if (tracks.owner_open) slice_end(ts, tracks.owner, 0, true);
+    tracks.owner_open = false;
+    if (tracks.shown_waiters != 0) counter(ts, tracks.waiters, 0);
+    tracks.shown_waiters = 0;
+  }
+  begin_sequence(ts, nullptr, false);
+  root_begin(kLost);
+  note("kind", kRecordKinds[std::min<size_t>(event.state, kRecordKinds.size() - 1)]);
+  note("count", event.other);
+  note("until", event.value);
+  root_end(ts);
+}
+
+// An event as bare numbers.
+void TraceWriter::write_raw(const Event& event) {
+  root_begin(kRaw);
+  note("kind", static_cast<uint64_t>(event.kind));
+  note("pid", event.tgid);
+  note("tid", event.tid);
+  note("cpu", event.cpu);
+  note("state", event.state);
+  note("value", event.value);
+  root_end(event.ts_ns);
+}
+
+}  // namespace giltop
