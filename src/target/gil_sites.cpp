@@ -1,0 +1,122 @@
+#include "target/gil_sites.h"
+
+#include <elf.h>
+
+#include "target/call_sites.h"
+#include "target/elf_dynamic.h"
+#include "target/elf_file.h"
+#include "target/gil_classify.h"
+#include "target/python_version.h"
+
+namespace giltop {
+namespace {
+
+Inspection refused(std::string reason) {
+  Inspection inspection;
+  inspection.kind = Inspection::Kind::refused;
+  inspection.reason = std::move(reason);
+  return inspection;
+}
+
+Inspection not_python(const ElfFile& file) {
+  Inspection inspection;
+  inspection.kind = file.is_dynamic() ? Inspection::Kind::launcher : Inspection::Kind::unrelated;
+  return inspection;
+}
+
+// A program that does not even name the CPython API. One that is a CPython all the same (linked
+// without --export-dynamic, or static altogether) must not be passed over in silence.
+Inspection inspect_nameless(const ElfFile& file, const DynamicSection* dynamic) {
+  const bool is_static = !file.is_dynamic() && (dynamic == nullptr || dynamic->is_pie()) &&
+                         file.entry_file_offset().has_value();
+  bool imports_all = file.is_dynamic() && dynamic != nullptr;
+  for (const char* const name : kCondNames) {
+    imports_all = imports_all && dynamic->mentions(name);
+  }
+  if (!is_static && !imports_all) return not_python(file);
+  const std::string tag = cache_tag(file);
+  if (tag.empty()) return not_python(file);
+  return refused("this looks like CPython (cpython-" + tag +
+                 ") but exports none of its symbols: its GIL cannot be proved");
+}
+
+}  // namespace
+
+const char* to_string(SiteKind kind) {
+  switch (kind) {
+    case SiteKind::wait:
+      return "wait";
+    case SiteKind::acquire:
+      return "acquire";
+    case SiteKind::release:
+      return "release";
+    case SiteKind::forced:
+      return "forced";
+  }
+  return "unknown";
+}
+
+Result<Inspection> inspect_elf(const ElfFile& file) {
+  if (file.machine() != EM_X86_64 && file.machine() != EM_386) {
+    return Error("ELF file of another machine (e_machine " + std::to_string(file.machine()) + ")");
+  }
+  auto dynamic = DynamicSection::make(file);
+  if (!dynamic) return std::move(dynamic).error();
+  if (!*dynamic) return inspect_nameless(file, nullptr);
+  const DynamicSection& names = **dynamic;
+  if (names.soname().starts_with("libpypy")) {
+    return refused("this is PyPy, not CPython; giltop reads CPython's GIL only");
+  }
+  if (!may_be_python(names)) return inspect_nameless(file, &names);
+  auto symbols = python_symbols(file, names);
+  if (!symbols) return std::move(symbols).error();
+  if (symbols->pypy) return refused("this is PyPy, not CPython; giltop reads CPython's GIL only");
+  if (!symbols->is_cpython()) return not_python(file);
+
+  const auto version = python_version(file, names, *symbols);
+  const std::string name = version ? "Python " + version->text : "a CPython of unknown version";
+  const bool too_old =
+      symbols->python2 ||
+      (version && (version->major < 3 || (version->major == 3 && version->minor < 6)));
+  if (too_old) {
+    const bool contradicts = version && version->major > 2 && symbols->python2;
+    return refused("this is " + (version && !contradicts ? name : std::string("Python 2")) +
+                   "; giltop reads CPython 3.6 and newer");
+  }
+  if (!file.is_64bit() || file.machine() != EM_X86_64) {
+    return refused("this is a 32-bit CPython; giltop reads 64-bit ones only");
+  }
+  if (!version)
+    return refused("this is " + name + ": neither Py_Version nor a version string found");
+
+  auto calls = find_call_sites(file, names);
+  if (!calls) {
+    return refused(name + ": the GIL's call sites cannot be proved: " + calls.error().message());
+  }
+  for (const CondCall needed : {CondCall::timedwait, CondCall::signal}) {
+    const auto i = static_cast<size_t>(needed);
+    if (calls->imports[i]) continue;
+    return refused(name + ": the GIL's call sites cannot be proved: " + kCondNames[i] +
+                   " is not called through the PLT or GOT (a static C library?)");
+  }
+  Inspection inspection;
+  inspection.kind = Inspection::Kind::cpython;
+  CPythonFile& cpython = inspection.cpython;
+  cpython.version = version->text;
+  cpython.major = version->major;
+  cpython.minor = version->minor;
+  cpython.build_id = build_id(file);
+  cpython.free_threaded = is_free_threaded(file, *symbols);
+  const bool separate_statics = version->major == 3 && version->minor == 6;
+  auto classified = classify_gil_sites(*calls, separate_statics, cpython.free_threaded);
+  if (!classified) {
+    return refused(name +
+                   ": the GIL's call sites cannot be proved: " + classified.error().message());
+  }
+  cpython.sites = std::move(classified->sites);
+  cpython.cond_offset = classified->layout.cond_offset;
+  cpython.switch_cond_offset = classified->layout.switch_cond_offset;
+  return inspection;
+}
+
+}  // namespace giltop

@@ -1,0 +1,70 @@
+// Finds, in an ELF file alone, the call instructions at which CPython's GIL changes hands.
+//
+// Every transition of the GIL passes a `call` to pthread_cond_timedwait, _signal or _wait whose
+// first argument is a condition variable inside the GIL's struct (CPython Python/ceval_gil.h, 3.2
+// to 3.11, and Python/ceval_gil.c, 3.12+). The calls are found through the relocations, the PLT or
+// GOT slots and the function bounds of .eh_frame, all of which survive `strip`. Symbols are never
+// needed.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace giltop {
+
+class ElfFile;
+
+enum class SiteKind : uint8_t {
+  wait,     // pthread_cond_timedwait(&gil->cond): the GIL was found taken
+  acquire,  // pthread_cond_signal(&gil->switch_cond): locked = 1 just stored
+  release,  // pthread_cond_signal(&gil->cond): locked = 0 just stored
+  forced,   // pthread_cond_wait(&gil->switch_cond): after a release that a waiter asked for
+};
+
+const char* to_string(SiteKind kind);
+
+struct GilSite {
+  SiteKind kind;
+  uint64_t address;      // virtual address of the call instruction, as linked
+  uint64_t file_offset;  // bytes from the start of the file: what a uprobe attaches to
+  uint8_t length;        // bytes of the call: 5, 6 through the GOT, 2 by register; a prefix adds 1
+  uint64_t function;     // virtual address of the function (or .cold part) that holds it
+};
+
+struct CPythonFile {
+  std::string version;  // "3.11.2", or "3.9" where only that much can be proved; never empty
+  int major = 0;
+  int minor = 0;
+  std::string build_id;  // lower-case hex, empty where the file has none
+  bool free_threaded = false;
+  std::vector<GilSite> sites;  // sorted by address; at least one of each of wait, acquire, release
+  // Offsets of the two condition variables from the GIL's address, in bytes: a probe that sees
+  // argument A at a wait or release site is on the GIL at A - cond_offset, at an acquire or forced
+  // site on the one at A - switch_cond_offset. 3.7+: from the start of struct _gil_runtime_state.
+  // 3.6 has no struct but two variables: the GIL's address is the lower one's.
+  uint32_t cond_offset = 0;
+  uint32_t switch_cond_offset = 0;
+};
+
+// What an ELF file is to giltop.
+struct Inspection {
+  enum class Kind : uint8_t {
+    cpython,    // `cpython` is set: sites proved
+    launcher,   // not CPython itself, dynamically linked: a CPython may be mapped into it later
+    unrelated,  // cannot hold a CPython (static and not Python)
+    refused,    // an interpreter that cannot be traced, or one whose sites cannot be proved
+  };
+  Kind kind = Kind::unrelated;
+  CPythonFile cpython;
+  std::string
+      reason;  // for `refused`: "this is PyPy, not CPython; giltop reads CPython's GIL only"
+};
+
+// Looks at one file. Errors: the file is not readable or not a well-formed ELF file of this machine
+// (the message says which bytes). A 32-bit CPython is `refused`.
+Result<Inspection> inspect_elf(const ElfFile& file);
+
+}  // namespace giltop

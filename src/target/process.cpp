@@ -1,0 +1,212 @@
+#include "target/process.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <memory>
+
+#include "target/proc_text.h"
+
+namespace giltop {
+namespace {
+
+std::string proc_path(pid_t tgid, const std::string& rest) {
+  return "/proc/" + std::to_string(tgid) + "/" + rest;
+}
+
+// What an errno from below /proc/PID means to a user.
+Error process_error(pid_t tgid, int error, const std::string& what) {
+  switch (error) {
+    case ENOENT:
+    case ESRCH:
+      return Error("no process " + std::to_string(tgid));
+    case EACCES:
+    case EPERM:
+      return Error("no permission to read process " + std::to_string(tgid) + ": run as root");
+    default:
+      return system_error(proc_path(tgid, what), error);
+  }
+}
+
+// The whole file, up to `limit` bytes; /proc files have no size. `error` gets errno on failure.
+bool read_whole(const std::string& path, size_t limit, std::string& text, int& error) {
+  const Fd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) {
+    error = errno;
+    return false;
+  }
+  std::array<char, 16384> buffer;
+  text.clear();
+  while (text.size() < limit) {
+    const ssize_t got =
+        ::read(fd.get(), buffer.data(), std::min(buffer.size(), limit - text.size()));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) {
+      error = errno;
+      return false;
+    }
+    if (got == 0) break;
+    text.append(buffer.data(), static_cast<size_t>(got));
+  }
+  return true;
+}
+
+Result<std::string> read_process_file(pid_t tgid, const std::string& name, size_t limit) {
+  std::string text;
+  int error = 0;
+  if (!read_whole(proc_path(tgid, name), limit, text, error)) {
+    return process_error(tgid, error, name);
+  }
+  return text;
+}
+
+// Opens what `path` leads to for reading, but only a regular file: O_PATH first, since opening a
+// FIFO may hang and opening a device may do something.
+Result<Fd> open_regular(const std::string& path, const MappedFile* expected, int& error) {
+  error = 0;
+  const Fd place(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  struct stat status;
+  if (!place || ::fstat(place.get(), &status) != 0) {
+    error = errno;
+    return system_error(path, error);
+  }
+  if (!S_ISREG(status.st_mode)) return Error(path + ": not a regular file");
+  if (expected != nullptr &&
+      (status.st_ino != expected->inode || major(status.st_dev) != expected->device_major ||
+       minor(status.st_dev) != expected->device_minor)) {
+    return Error(path + ": is another file than the one mapped");
+  }
+  const std::string again = "/proc/self/fd/" + std::to_string(place.get());
+  Fd fd(::open(again.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!fd) {
+    error = errno;
+    return system_error(path, error);
+  }
+  return fd;
+}
+
+std::string hex(uint64_t value) {
+  std::array<char, 16> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value, 16);
+  return {digits.data(), end.ptr};
+}
+
+bool process_exists(pid_t tgid) { return ::access(proc_path(tgid, "stat").c_str(), F_OK) == 0; }
+
+struct CloseDirectory {
+  void operator()(DIR* directory) const { ::closedir(directory); }
+};
+
+}  // namespace
+
+Result<std::vector<MappedFile>> executable_mappings(pid_t tgid) {
+  constexpr size_t kMaxMaps = size_t{64} << 20;  // bytes; vm.max_map_count lines of 100 are 6.5 MB
+  auto text = read_process_file(tgid, "maps", kMaxMaps);
+  if (!text) return std::move(text).error();
+  return parse_maps(*text);
+}
+
+Result<Fd> open_mapping(pid_t tgid, const MappedFile& file) {
+  int error = 0;
+  auto mapped = open_regular(proc_path(tgid, "map_files/" + hex(file.start) + "-" + hex(file.end)),
+                             nullptr, error);
+  if (mapped || error == 0) return mapped;
+  // map_files wants CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE; the mapping may also be gone by now.
+  const int first_error = error;
+  auto named = open_regular(proc_path(tgid, "root") + unescape_maps_path(file.path), &file, error);
+  if (named) return named;
+  if (!process_exists(tgid)) return process_error(tgid, ENOENT, "maps");
+  if (first_error == EPERM || first_error == EACCES) {
+    return process_error(tgid, first_error, "map_files").in(file.path);
+  }
+  return std::move(named).error();
+}
+
+Result<Fd> open_executable(pid_t tgid) {
+  int error = 0;
+  auto fd = open_regular(proc_path(tgid, "exe"), nullptr, error);
+  if (fd || error == 0) return fd;
+  if (error == ENOENT && process_exists(tgid)) {
+    return Error("process " + std::to_string(tgid) +
+                 " has no executable: a kernel thread or a zombie");
+  }
+  return process_error(tgid, error, "exe");
+}
+
+Result<FileId> file_id(const Fd& fd) {
+  struct stat status;
+  if (::fstat(fd.get(), &status) != 0) return system_error("fstat", errno);
+  constexpr uint64_t kNsPerSecond = 1'000'000'000;
+  // Unsigned: a file may claim any year, and only equality matters.
+  const uint64_t mtime_ns = static_cast<uint64_t>(status.st_mtim.tv_sec) * kNsPerSecond +
+                            static_cast<uint64_t>(status.st_mtim.tv_nsec);
+  return FileId{status.st_dev, status.st_ino, static_cast<int64_t>(mtime_ns),
+                static_cast<uint64_t>(status.st_size)};
+}
+
+Result<ProcessInfo> process_info(pid_t tgid) {
+  constexpr size_t kMaxText = size_t{64} << 10;  // bytes; a longer command line is cut
+  auto status = read_process_file(tgid, "status", kMaxText);
+  if (!status) return std::move(status).error();
+  const auto leader = parse_tgid(*status);
+  if (leader && *leader != tgid) {
+    return Error(std::to_string(tgid) + " is a thread of process " + std::to_string(*leader));
+  }
+  auto stat_text = read_process_file(tgid, "stat", kMaxText);
+  if (!stat_text) return std::move(stat_text).error();
+  auto stat = parse_stat(*stat_text);
+  if (!stat) return Error(proc_path(tgid, "stat") + ": not as the kernel writes it");
+  auto cmdline = read_process_file(tgid, "cmdline", kMaxText);
+  if (!cmdline) return std::move(cmdline).error();
+
+  ProcessInfo info;
+  info.tgid = tgid;
+  info.comm = escape_controls(stat->comm);
+  info.cmdline = parse_cmdline(*cmdline);
+  constexpr uint64_t kNsPerSecond = 1'000'000'000;
+  const auto ticks_per_second = static_cast<uint64_t>(std::max(1L, ::sysconf(_SC_CLK_TCK)));
+  info.start_time_ns = stat->start_time_ticks * (kNsPerSecond / ticks_per_second);
+  return info;
+}
+
+Result<std::vector<ThreadInfo>> process_threads(pid_t tgid) {
+  const std::unique_ptr<DIR, CloseDirectory> tasks(::opendir(proc_path(tgid, "task").c_str()));
+  if (!tasks) return process_error(tgid, errno, "task");
+  std::vector<ThreadInfo> threads;
+  for (;;) {
+    errno = 0;
+    const dirent* const entry = ::readdir(tasks.get());
+    if (entry == nullptr) {
+      if (errno != 0) return process_error(tgid, errno, "task");
+      break;
+    }
+    const std::string_view name = entry->d_name;
+    ThreadInfo thread;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), thread.tid);
+    if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size()) continue;  // . and ..
+    int error = 0;
+    std::string comm;
+    constexpr size_t kMaxComm = 64;  // bytes; TASK_COMM_LEN is 16
+    if (!read_whole(proc_path(tgid, "task/" + std::string(name) + "/comm"), kMaxComm, comm,
+                    error)) {
+      if (error == ENOENT || error == ESRCH) continue;
+      return process_error(tgid, error, "task");
+    }
+    if (comm.ends_with('\n')) comm.pop_back();
+    thread.comm = escape_controls(comm);
+    threads.push_back(std::move(thread));
+  }
+  std::sort(threads.begin(), threads.end(),
+            [](const ThreadInfo& a, const ThreadInfo& b) { return a.tid < b.tid; });
+  return threads;
+}
+
+}  // namespace giltop

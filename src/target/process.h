@@ -1,0 +1,65 @@
+// What a running process maps, and whether that is a CPython.
+#pragma once
+
+#include <sys/types.h>
+
+#include <compare>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/fd.h"
+#include "base/result.h"
+
+namespace giltop {
+
+// A file by what it is, not by its name: an upgraded file is another one.
+struct FileId {
+  uint64_t device = 0;  // st_dev as stat(2) gives it
+  uint64_t inode = 0;
+  int64_t mtime_ns = 0;
+  uint64_t size = 0;
+  auto operator<=>(const FileId&) const = default;
+};
+
+struct MappedFile {
+  std::string path;  // as /proc/PID/maps prints it, for messages only ("… (deleted)" included)
+  uint64_t start = 0, end = 0;  // of one executable mapping of it, to open it by
+  // As maps prints them: on btrfs and overlayfs the device is not what stat(2) gives.
+  uint32_t device_major = 0, device_minor = 0;
+  uint64_t inode = 0;
+};
+
+// Every distinct file that `tgid` maps executable, in order of address.
+// Errors: no such process ("no process 4242"), no permission.
+Result<std::vector<MappedFile>> executable_mappings(pid_t tgid);
+
+// Opens a mapped file itself, also when it is deleted or in another mount namespace
+// (/proc/PID/map_files, else /proc/PID/root + path when its identity agrees with the mapping's).
+// Errors: neither can be opened; not a regular file.
+Result<Fd> open_mapping(pid_t tgid, const MappedFile& file);
+
+// Opens /proc/PID/exe. Errors: as above; a kernel thread or zombie has none.
+Result<Fd> open_executable(pid_t tgid);
+
+// Identity of an open file. Errors: fstat fails.
+Result<FileId> file_id(const Fd& fd);
+
+struct ThreadInfo {
+  pid_t tid = 0;
+  std::string comm;  // control characters escaped
+};
+
+struct ProcessInfo {
+  pid_t tgid = 0;
+  std::string comm;            // control characters escaped
+  std::string cmdline;         // arguments joined by one blank, control characters escaped
+  uint64_t start_time_ns = 0;  // boot clock, from /proc/PID/stat (clock-tick resolution)
+};
+
+// Errors: no such process ("no process 4242"); the id of a thread that is not its process's first.
+Result<ProcessInfo> process_info(pid_t tgid);
+// Threads that end meanwhile are left out.
+Result<std::vector<ThreadInfo>> process_threads(pid_t tgid);
+
+}  // namespace giltop
