@@ -1,0 +1,62 @@
+// Session: one tracing session of the kernel side: load, track, attach, arm, drain, stop.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "event/decode.h"
+#include "event/event.h"
+#include "event/reorder.h"
+
+namespace giltop {
+
+struct SessionOptions {
+  size_t ring_bytes = 16 << 20;  // a power of two, at least a page
+  // Trace children too, whatever they execute: a traced process is stopped for some ms when it
+  // executes a file that is new to giltop, so that none of its events is missed.
+  bool follow_children = true;
+  int only_pid = -1;          // set probes in this process alone
+};
+
+// In this order: make, track (and attach_process for what runs already), arm, poll …, stop. Probes
+// are set before anything is emitted; everything is gone from the kernel when the session is.
+class Session {
+ public:
+  using EventSink = std::function<void(const Event&)>;
+
+  // Errors say what is missing and what to do: no root, no BTF, an old kernel, no BPF.
+  static Result<std::unique_ptr<Session>> make(const SessionOptions& options, EventTables& tables);
+  virtual ~Session() = default;
+
+  // Traces `tgid` from now on. Errors: too many processes.
+  virtual Status track(uint32_t tgid) = 0;
+
+  // Finds the CPython in a running process and probes it. Errors: no such process; not a CPython
+  // that can be traced, and why.
+  virtual Status attach_process(uint32_t tgid) = 0;
+
+  // Lets events flow. Threads that are there already are reported as seen at this moment.
+  virtual Status arm() = 0;
+
+  // Waits for events, at most `timeout_ms`, and passes on all whose order is certain by now.
+  virtual void poll(int timeout_ms, const EventSink& sink) = 0;
+
+  // Removes the probes, passes on what is left, and an `end` event at the moment of the call.
+  virtual void stop(const EventSink& sink) = 0;
+
+  // Why processes that were executed under this session could not be traced, one line each.
+  virtual std::vector<std::string> refusals() const = 0;
+
+  virtual uint64_t records() const = 0;     // taken from the ring
+  virtual uint64_t probe_hits() const = 0;  // traps, those of untraced processes included
+  virtual double hit_cost_ns() const = 0;   // of one trap, measured here at start
+  virtual uint64_t malformed() const = 0;
+  virtual uint64_t late() const = 0;        // events that came behind their turn
+};
+
+}  // namespace giltop
