@@ -1,0 +1,136 @@
+// The command line.
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+
+namespace giltop {
+namespace {
+
+// "64K", "16M": a power of two from 64 KiB to 1 GiB.
+std::string check_size(std::string& text) {
+  char* end = nullptr;
+  const unsigned long long number = std::strtoull(text.c_str(), &end, 10);
+  const std::string unit = end;
+  unsigned shift = 0;
+  if (unit == "K" || unit == "k") {
+    shift = 10;
+  } else if (unit == "M" || unit == "m") {
+    shift = 20;
+  } else if (unit == "G" || unit == "g") {
+    shift = 30;
+  } else if (!unit.empty() || text.empty()) {
+    return "not a size: " + text + " (like 16M)";
+  }
+  const unsigned long long bytes = number << shift;
+  if (number > 1u << 30 || bytes < 65536 || bytes > 1ull << 30 || (bytes & (bytes - 1)) != 0)
+    return "must be a power of two from 64K to 1G";
+  text = std::to_string(bytes);
+  return {};
+}
+
+}  // namespace
+
+int run(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  // What follows `--` is the command's: its words are not ours to read.
+  int own = argc;
+  for (int i = 1; i < argc; i++) {
+    if (std::strcmp(argv[i], "--") == 0) {
+      own = i;
+      break;
+    }
+  }
+  const std::vector<std::string> command(argv + std::min(own + 1, argc), argv + argc);
+
+  CLI::App app("Who holds the Python GIL, who waits for it, and what the holder was doing.\n"
+               "See `giltop record --help`.",
+               "giltop");
+  app.set_version_flag("-V,--version", "giltop " GILTOP_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough(false);
+  app.footer("Examples:\n"
+             "  sudo giltop record -- python3 app.py     run and trace a command\n"
+             "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
+             "  giltop report giltop.pftrace             the summary of a recording\n"
+             "  sudo giltop demo                         five workloads, compared");
+
+  RecordArguments record;
+  CLI::App* record_app = app.add_subcommand(
+      "record", "Trace a command or processes into a Perfetto trace, then sum up: record -- COMMAND");
+  record_app->add_option("-o,--output", record.output,
+                         "File to write; an old one becomes FILE.old")
+      ->capture_default_str();
+  record_app->add_option("-d,--duration", record.duration_s, "Stop after so many seconds")
+      ->check(CLI::PositiveNumber);
+  CLI::Option* pids =
+      record_app->add_option("-p,--pid", record.pids, "Processes to attach to")
+          ->delimiter(',')
+          ->check(CLI::Range(1u, 4194304u));
+  record_app->add_flag("-s,--subprocesses", record.subprocesses,
+                       "Trace what they fork and execute, too (always on with a command)");
+  std::string buffer = std::to_string(record.buffer_bytes);
+  record_app->add_option("--buffer-size", buffer, "Ring buffer, a power of two [16M]")
+      ->check(CLI::Validator(check_size, "SIZE"));
+  record_app->add_flag("-j,--json{-}", record.json, "Report as JSON, to stdout or --json=FILE");
+  record_app->add_flag("--strict", record.strict, "Exit with 4 when events were lost");
+  record_app->add_flag("-q,--quiet", record.quiet, "No summary");
+
+  ReportArguments report;
+  CLI::App* report_app = app.add_subcommand("report", "Sum up a recording");
+  report_app->add_option("FILE", report.file, "A file that giltop record wrote")->required();
+  report_app->add_flag("-j,--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
+  report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
+
+  DemoArguments demo;
+  CLI::App* demo_app = app.add_subcommand(
+      "demo", "Record the five workloads of the blog and print them side by side");
+  demo_app->add_flag("--full", demo.full, "The blog's sizes; else a tenth");
+  demo_app->add_option("-o,--output", demo.directory, "Folder for the recordings")
+      ->capture_default_str();
+  demo_app->add_option("--python", demo.python, "The interpreter")->capture_default_str();
+  demo_app->add_flag("-j,--json{-}", demo.json, "Reports as JSON, to stdout or --json=FILE");
+
+  try {
+    app.parse(own, argv);
+  } catch (const CLI::CallForHelp& e) {
+    return app.exit(e);
+  } catch (const CLI::CallForVersion& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    const std::string what = e.what();
+    say(what + (argc < 2 ? "; try giltop --help" : ""));
+    return static_cast<int>(Exit::usage);
+  }
+
+  if (!command.empty() || own < argc) {
+    if (!record_app->parsed()) {
+      say("only record runs a command: giltop record -- COMMAND");
+      return static_cast<int>(Exit::usage);
+    }
+    if (command.empty()) {
+      say("there is no command behind --");
+      return static_cast<int>(Exit::usage);
+    }
+  }
+  if (record_app->parsed()) {
+    if (pids->count() != 0 && !command.empty()) {
+      say("either -p PID or -- COMMAND, not both");
+      return static_cast<int>(Exit::usage);
+    }
+    if (pids->count() == 0 && command.empty()) {
+      say("nothing to record: give -p PID, or -- COMMAND");
+      return static_cast<int>(Exit::usage);
+    }
+    record.buffer_bytes = std::stoull(buffer);
+    record.command = command;
+    return run_record(record);
+  }
+  if (report_app->parsed()) return run_report(report);
+  return run_demo(demo);
+}
+
+}  // namespace giltop

@@ -1,0 +1,88 @@
+#include "cli/output.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+
+#include "base/fd.h"
+
+namespace giltop {
+namespace {
+
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+volatile sig_atomic_t stop_count = 0;
+volatile sig_atomic_t sent = 0;
+
+void on_signal(int number, siginfo_t* info, void*) {
+  if (stop_count != 0) _exit(128 + number);
+  stop_count = 1;
+  if (info && info->si_code == SI_USER) sent = number;
+}
+
+std::optional<unsigned> number_of(const char* name) {
+  const char* text = std::getenv(name);
+  if (!text || !*text) return std::nullopt;
+  char* end = nullptr;
+  const unsigned long value = std::strtoul(text, &end, 10);
+  if (*end != 0) return std::nullopt;
+  return static_cast<unsigned>(value);
+}
+
+}  // namespace
+
+void say(const std::string& message) { std::fprintf(stderr, "giltop: %s\n", message.c_str()); }
+void say(const Error& error) { say(error.message()); }
+
+Status write_text(const std::string& path, const std::string& text) {
+  Fd file;
+  int fd = STDOUT_FILENO;
+  if (path != "-") {
+    file = Fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    if (!file) return system_error("cannot write " + path, errno);
+    if (const auto user = invoking_user()) {
+      if (fchown(file.get(), user->uid, user->gid) != 0) {
+        // Stays root's where the file system has no owners.
+      }
+    }
+    fd = file.get();
+  }
+  size_t done = 0;
+  while (done < text.size()) {
+    const ssize_t put = write(fd, text.data() + done, text.size() - done);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && errno == EPIPE) return ok();  // the reader has seen enough
+    if (put < 0)
+      return system_error("cannot write " + (path == "-" ? std::string("to stdout") : path), errno);
+    done += static_cast<size_t>(put);
+  }
+  return ok();
+}
+
+std::optional<User> invoking_user() {
+  if (geteuid() != 0) return std::nullopt;
+  const auto uid = number_of("SUDO_UID"), gid = number_of("SUDO_GID");
+  if (!uid || !gid) return std::nullopt;
+  return User{*uid, *gid};
+}
+
+StopSignals::StopSignals() {
+  stop_count = 0;
+  sent = 0;
+  struct sigaction action {};
+  action.sa_sigaction = on_signal;
+  action.sa_flags = SA_SIGINFO;
+  sigemptyset(&action.sa_mask);
+  for (size_t i = 0; i < std::size(kSignals); i++) sigaction(kSignals[i], &action, &before_[i]);
+}
+
+StopSignals::~StopSignals() {
+  for (size_t i = 0; i < std::size(kSignals); i++) sigaction(kSignals[i], &before_[i], nullptr);
+}
+
+bool StopSignals::stop_requested() { return stop_count != 0; }
+int StopSignals::sent_signal() { return sent; }
+
+}  // namespace giltop

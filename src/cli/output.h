@@ -1,0 +1,40 @@
+// What commands share: messages, signals, the invoking user.
+#pragma once
+
+#include <atomic>
+#include <csignal>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+
+namespace giltop {
+
+// "giltop: message" on stderr.
+void say(const std::string& message);
+void say(const Error& error);
+
+// Writes `text` to `path`, "-" being stdout. Errors: it cannot be written.
+Status write_text(const std::string& path, const std::string& text);
+
+struct User {
+  uid_t uid;
+  gid_t gid;
+};
+// Who typed sudo, when giltop runs as root under it (SUDO_UID, SUDO_GID).
+std::optional<User> invoking_user();
+
+// INT, TERM and HUP, while it lives: the first asks for an orderly end, the second ends at once.
+class StopSignals {
+ public:
+  StopSignals();
+  ~StopSignals();
+  static bool stop_requested();
+  // The signal that asked, when a process sent it rather than the terminal; else 0.
+  static int sent_signal();
+
+ private:
+  struct sigaction before_[3];
+};
+
+}  // namespace giltop

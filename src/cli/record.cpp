@@ -1,0 +1,75 @@
+// giltop record: trace processes or a command into a file and sum up.
+#include <fmt/format.h>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/recording.h"
+#include "sink/json.h"
+#include "view/format.h"
+#include "view/text_report.h"
+
+namespace giltop {
+
+int run_record(const RecordArguments& arguments) {
+  RecordingOptions options;
+  options.file = arguments.output;
+  options.ring_bytes = arguments.buffer_bytes;
+  if (arguments.duration_s > 0)
+    options.duration_ns = static_cast<uint64_t>(arguments.duration_s * 1e9);
+  options.pids = arguments.pids;
+  options.follow_children = arguments.subprocesses || !arguments.command.empty();
+  if (!arguments.command.empty()) {
+    Child::Options command;
+    command.command = arguments.command;
+    command.user = invoking_user();
+    options.command = command;
+  }
+  const StopSignals signals;
+  std::optional<Child> child;
+  const auto result = record(options, child);
+  if (!result) {
+    say(result.error());
+    return child && child->failed_status() != 0 ? child->failed_status()
+                                                : static_cast<int>(result.error().exit());
+  }
+  int exit = 0;
+  const Snapshot& snapshot = result->snapshot;
+  for (const std::string& refusal : result->refusals) say(refusal);
+  std::string summary = text_report(snapshot);
+  if (result->write_error) {
+    say(*result->write_error);
+    exit = 1;
+  } else {
+    summary += fmt::format("Wrote {} ({} events, {} lost, {}): open it at ui.perfetto.dev, or "
+                           "giltop report {}\n",
+                           arguments.output, format_count(snapshot.run.events),
+                           format_count(snapshot.lost_events), format_bytes(result->file_bytes),
+                           arguments.output);
+  }
+  if (!arguments.json.empty()) {
+    if (const Status written = write_text(arguments.json, to_json(snapshot)); !written) {
+      say(written.error());
+      exit = 1;
+    }
+  }
+  // Under `-- CMD` stdout is the command's; and --json to stdout must be all that is there.
+  if (!arguments.quiet) {
+    const bool to_stdout = arguments.command.empty() && arguments.json != "-";
+    if (to_stdout) {
+      (void)write_text("-", summary);
+    } else {
+      std::fputs(("\n" + summary).c_str(), stderr);
+    }
+  }
+  if (child) {
+    if (result->interrupted && StopSignals::sent_signal() != 0)
+      child->signal(StopSignals::sent_signal());
+    const int status = child->wait();
+    if (status != 0) return status;
+  }
+  if (exit == 0 && arguments.strict && snapshot.lost_events != 0)
+    return static_cast<int>(Exit::lost);
+  return exit;
+}
+
+}  // namespace giltop

@@ -1,0 +1,174 @@
+#include "view/text_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "view/format.h"
+#include "view/verdict.h"
+
+namespace giltop {
+namespace {
+
+constexpr size_t kMaxThreads = 16;    // rows of a process; the rest is summed up
+constexpr size_t kMaxProcesses = 8;
+constexpr size_t kMaxBlame = 4;
+
+std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
+  return h.count == 0 ? "–" : format_duration(ns);
+}
+
+std::string thread_row(const ThreadSnapshot& t, bool unknown) {
+  const uint64_t life = t.life_ns();
+  const auto percent = [&](GilState g) { return format_percent(t.in(g), life) + "%"; };
+  std::string row = "  " + pad_right(fmt::format("{} {}", t.tid, printable(t.comm)), 22);
+  row += pad_left(format_seconds(life), 8) + pad_left(percent(GilState::holding), 10) +
+         pad_left(percent(GilState::waiting), 9) + pad_left(percent(GilState::released), 10);
+  if (unknown) row += pad_left(percent(GilState::unknown), 9);
+  row += pad_left(duration_or_dash(t.wait, t.wait.p50_ns), 11) +
+         pad_left(duration_or_dash(t.wait, t.wait.p99_ns), 8) +
+         pad_left(duration_or_dash(t.wait, t.wait.max_ns), 8) +
+         pad_left(duration_or_dash(t.hold, t.hold.max_ns), 10);
+  return row + "  " + state_bar(t) + "\n";
+}
+
+void gil_lines(std::string& out, const GilSnapshot& g) {
+  const uint64_t life = g.life_ns();
+  const auto percent = [&](LedgerColumn c) { return format_percent(g.of(c), life); };
+  const uint64_t held = g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) +
+                        g.of(LedgerColumn::blocked);
+  out += "  " + pad_right(fmt::format("GIL 0x{:x}", g.address), 20) +
+         fmt::format("held {} %: running {}, preempted {}, asleep {} · hand-off {} % · idle {} %",
+                     format_percent(held, life), percent(LedgerColumn::running),
+                     percent(LedgerColumn::runnable), percent(LedgerColumn::blocked),
+                     percent(LedgerColumn::handoff), percent(LedgerColumn::idle));
+  if (g.of(LedgerColumn::unknown) * 1000 >= life && life != 0)
+    out += fmt::format(" · unknown {} %", percent(LedgerColumn::unknown));
+  out += "\n";
+
+  std::vector<BlameSnapshot> blame = g.blame;
+  std::stable_sort(blame.begin(), blame.end(), [](const auto& a, const auto& b) {
+    return a.total_ns() > b.total_ns();
+  });
+  std::string waits;
+  for (size_t i = 0; i < blame.size() && i < kMaxBlame; i++) {
+    const BlameSnapshot& b = blame[i];
+    if (b.total_ns() * 1000 < life && i != 0) break;
+    std::string parts;
+    const auto part = [&](uint64_t ns, const char* what) {
+      if (ns * 50 < b.total_ns() || ns == 0) return;
+      parts += fmt::format("{}{} {}", parts.empty() ? "" : " + ", format_duration(ns), what);
+    };
+    part(b.running_ns, "running");
+    part(b.runnable_ns, "preempted");
+    part(b.blocked_ns, "asleep");
+    part(b.handoff_ns, "hand-off");
+    part(b.unknown_ns, "unknown");
+    waits += fmt::format("{}{} behind {}: {}", waits.empty() ? "" : " · ", b.waiter_tid,
+                         b.holder_tid ? std::to_string(*b.holder_tid) : "nobody known", parts);
+  }
+  if (!waits.empty()) out += "  " + pad_right("waits", 20) + waits + "\n";
+
+  out += "  " + pad_right("hand-off", 20);
+  if (g.handoff.count != 0) {
+    const auto mean = [&](uint64_t sum) { return format_duration(sum / g.handoff.count); };
+    out += fmt::format("{}, mean {} = wakeup {} + run queue {} + lock {} · ",
+                       format_count(g.handoff.count), mean(g.handoff.sum_ns),
+                       mean(g.handoff_wakeup_ns), mean(g.handoff_runqueue_ns),
+                       mean(g.handoff_lock_ns));
+  }
+  out += fmt::format("{} acquires ({} contended) · releases {} forced, {} voluntary\n",
+                     format_count(g.acquires), format_count(g.contended),
+                     format_count(g.forced_releases), format_count(g.voluntary_releases));
+}
+
+std::string process_part(const ProcessSnapshot& p) {
+  std::vector<const ThreadSnapshot*> threads;
+  bool unknown = false;
+  for (const ThreadSnapshot& t : p.threads) {
+    threads.push_back(&t);
+    unknown = unknown || t.in(GilState::unknown) * 1000 >= t.life_ns();
+  }
+  const auto used = [](const ThreadSnapshot* t) {
+    return t->in(GilState::holding) + t->in(GilState::waiting);
+  };
+  std::stable_sort(threads.begin(), threads.end(),
+                   [&](const auto* a, const auto* b) { return used(a) > used(b); });
+  std::string out = "  " + pad_right("THREAD", 22) + pad_left("LIFE", 8) + pad_left("HOLDING", 10) +
+                    pad_left("WAITING", 9) + pad_left("RELEASED", 10) +
+                    (unknown ? pad_left("UNKNOWN", 9) : "") + pad_left("WAIT p50", 11) +
+                    pad_left("p99", 8) + pad_left("max", 8) + pad_left("HOLD max", 10) +
+                    "  STATES\n";
+  std::string bars;
+  const size_t shown = threads.size() <= kMaxThreads + 2 ? threads.size() : kMaxThreads;
+  for (size_t i = 0; i < shown; i++) {
+    out += thread_row(*threads[i], unknown);
+    bars += state_bar(*threads[i]);
+  }
+  if (shown < threads.size())
+    out += fmt::format("  … and {} more threads\n", format_count(threads.size() - shown));
+  out += "  " + bar_legend(bars) + "\n\n";
+  std::vector<const GilSnapshot*> gils;
+  for (const GilSnapshot& g : p.gils) gils.push_back(&g);
+  for (const GilSnapshot* g : gils) gil_lines(out, *g);
+  return out;
+}
+
+std::string title(const ProcessSnapshot& p) {
+  std::string line = printable(p.cmdline.empty() ? p.comm : p.cmdline);
+  if (line.size() > 100) line = pad_right(line, 100);
+  return fmt::format("{} · Python {}{} · {}", p.pid, p.python,
+                     p.free_threaded ? " free-threaded" : "", line);
+}
+
+}  // namespace
+
+std::string text_report(const Snapshot& s) {
+  std::string out;
+  if (s.processes.empty()) {
+    out += "No CPython process was seen.\n";
+  } else {
+    // The worst first.
+    std::vector<std::pair<const ProcessSnapshot*, Verdict>> processes;
+    for (const ProcessSnapshot& p : s.processes) processes.emplace_back(&p, verdict_of(p, s));
+    std::stable_sort(processes.begin(), processes.end(), [](const auto& a, const auto& b) {
+      return std::pair(a.second.severity, cpu_ns(*a.first)) >
+             std::pair(b.second.severity, cpu_ns(*b.first));
+    });
+    const size_t shown =
+        processes.size() <= kMaxProcesses + 1 ? processes.size() : kMaxProcesses;
+    for (size_t i = 0; i < shown; i++) {
+      const auto& [p, verdict] = processes[i];
+      if (i != 0) out += "\n";
+      if (processes.size() > 1) out += title(*p) + "\n";
+      out += verdict.sentence + "\n";
+      if (!verdict.advice.empty()) out += verdict.advice + "\n";
+      out += "\n" + process_part(*p);
+    }
+    if (shown < processes.size())
+      out += fmt::format("\n… and {} more processes: --json has them all\n",
+                         format_count(processes.size() - shown));
+  }
+  out += "\n";
+  if (s.lost_events != 0) {
+    std::string kinds;
+    for (size_t i = 0; i < kRecordKinds.size(); i++)
+      if (s.lost_by_kind[i] != 0)
+        kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", format_count(s.lost_by_kind[i]),
+                             kRecordKinds[i]);
+    out += fmt::format("{} events were LOST ({}): what they covered is unknown. A larger "
+                       "--buffer-size helps.\n",
+                       format_count(s.lost_events), kinds);
+  }
+  if (s.violations != 0)
+    out += fmt::format("{} contradictions in the events: do not trust these figures, and please "
+                       "report it.\n",
+                       format_count(s.violations));
+  const uint64_t span = std::max<uint64_t>(s.duration_ns(), 1);
+  out += fmt::format("Overhead about {} % ({} probe hits); giltop itself used {} of CPU.\n",
+                     format_percent(s.run.probe_cost_ns, span, 2), format_count(s.run.probe_hits),
+                     format_seconds(s.run.own_cpu_ns));
+  return out;
+}
+
+}  // namespace giltop

@@ -1,0 +1,208 @@
+#include "view/verdict.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "view/format.h"
+
+namespace giltop {
+namespace {
+
+constexpr double kSleepShare = 0.02;    // asleep or preempted with the GIL: of the process's time
+constexpr uint64_t kSleepLeast_ns = 20'000'000;
+constexpr double kWaitShare = 0.10;     // waiting: of a thread's life
+constexpr double kNativeShare = 0.10;   // running without the GIL: of a thread's life
+
+double share(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+std::string count_word(size_t n) {
+  static const char* const kWords[] = {"No", "One", "Two", "Three", "Four", "Five", "Six"};
+  return n < std::size(kWords) ? kWords[n] : std::to_string(n);
+}
+
+std::string percent_range(std::vector<double> shares) {
+  std::sort(shares.begin(), shares.end());
+  const int low = static_cast<int>(shares.front() * 100 + 0.5);
+  const int high = static_cast<int>(shares.back() * 100 + 0.5);
+  return low == high ? fmt::format("{} %", low) : fmt::format("{}–{} %", low, high);
+}
+
+uint64_t ledger(const ProcessSnapshot& p, LedgerColumn column) {
+  uint64_t sum = 0;
+  for (const GilSnapshot& g : p.gils) sum += g.of(column);
+  return sum;
+}
+
+// The thread with the largest of something, and how much others lost to it.
+struct Culprit {
+  const ThreadSnapshot* thread = nullptr;
+  uint64_t amount_ns = 0;
+  uint64_t lost_ns = 0;
+  uint32_t loser_tid = 0;
+  size_t losers = 0;
+};
+
+Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot::* part) {
+  Culprit found;
+  for (const ThreadSnapshot& t : p.threads) {
+    const uint64_t amount = t.in(GilState::holding, state);
+    if (amount > found.amount_ns) {
+      found.thread = &t;
+      found.amount_ns = amount;
+    }
+  }
+  if (!found.thread) return found;
+  for (const GilSnapshot& g : p.gils) {
+    for (const BlameSnapshot& b : g.blame) {
+      if (b.holder_tid != found.thread->tid || b.*part == 0) continue;
+      found.lost_ns += b.*part;
+      found.loser_tid = b.waiter_tid;
+      found.losers++;
+    }
+  }
+  return found;
+}
+
+std::string lost_to_it(const Culprit& c) {
+  if (c.losers == 0) return "nobody waited for it meanwhile";
+  if (c.losers == 1)
+    return fmt::format("{} lost {} to it", c.loser_tid, format_seconds(c.lost_ns));
+  return fmt::format("{} others lost {} to it", c.losers, format_seconds(c.lost_ns));
+}
+
+}  // namespace
+
+uint64_t cpu_ns(const ProcessSnapshot& process) {
+  uint64_t sum = 0;
+  for (const ThreadSnapshot& t : process.threads) sum += t.in(CpuState::running);
+  return sum;
+}
+
+uint64_t span_ns(const ProcessSnapshot& process) {
+  uint64_t first = ~uint64_t{0}, last = 0;
+  for (const ThreadSnapshot& t : process.threads) {
+    first = std::min(first, t.first_ns);
+    last = std::max(last, t.last_ns);
+  }
+  return last > first ? last - first : 0;
+}
+
+std::vector<const ThreadSnapshot*> gil_users(const ProcessSnapshot& process) {
+  std::vector<const ThreadSnapshot*> users;
+  const uint64_t span = span_ns(process);
+  const auto used = [](const ThreadSnapshot& t) {
+    return t.in(GilState::holding) + t.in(GilState::waiting);
+  };
+  for (const ThreadSnapshot& t : process.threads) {
+    if (share(t.life_ns(), span) >= 0.05 && share(used(t), t.life_ns()) >= 0.05)
+      users.push_back(&t);
+  }
+  std::stable_sort(users.begin(), users.end(),
+                   [&](const auto* a, const auto* b) { return used(*a) > used(*b); });
+  return users;
+}
+
+Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
+  const uint64_t span = span_ns(p);
+  const double cpus = share(cpu_ns(p), span);
+  const std::string cpus_used = fmt::format("{:.1f} of {} CPUs used", cpus, run.run.cpus);
+  uint64_t acquires = 0;
+  for (const GilSnapshot& g : p.gils) acquires += g.acquires;
+  if (acquires == 0) {
+    if (p.free_threaded) return {"This is a free-threaded build: its GIL is off.", "", 0};
+    return {"Nobody took or released the GIL meanwhile.", "", 0};
+  }
+  if (share(ledger(p, LedgerColumn::unknown), span) > 0.5)
+    return {fmt::format("For {} % of the time it is not known who held the GIL.",
+                        format_percent(ledger(p, LedgerColumn::unknown), span, 0)),
+            "", 0};
+
+  const Culprit sleeper = culprit(p, CpuState::blocked, &BlameSnapshot::blocked_ns);
+  if (sleeper.thread && sleeper.amount_ns >= kSleepLeast_ns &&
+      share(sleeper.amount_ns, span) >= kSleepShare && sleeper.losers > 0) {
+    return {fmt::format("{} slept {} with the GIL in its hands ({} times, longest {}); {}.",
+                        sleeper.thread->tid, format_seconds(sleeper.amount_ns),
+                        format_count(sleeper.thread->held_sleeps),
+                        format_duration(sleeper.thread->held_sleep_max_ns), lost_to_it(sleeper)),
+            "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
+            "CDLL, not PyDLL).",
+            share(sleeper.lost_ns, span)};
+  }
+
+  const auto users = gil_users(p);
+  std::vector<double> waits;
+  uint64_t waited_ns = 0;
+  for (const ThreadSnapshot* t : users) {
+    const double wait = share(t->in(GilState::waiting), t->life_ns());
+    if (wait < kWaitShare) continue;
+    waits.push_back(wait);
+    waited_ns += t->in(GilState::waiting);
+  }
+  if (!waits.empty()) {
+    const size_t n = users.size();
+    // Were waiting free, the longest thread's own work or the CPUs would be the limit.
+    uint64_t longest = 1;
+    for (const ThreadSnapshot& t : p.threads) {
+      if (share(t.in(GilState::holding) + t.in(GilState::waiting), t.life_ns()) < 0.05) continue;
+      longest = std::max(longest, t.life_ns() - t.in(GilState::waiting));
+    }
+    const double cpu_limit = static_cast<double>(cpu_ns(p)) / std::max(1u, run.run.cpus);
+    const double bound =
+        static_cast<double>(span) / std::max(static_cast<double>(longest), cpu_limit);
+    std::string advice;
+    if (n > 1 && bound >= 1.1)
+      advice = fmt::format(
+          "Without a GIL (free-threaded Python, or processes) this could run up to {:.1f}× faster.",
+          bound);
+    std::string sentence;
+    if (n > 1 && waits.size() == n) {
+      sentence = fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
+                             count_word(n), cpus_used, percent_range(waits),
+                             n == 2 ? "the other" : "the others");
+    } else {
+      sentence = fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.",
+                             count_word(waits.size()), p.threads.size(), percent_range(waits),
+                             waits.size() == 1 ? "its" : "their", cpus_used);
+    }
+    return {sentence, advice, share(waited_ns, span)};
+  }
+
+  const Culprit preempted = culprit(p, CpuState::runnable, &BlameSnapshot::runnable_ns);
+  if (preempted.thread && preempted.amount_ns >= kSleepLeast_ns &&
+      share(preempted.amount_ns, span) >= 0.05) {
+    return {fmt::format("{} was preempted with the GIL for {}: {}.", preempted.thread->tid,
+                        format_seconds(preempted.amount_ns), lost_to_it(preempted)),
+            "Other work competes for its CPU: give the process more CPU, or look at its CPU quota.",
+            share(preempted.amount_ns, span)};
+  }
+
+  std::vector<double> native;
+  for (const ThreadSnapshot& t : p.threads)
+    if (share(t.in(GilState::released, CpuState::running), t.life_ns()) >= kNativeShare &&
+        share(t.life_ns(), span) >= 0.05)
+      native.push_back(share(t.in(GilState::released, CpuState::running), t.life_ns()));
+  if (native.size() > 1)
+    return {fmt::format("The GIL is not the problem: {} threads ran native code without it for {} "
+                        "of their life, {}.",
+                        native.size(), percent_range(native), cpus_used),
+            "", 0};
+  const uint64_t held = ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
+                        ledger(p, LedgerColumn::blocked);
+  if (users.size() == 1 && share(held, span) >= 0.5)
+    return {fmt::format("One thread used the GIL and nobody waited for it: {}.", cpus_used), "", 0};
+  return {fmt::format("The GIL is not the problem: held {} % of the time, nobody waited for it "
+                      "longer than {}; {}.",
+                      format_percent(held, span, 0), [&] {
+                        uint64_t longest = 0;
+                        for (const ThreadSnapshot& t : p.threads)
+                          longest = std::max(longest, t.wait.max_ns);
+                        return format_duration(longest);
+                      }(),
+                      cpus_used),
+          "", 0};
+}
+
+}  // namespace giltop

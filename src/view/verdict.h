@@ -1,0 +1,27 @@
+// The verdict: what is wrong, in a sentence, from the ledger's figures.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "model/snapshot.h"
+
+namespace giltop {
+
+struct Verdict {
+  std::string sentence;
+  std::string advice;  // may be empty
+  double severity = 0;  // share of the run that threads lost, to rank processes by
+};
+
+Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);
+
+// CPU time of the process's threads, ns: inside and outside the GIL.
+uint64_t cpu_ns(const ProcessSnapshot& process);
+// The time the process was observed, ns.
+uint64_t span_ns(const ProcessSnapshot& process);
+// Threads that used the GIL, or waited for it, for a twentieth of their life or more, of those that
+// lived for a twentieth of the process; the longest users first.
+std::vector<const ThreadSnapshot*> gil_users(const ProcessSnapshot& process);
+
+}  // namespace giltop
