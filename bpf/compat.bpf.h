@@ -55,4 +55,17 @@ static __always_inline __u64 uncharged_ns(struct task_struct *task)
 	return rq->clock - rq->clock_task;
 }
 
+/* How long `task`, which leaves its CPU, has been on it; 0 where it is not known. The kernel keeps
+ * the time of arrival under CONFIG_SCHED_INFO (kernel/sched/stats.h, sched_info_arrive()). */
+static __always_inline __u32 ran_ns(struct task_struct *task)
+{
+	__u64 ran;
+
+	if (!bpf_core_field_exists(task->sched_info.last_arrival) ||
+	    !bpf_core_field_exists(task->se.cfs_rq) || !bpf_core_field_exists(struct cfs_rq, rq))
+		return 0;
+	ran = task->se.cfs_rq->rq->clock - task->sched_info.last_arrival;
+	return ran < 1ULL << 32 ? ran : 0;
+}
+
 #endif

@@ -91,7 +91,7 @@ int on_sched_switch(__u64 *ctx)
 	e->h.state = left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
 	e->h.extra = next_tracked ? next->pid : 0;
 	e->next_tgid = next_tracked ? next->tgid : 0;
-	e->pad = 0;
+	e->prev_ran_ns = prev_tracked ? ran_ns(prev) : 0;
 	e->uncharged_ns = uncharged_ns(prev_tracked ? prev : next);
 	submit(e);
 	return 0;

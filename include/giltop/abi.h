@@ -56,7 +56,9 @@ struct gt_gil {
 struct gt_switch {
 	struct gt_header h;
 	__u32 next_tgid; /* 0: the next task is not tracked (h.extra is 0 then, too) */
-	__u32 pad;
+	/* How long the previous task was on this CPU, ns, by the scheduler's own account; 0: not known,
+	 * or 2^32 ns and more. The kernel may not report every switch: what it hides is mended by it. */
+	__u32 prev_ran_ns;
 	/* Time this CPU has charged to no task since boot (stolen by the hypervisor, and interrupts
 	 * where the kernel accounts them): rq->clock - rq->clock_task, ns. Only differences count. */
 	__u64 uncharged_ns;

@@ -53,11 +53,13 @@ inline void Decoder::decode(std::span<const std::byte> record, Sink&& sink) {
     if (header.tid != 0) {
       event.kind = EventKind::switch_out;
       event.state = header.state;
+      event.other = body.prev_ran_ns;
       sink(event);
     }
     if (header.extra != 0) {
       event.kind = EventKind::switch_in;
       event.state = 0;
+      event.other = 0;
       event.tgid = body.next_tgid;
       event.tid = header.extra;
       sink(event);

@@ -15,7 +15,8 @@ enum class EventKind : uint8_t {
   gil_acquire,  // `value` = GIL address
   gil_release,  // `value` = GIL address
   gil_forced,   // `value` = GIL address; the release before was a forced switch
-  switch_out,   // `state` = TaskState, `value` = the CPU's uncharged time, ns
+  switch_out,   // `state` = TaskState, `value` = the CPU's uncharged time, ns, `other` = how long it
+                // had been on the CPU, ns; 0: not known
   switch_in,    // `value` = the CPU's uncharged time, ns
   wakeup,
   fork,         // `value` = parent tgid << 32 | parent tid, `other` = comm (string id)

@@ -66,6 +66,18 @@ void Gil::remove_waiter(Thread& waiter) {
   waiters.erase(std::remove(waiters.begin(), waiters.end(), &waiter), waiters.end());
 }
 
+void Gil::rebook(uint64_t from_ns, CpuState booked, CpuState right) {
+  const size_t from = column(column_of(booked)), to = column(column_of(right));
+  const auto move = [&](Ledger& columns, uint64_t ns) {
+    columns[from] -= ns;
+    columns[to] += ns;
+  };
+  move(ledger, last_ns - from_ns);
+  // Who began to wait in between has marked what was booked till then.
+  for (Thread* waiter : waiters)
+    if (waiter->state_since_ns > from_ns) move(waiter->wait_mark, waiter->state_since_ns - from_ns);
+}
+
 Gil::Row& Gil::row(const Thread& waiter, const Thread* behind) {
   if (rows_.size() * 2 >= slots_.size()) grow();
   const uint64_t key = key_of(waiter, behind);

@@ -121,6 +121,7 @@ void Model::set_cpu_state(Thread& thread, CpuState state, uint64_t ts_ns) {
   if (state == CpuState::blocked) thread.blocked_ns = ts_ns;
   advance(thread, ts_ns);
   thread.cpu_state = state;
+  thread.cpu_since_ns = ts_ns;
 }
 
 // The thread neither holds nor awaits its GIL any more, for a reason other than the GIL's own
@@ -249,24 +250,82 @@ void Model::on_gil_forced(Thread& thread, Gil& gil) {
 
 // --- the scheduler -------------------------------------------------------------------------------
 
-void Model::on_switch_out(Thread& thread, const Event& event) {
-  if (thread.cpu_state == CpuState::running) {
-    const uint64_t on_cpu = event.ts_ns - thread.switch_in_ns;
-    if (thread.cpu == event.cpu && thread.switch_in_ns != 0 &&
-        event.value > thread.switch_in_uncharged_ns)
-      thread.stolen_ns += std::min(event.value - thread.switch_in_uncharged_ns, on_cpu);
-  } else if (thread.cpu_state != CpuState::unknown) {
-    violations_++;  // it left a CPU that it was not on
+// What a thread does itself it does on a CPU. When no event put it there, the kernel did not report
+// its switch-in: some hide those of privileged tasks, and with them who came next.
+void Model::prove_running(Thread& thread, uint64_t ts_ns) {
+  if (thread.cpu_state == CpuState::running) return;
+  if (thread.cpu_state != CpuState::unknown) {
+    inferred_switches_++;
+    advance(thread, ts_ns);
+    const uint64_t from = std::max(thread.cpu_since_ns, thread.state_since_ns);
+    auto& cells = thread.matrix[static_cast<size_t>(thread.gil_state)];
+    cells[static_cast<size_t>(thread.cpu_state)] -= ts_ns - from;
+    cells[static_cast<size_t>(CpuState::unknown)] += ts_ns - from;
+    if (thread.gil_state == GilState::holding && thread.gil) {
+      thread.gil->advance(ts_ns);
+      thread.gil->rebook(from, thread.cpu_state, CpuState::unknown);
+    }
+    thread.inferred = {from, ts_ns, thread.gil_state, thread.cpu_state};
   }
+  set_cpu_state(thread, CpuState::running, ts_ns);
+  thread.switch_in_ns = ts_ns;
+  thread.switch_in_seen = false;
+}
+
+// The scheduler says how long a run has lasted that was not seen to begin.
+void Model::mend_run(Thread& thread, const Event& event) {
+  const uint64_t began = event.ts_ns - std::min<uint64_t>(event.other, event.ts_ns);
+  const auto cell = [&](GilState g, CpuState c) -> uint64_t& {
+    return thread.matrix[static_cast<size_t>(g)][static_cast<size_t>(c)];
+  };
+  if (thread.cpu_state == CpuState::running) {
+    const Thread::Inferred span = thread.inferred;
+    const uint64_t at = std::clamp(began, span.from_ns, span.to_ns);
+    cell(span.gil_state, CpuState::unknown) -= span.to_ns - span.from_ns;
+    cell(span.gil_state, span.before) += at - span.from_ns;
+    cell(span.gil_state, CpuState::running) += span.to_ns - at;
+    return;
+  }
+  inferred_switches_++;
+  const CpuState before = thread.cpu_state;
+  const uint64_t since = std::max(thread.cpu_since_ns, thread.state_since_ns);
+  // Without the scheduler's word all that is known is that it is running now.
+  const CpuState was = event.other != 0 ? CpuState::running : CpuState::unknown;
+  const uint64_t at = event.other != 0 ? std::clamp(began, since, event.ts_ns) : since;
+  advance(thread, event.ts_ns);
+  cell(thread.gil_state, before) -= event.ts_ns - at;
+  cell(thread.gil_state, was) += event.ts_ns - at;
+  if (thread.gil_state == GilState::holding && thread.gil) {
+    thread.gil->advance(event.ts_ns);
+    thread.gil->rebook(at, before, was);
+  }
+}
+
+void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
+  const bool unseen = thread.cpu_state == CpuState::running
+                          ? thread.inferred.to_ns != 0 && event.other != 0
+                          : thread.cpu_state != CpuState::unknown;
+  if (unseen) {
+    mend_run(thread, event);
+    change.mended = true;
+  } else if (thread.cpu_state == CpuState::running && thread.switch_in_seen &&
+             thread.cpu == event.cpu && event.value > thread.switch_in_uncharged_ns) {
+    thread.stolen_ns += std::min(event.value - thread.switch_in_uncharged_ns,
+                                 event.ts_ns - thread.switch_in_ns);
+  }
+  thread.inferred = {};
   const bool runnable = event.state == static_cast<uint8_t>(TaskState::runnable);
   set_cpu_state(thread, runnable ? CpuState::runnable : CpuState::blocked, event.ts_ns);
   thread.cpu = event.cpu;
 }
 
 void Model::on_switch_in(Thread& thread, const Event& event) {
-  if (thread.cpu_state == CpuState::running) violations_++;  // on two CPUs at once
+  if (thread.cpu_state == CpuState::running && thread.switch_in_seen)
+    violations_++;  // on two CPUs at once
+  thread.inferred = {};
   set_cpu_state(thread, CpuState::running, event.ts_ns);
   thread.switch_in_ns = event.ts_ns;
+  thread.switch_in_seen = true;
   thread.switch_in_uncharged_ns = event.value;
   thread.cpu = event.cpu;
 }
@@ -310,6 +369,7 @@ void Model::on_fork(const Event& event, Change& change) {
   change.began = true;
   if (!trusted) return;
   thread.cpu_state = CpuState::runnable;
+  thread.cpu_since_ns = thread.state_since_ns = event.ts_ns;
   thread.wakeup_ns = event.ts_ns;
   if (parent_tgid == event.tgid) {
     thread.gil_state = GilState::released;
@@ -341,8 +401,10 @@ void Model::on_exec(const Event& event, Change& change) {
   // It runs, in a fresh image that holds no GIL.
   thread.gil_state = GilState::released;
   thread.cpu_state = CpuState::running;
+  thread.cpu_since_ns = thread.state_since_ns = event.ts_ns;
   thread.cpu = event.cpu;
   thread.switch_in_ns = event.ts_ns;
+  thread.switch_in_seen = true;
   if (before && before->process->tgid == event.tgid) {
     thread.switch_in_uncharged_ns = before->switch_in_uncharged_ns;
   }
@@ -364,6 +426,7 @@ void Model::on_loss(const Event& event) {
     for (Thread* thread : process.alive) {
       leave_gil(*thread, event.ts_ns);
       set_cpu_state(*thread, CpuState::unknown, event.ts_ns);
+      thread->inferred = {};
     }
   }
 }
@@ -391,6 +454,7 @@ Change Model::apply(const Event& event) {
                      : gil_of(process, event.value, event.ts_ns);
       process.gil_events++;
       change.gil = &gil;
+      prove_running(*thread, event.ts_ns);
       switch (event.kind) {
         case EventKind::gil_wait: on_gil_wait(*thread, gil, event.ts_ns); break;
         case EventKind::gil_acquire: on_gil_acquire(*thread, gil, event.ts_ns, change); break;
@@ -398,7 +462,7 @@ Change Model::apply(const Event& event) {
         default: on_gil_forced(*thread, gil); break;
       }
     } else if (event.kind == EventKind::switch_out) {
-      on_switch_out(*thread, event);
+      on_switch_out(*thread, event, change);
       if (event.state == static_cast<uint8_t>(TaskState::dead)) end_thread(*thread, event.ts_ns);
     } else if (event.kind == EventKind::switch_in) {
       on_switch_in(*thread, event);

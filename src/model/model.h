@@ -57,11 +57,20 @@ struct Thread {
 
   uint64_t state_since_ns = 0;  // beginning of the present GIL state, where it was seen
   bool state_since_known = false;
+  uint64_t cpu_since_ns = 0;  // beginning of the present scheduler state
   uint64_t blocked_ns = 0;    // last time it went to sleep
   uint64_t wakeup_ns = 0;     // last wakeup from `blocked`
   uint64_t switch_in_ns = 0;  // last time it got a CPU
   uint64_t switch_in_uncharged_ns = 0;
+  bool switch_in_seen = false;  // the present run began with an event
   uint16_t cpu = 0;  // of the last switch
+  // It was found running without a switch-in: between these times it was `before`, then running,
+  // and its cells say unknown until its next switch-out tells when it got the CPU.
+  struct Inferred {
+    uint64_t from_ns = 0, to_ns = 0;
+    GilState gil_state = GilState::unknown;
+    CpuState before = CpuState::unknown;
+  } inferred;
   Ledger wait_mark{};  // the GIL's ledger up to which this thread's wait is blamed
 };
 
@@ -103,6 +112,8 @@ class Gil {
   void book(Thread& waiter);
   void book_all_waiters();
   void remove_waiter(Thread& waiter);
+  // The time since `from_ns`, all within the present hold, belongs to another column after all.
+  void rebook(uint64_t from_ns, CpuState booked, CpuState right);
   std::vector<Blame> blame() const;
 
  private:
@@ -143,6 +154,7 @@ struct Change {
   Thread* evicted = nullptr;    // a violation: another thread that was thought to hold it
   bool handoff = false;         // this acquire ends the hand-off that gil->handoffs numbers
   bool began = false;           // the thread is new
+  bool mended = false;          // this switch-out told when a run began that was not seen to begin
   Process* ended = nullptr;     // the whole process image is over
 };
 
@@ -161,6 +173,8 @@ class Model {
   const std::deque<Thread>& threads() const { return threads_; }
   const std::deque<Process>& processes() const { return processes_; }
   uint64_t violations() const { return violations_; }
+  // Times a thread was found on a CPU that no event had put it on.
+  uint64_t inferred_switches() const { return inferred_switches_; }
   uint64_t lost() const;
   const std::array<uint64_t, kRecordKinds.size()>& lost_by_kind() const { return lost_; }
   uint64_t first_ns() const { return first_ns_; }
@@ -199,7 +213,9 @@ class Model {
   void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
   void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
   void on_gil_forced(Thread& thread, Gil& gil);
-  void on_switch_out(Thread& thread, const Event& event);
+  void prove_running(Thread& thread, uint64_t ts_ns);
+  void mend_run(Thread& thread, const Event& event);
+  void on_switch_out(Thread& thread, const Event& event, Change& change);
   void on_switch_in(Thread& thread, const Event& event);
   void on_wakeup(Thread& thread, uint64_t ts_ns);
   void on_fork(const Event& event, Change& change);
@@ -213,6 +229,7 @@ class Model {
   std::deque<Process> processes_;
   uint32_t gil_count_ = 0;
   uint64_t violations_ = 0;
+  uint64_t inferred_switches_ = 0;
   std::array<uint64_t, kRecordKinds.size()> lost_{};
   uint64_t loss_until_ns_ = 0;  // before it no state event can be trusted
   bool any_ = false;

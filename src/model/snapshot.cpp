@@ -88,6 +88,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
   out.lost_events = model.lost();
   out.lost_by_kind = model.lost_by_kind();
   out.violations = model.violations();
+  out.inferred_switches = model.inferred_switches();
   for (const Process& process : model.processes()) {
     const ProcessFacts& facts = model.tables().facts(process.facts);
     if (facts.python.empty()) continue;

@@ -93,6 +93,7 @@ struct Snapshot {
   uint64_t lost_events = 0;
   std::array<uint64_t, kRecordKinds.size()> lost_by_kind{};
   uint64_t violations = 0;
+  uint64_t inferred_switches = 0;
   std::vector<ProcessSnapshot> processes;  // CPythons only
 
   uint64_t duration_ns() const { return last_ns - first_ns; }

@@ -121,6 +121,7 @@ std::string to_json(const Snapshot& s) {
                          {"lost_events", s.lost_events},
                          {"lost_by_kind", std::move(lost)},
                          {"violations", s.violations},
+                         {"inferred_switches", s.inferred_switches},
                          {"overhead",
                           {{"probe_hits", s.run.probe_hits},
                            {"estimated_s", seconds(s.run.probe_cost_ns)},

@@ -385,9 +385,10 @@ void TraceReader::task_state(std::string_view data) {
     }
   }
   if (tid > kMaxTid || cpu >= 4096) throw Damaged{"a task state out of range"};
-  if (tid == 0) return;
+  if (tid == 0) return;  // the idle task, drawn at a loss
   const auto found = tasks_.find(static_cast<uint32_t>(tid));
   if (found == tasks_.end()) throw Damaged{"a task state of a thread that was never named"};
+  if (found->second.drawn_ns == now_ns_) return;  // drawn for an event that was told apart
   Event e;
   e.tid = static_cast<uint32_t>(tid);
   e.tgid = found->second.tgid;
@@ -395,7 +396,6 @@ void TraceReader::task_state(std::string_view data) {
   e.value = has_cpu && cpu < cpu_uncharged_.size() ? cpu_uncharged_[cpu] : 0;
   switch (state) {
     case task::kRunning:
-      if (found->second.exec_ns == now_ns_) return;  // drawn for the exec, no event of its own
       e.kind = EventKind::switch_in;
       break;
     case task::kRunnable:
@@ -453,7 +453,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
   } else if (name == kExec) {
     e.kind = EventKind::exec;
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
-    tasks_[e.tid].exec_ns = now_ns_;
+    tasks_[e.tid].drawn_ns = now_ns_;
   } else if (name == kExit) {
     e.kind = EventKind::exit;
     e.state = notes.number("last") != 0;
@@ -475,7 +475,8 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
     e.state = static_cast<uint8_t>(notes.number("state"));
     e.value = notes.number("value");
-    e.other = 0;
+    e.other = static_cast<uint32_t>(notes.number("other"));
+    tasks_[e.tid].drawn_ns = now_ns_;
   } else if (name == kEnd) {
     e.kind = EventKind::end;
     ended_ = true;

@@ -45,7 +45,7 @@ class TraceReader {
   };
   struct Task {
     uint32_t tgid = 0;
-    uint64_t exec_ns = 0;
+    uint64_t drawn_ns = 0;  // states of this time are part of an event told by an instant
   };
   struct Annotations;
   struct Damaged;  // thrown inside, caught in read()

@@ -504,6 +504,8 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
     return;
   }
   const uint32_t state = task_state_of(event.state);
+  // The reader takes the event from the numbers, and the state that is drawn next as no event.
+  if (change.mended && state != task::kDead) write_raw(event);
   if (state == task::kDead) {
     write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
     end_track(shown, event.ts_ns, false);
@@ -626,6 +628,7 @@ void TraceWriter::write_raw(const Event& event) {
   note("cpu", event.cpu);
   note("state", event.state);
   note("value", event.value);
+  note("other", event.other);
   root_end(event.ts_ns);
 }
 

@@ -36,11 +36,16 @@ struct sched_entity {
 	struct cfs_rq *cfs_rq;
 };
 
+struct sched_info {
+	long long unsigned int last_arrival;
+};
+
 struct signal_struct;
 
 struct task_struct {
 	unsigned int __state;
 	struct sched_entity se;
+	struct sched_info sched_info;
 	pid_t pid;
 	pid_t tgid;
 	char comm[16];
