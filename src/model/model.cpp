@@ -4,6 +4,11 @@
 #include <cstdlib>
 
 namespace giltop {
+namespace {
+
+constexpr uint64_t kLeastLead_ns = 1000;  // below it is the way from the clock to the tracepoint
+
+}  // namespace
 
 const char* to_string(GilState state) {
   constexpr const char* kNames[] = {"holding", "waiting", "released", "unknown"};
@@ -45,6 +50,8 @@ Process& Model::process_of(uint32_t tgid) {
 }
 
 Thread& Model::new_thread(Process& process, uint32_t tid, uint64_t ts_ns) {
+  // An id that was given away unseen.
+  if (Thread* old = by_tid_[tid]; old && !old->ended) end_thread(*old, ts_ns);
   Thread& thread = threads_.emplace_back();
   thread.tid = tid;
   thread.index = static_cast<uint32_t>(threads_.size() - 1);
@@ -64,7 +71,10 @@ Thread* Model::find(const Event& event, Change& change) {
   const bool same_ended = thread && thread->ended && thread->process->tgid == event.tgid;
   const bool shows_life = event.kind <= EventKind::gil_forced;
   if (same_ended && !shows_life && loss_until_ns_ <= thread->last_ns) return nullptr;
-  if (thread && !thread->ended) end_thread(*thread, event.ts_ns);  // its id was given away unseen
+  // Nor is the last switch of a thread whose exit came in a loss, or before tracing began.
+  if (event.kind == EventKind::switch_out &&
+      event.state == static_cast<uint8_t>(TaskState::dead))
+    return nullptr;
   change.began = true;
   return &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
 }
@@ -158,7 +168,10 @@ void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
     gil.known = false;
     gil.handoff_open = false;
   }
+  // The event repeats while the wait goes on: of a thread in an unknown state it may be a repeat.
+  const bool from_beginning = thread.gil_state != GilState::unknown;
   set_gil_state(thread, GilState::waiting, ts_ns);
+  thread.state_since_known = from_beginning;
   thread.gil = &gil;
   thread.wait_mark = gil.ledger;
   gil.waiters.push_back(&thread);
@@ -188,7 +201,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     gil.remove_waiter(thread);
     gil.contended++;
     thread.contended++;
-    thread.wait.add(ts_ns - thread.state_since_ns);
+    if (thread.state_since_known) thread.wait.add(ts_ns - thread.state_since_ns);
     if (gil.handoff_open && gil.known && !gil.holder && thread.state_since_ns <= gil.release_ns) {
       // release → wakeup → on CPU → acquired; a part that had happened by then is empty.
       const uint64_t released = gil.release_ns;
@@ -224,6 +237,9 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     thread.gil->advance(ts_ns);
     thread.gil->book(thread);
     thread.gil->remove_waiter(thread);
+  } else if (thread.gil_state == GilState::holding && thread.gil != &gil) {
+    violations_++;
+    leave_gil(thread, ts_ns);
   }
   if (thread.gil_state == GilState::holding && thread.gil == &gil && thread.state_since_known)
     thread.hold.add(ts_ns - thread.state_since_ns);
@@ -301,6 +317,33 @@ void Model::mend_run(Thread& thread, const Event& event) {
   }
 }
 
+// The kernel charges a CPU by the run queue's clock, and that is not read anew at a switch that a
+// wakeup has just asked for (rq_clock_skip_update() in wakeup_preempt(), kernel/sched/core.c). An
+// idle CPU's way from the wakeup to the switch, some ten microseconds, is thus the woken thread's
+// own running time, and a preempted thread's time ends at the wakeup. Returns what was moved.
+int64_t Model::charge_run(Thread& thread, const Event& event, CpuState after) {
+  if (!thread.switch_in_seen || event.other == 0) return 0;
+  const uint64_t seen = event.ts_ns - thread.switch_in_ns;
+  const uint64_t charged = event.other;
+  const auto cell = [&](GilState g, CpuState c) -> uint64_t& {
+    return thread.matrix[static_cast<size_t>(g)][static_cast<size_t>(c)];
+  };
+  if (charged >= seen) {
+    const uint64_t lead = std::min(charged - seen, thread.runnable_before_ns);
+    if (lead < kLeastLead_ns) return 0;
+    cell(thread.run_gil_state, CpuState::runnable) -= lead;
+    cell(thread.run_gil_state, CpuState::running) += lead;
+    return static_cast<int64_t>(lead);
+  }
+  advance(thread, event.ts_ns);
+  const uint64_t last = event.ts_ns - std::max(thread.cpu_since_ns, thread.state_since_ns);
+  const uint64_t lag = std::min(seen - charged, last);
+  if (lag < kLeastLead_ns) return 0;
+  cell(thread.gil_state, CpuState::running) -= lag;
+  cell(thread.gil_state, after) += lag;
+  return -static_cast<int64_t>(lag);
+}
+
 void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
   const bool unseen = thread.cpu_state == CpuState::running
                           ? thread.inferred.to_ns != 0 && event.other != 0
@@ -313,9 +356,13 @@ void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
     thread.stolen_ns += std::min(event.value - thread.switch_in_uncharged_ns,
                                  event.ts_ns - thread.switch_in_ns);
   }
+  const CpuState after = event.state == static_cast<uint8_t>(TaskState::runnable)
+                             ? CpuState::runnable
+                             : CpuState::blocked;
+  if (!unseen && thread.cpu_state == CpuState::running)
+    change.lead_ns = charge_run(thread, event, after);
   thread.inferred = {};
-  const bool runnable = event.state == static_cast<uint8_t>(TaskState::runnable);
-  set_cpu_state(thread, runnable ? CpuState::runnable : CpuState::blocked, event.ts_ns);
+  set_cpu_state(thread, after, event.ts_ns);
   thread.cpu = event.cpu;
 }
 
@@ -323,6 +370,11 @@ void Model::on_switch_in(Thread& thread, const Event& event) {
   if (thread.cpu_state == CpuState::running && thread.switch_in_seen)
     violations_++;  // on two CPUs at once
   thread.inferred = {};
+  thread.run_gil_state = thread.gil_state;
+  thread.runnable_before_ns =
+      thread.cpu_state == CpuState::runnable
+          ? event.ts_ns - std::max(thread.cpu_since_ns, thread.state_since_ns)
+          : 0;
   set_cpu_state(thread, CpuState::running, event.ts_ns);
   thread.switch_in_ns = event.ts_ns;
   thread.switch_in_seen = true;
@@ -342,7 +394,6 @@ void Model::on_wakeup(Thread& thread, uint64_t ts_ns) {
 void Model::on_fork(const Event& event, Change& change) {
   const auto parent_tgid = static_cast<uint32_t>(event.value >> 32);
   const auto parent_tid = static_cast<uint32_t>(event.value);
-  if (Thread* old = by_tid_[event.tid]; old && !old->ended) end_thread(*old, event.ts_ns);
   const bool trusted = event.ts_ns >= loss_until_ns_;
   Process* process = nullptr;
   Thread* parent = parent_tid <= kMaxTid ? by_tid_[parent_tid] : nullptr;
@@ -404,8 +455,10 @@ void Model::on_exec(const Event& event, Change& change) {
   thread.cpu_since_ns = thread.state_since_ns = event.ts_ns;
   thread.cpu = event.cpu;
   thread.switch_in_ns = event.ts_ns;
-  thread.switch_in_seen = true;
-  if (before && before->process->tgid == event.tgid) {
+  // Its run goes on, if that was seen to begin (and its id is not that of another thread till now).
+  if (before && before->process->tgid == event.tgid && before->last_ns == event.ts_ns &&
+      before->cpu_state == CpuState::running && before->cpu == event.cpu) {
+    thread.switch_in_seen = before->switch_in_seen;
     thread.switch_in_uncharged_ns = before->switch_in_uncharged_ns;
   }
 }
@@ -478,11 +531,14 @@ Change Model::apply(const Event& event) {
     case EventKind::exec: on_exec(event, change); break;
     case EventKind::exit: {
       Thread* thread = by_tid_[event.tid];
-      if (!thread || thread->ended || thread->process->tgid != event.tgid) break;
-      change.thread = thread;
-      if (event.other != 0) thread->comm = event.other;
-      end_thread(*thread, event.ts_ns);
-      if (event.state != 0) end_process(*thread->process, event.ts_ns, change);
+      if (thread && !thread->ended && thread->process->tgid == event.tgid) {
+        change.thread = thread;
+        if (event.other != 0) thread->comm = event.other;
+        end_thread(*thread, event.ts_ns);
+      }
+      const auto process = by_tgid_.find(event.tgid);
+      if (event.state != 0 && process != by_tgid_.end() && !process->second->ended)
+        end_process(*process->second, event.ts_ns, change);
       break;
     }
     case EventKind::thread_seen: {

@@ -63,6 +63,8 @@ struct Thread {
   uint64_t switch_in_ns = 0;  // last time it got a CPU
   uint64_t switch_in_uncharged_ns = 0;
   bool switch_in_seen = false;  // the present run began with an event
+  GilState run_gil_state = GilState::unknown;  // when the present run began
+  uint64_t runnable_before_ns = 0;             // just before the present run
   uint16_t cpu = 0;  // of the last switch
   // It was found running without a switch-in: between these times it was `before`, then running,
   // and its cells say unknown until its next switch-out tells when it got the CPU.
@@ -154,6 +156,9 @@ struct Change {
   Thread* evicted = nullptr;    // a violation: another thread that was thought to hold it
   bool handoff = false;         // this acquire ends the hand-off that gil->handoffs numbers
   bool began = false;           // the thread is new
+  // This switch-out told that the kernel charged the thread with so much more of the CPU than lay
+  // between its switches (less, where negative).
+  int64_t lead_ns = 0;
   bool mended = false;          // this switch-out told when a run began that was not seen to begin
   Process* ended = nullptr;     // the whole process image is over
 };
@@ -215,6 +220,7 @@ class Model {
   void on_gil_forced(Thread& thread, Gil& gil);
   void prove_running(Thread& thread, uint64_t ts_ns);
   void mend_run(Thread& thread, const Event& event);
+  int64_t charge_run(Thread& thread, const Event& event, CpuState after);
   void on_switch_out(Thread& thread, const Event& event, Change& change);
   void on_switch_in(Thread& thread, const Event& event);
   void on_wakeup(Thread& thread, uint64_t ts_ns);

@@ -84,6 +84,11 @@ inline constexpr const char* kEnd = "end";
 inline constexpr const char* kGilTrackName = "GIL";
 inline constexpr const char* kCut = "cut";  // annotation of a slice end that is no event itself
 
+// Counters of a CPU, named "CPU 3 stolen", described "stolen3".
+inline constexpr const char* kStolen = "stolen";       // charged to no task since boot, ns
+inline constexpr const char* kLead = "switch delay";   // charged to the run that ends there beyond its switches, ns
+inline constexpr uint64_t kMaxCpus = 4096;
+
 inline constexpr size_t kBlockBytes = 256 * 1024;        // of packets, before compression
 inline constexpr size_t kMaxBlockBytes = 512 * 1024;     // the importer's limit for a bundle
 inline constexpr size_t kMaxPacketBytes = 64 * 1024;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <protozero/pbf_reader.hpp>
 
@@ -296,10 +297,12 @@ void TraceReader::descriptor(std::string_view data) {
     gil.tgid = owner.tgid;
     gil.tid = owner.tid;
     gil.gil = std::strtoull(std::string(description).c_str(), nullptr, 16);
-  } else if (description.substr(0, 3) == "cpu") {
-    const unsigned long cpu = std::strtoul(std::string(description.substr(3)).c_str(), nullptr, 10);
-    if (cpu >= 4096) throw Damaged{"a CPU number out of range"};
-    track(uuid).kind = TrackKind::cpu;
+  } else if (const bool stolen = description.starts_with(kStolen);
+             stolen || description.starts_with(kLead)) {
+    const std::string number(description.substr(std::strlen(stolen ? kStolen : kLead)));
+    const unsigned long cpu = std::strtoul(number.c_str(), nullptr, 10);
+    if (cpu >= kMaxCpus) throw Damaged{"a CPU number out of range"};
+    track(uuid).kind = stolen ? TrackKind::stolen : TrackKind::lead;
     track(uuid).cpu = static_cast<uint16_t>(cpu);
     if (cpu >= cpu_uncharged_.size()) cpu_uncharged_.resize(cpu + 1);
   } else if (name == kRootTrackName && uuid == kRootTrack) {
@@ -341,8 +344,12 @@ void TraceReader::track_event(std::string_view data) {
     if (type == event::kInstant) root_instant(name, notes);
     return;
   }
-  if (on.kind == TrackKind::cpu) {
+  if (on.kind == TrackKind::stolen) {
     if (type == event::kCounter) cpu_uncharged_[on.cpu] = value;
+    return;
+  }
+  if (on.kind == TrackKind::lead) {
+    if (type == event::kCounter) lead_ns_ = static_cast<int64_t>(value);
     return;
   }
   if (on.kind != TrackKind::gil) return;
@@ -384,7 +391,7 @@ void TraceReader::task_state(std::string_view data) {
       default: reader.skip();
     }
   }
-  if (tid > kMaxTid || cpu >= 4096) throw Damaged{"a task state out of range"};
+  if (tid > kMaxTid || cpu >= kMaxCpus) throw Damaged{"a task state out of range"};
   if (tid == 0) return;  // the idle task, drawn at a loss
   const auto found = tasks_.find(static_cast<uint32_t>(tid));
   if (found == tasks_.end()) throw Damaged{"a task state of a thread that was never named"};
@@ -397,6 +404,7 @@ void TraceReader::task_state(std::string_view data) {
   switch (state) {
     case task::kRunning:
       e.kind = EventKind::switch_in;
+      found->second.running_ns = now_ns_;
       break;
     case task::kRunnable:
       e.kind = has_cpu ? EventKind::switch_out : EventKind::wakeup;
@@ -410,6 +418,12 @@ void TraceReader::task_state(std::string_view data) {
                                      static_cast<uint64_t>(TaskState::interruptible));
       break;
     default: return;
+  }
+  // How long it had run: as long as was drawn, and what the writer said it was charged before.
+  if (e.kind == EventKind::switch_out && lead_ns_ != 0) {
+    const int64_t ran = static_cast<int64_t>(now_ns_ - found->second.running_ns) + lead_ns_;
+    e.other = static_cast<uint32_t>(std::clamp<int64_t>(ran, 0, ~uint32_t{0}));
+    lead_ns_ = 0;
   }
   emit(e);
 }

@@ -35,7 +35,7 @@ class TraceReader {
   Result<Outcome> read(const EventSink& sink);
 
  private:
-  enum class TrackKind : uint8_t { none, root, gil, cpu };
+  enum class TrackKind : uint8_t { none, root, gil, stolen, lead };
   struct Track {
     TrackKind kind = TrackKind::none;
     uint8_t open = 0;  // interned name of the open slice, 0: none
@@ -45,6 +45,7 @@ class TraceReader {
   };
   struct Task {
     uint32_t tgid = 0;
+    uint64_t running_ns = 0;  // when it was last drawn running
     uint64_t drawn_ns = 0;  // states of this time are part of an event told by an instant
   };
   struct Annotations;
@@ -81,6 +82,7 @@ class TraceReader {
   std::vector<Track> tracks_;
   std::unordered_map<uint32_t, Task> tasks_;
   std::vector<uint64_t> cpu_uncharged_;
+  int64_t lead_ns_ = 0;  // of the switch-out that comes next
 };
 
 }  // namespace giltop

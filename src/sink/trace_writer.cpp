@@ -464,24 +464,28 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
   }
 }
 
-// rq time that went to no task, of one CPU, as a counter: only when it grew.
+// A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.
+uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what,
+                                uint64_t ts_ns) {
+  uint64_t& uuid = at(tracks, cpu);
+  if (uuid != 0) return uuid;
+  uuid = next_uuid_++;
+  ProtoBuffer unit;
+  unit.field(track::kUnit, track::kUnitNs);
+  ProtoBuffer t;
+  t.field(track::kUuid, uuid);
+  t.bytes(track::kName, "CPU " + std::to_string(cpu) + " " + what);
+  t.bytes(track::kDescription, what + std::to_string(cpu));
+  t.bytes(track::kCounter, unit.data());
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+  return uuid;
+}
+
+// What of a CPU's time went to no task: only when it grew.
 void TraceWriter::show_uncharged(const Event& event) {
-  if (event.cpu >= 4096) return;
-  if (at(cpu_uncharged_, event.cpu) == event.value) return;
+  if (event.cpu >= kMaxCpus || at(cpu_uncharged_, event.cpu) == event.value) return;
   cpu_uncharged_[event.cpu] = event.value;
-  uint64_t& uuid = at(cpu_tracks_, event.cpu);
-  if (uuid == 0) {
-    uuid = next_uuid_++;
-    ProtoBuffer unit;
-    unit.field(track::kUnit, track::kUnitNs);
-    ProtoBuffer t;
-    t.field(track::kUuid, uuid);
-    t.bytes(track::kName, "CPU " + std::to_string(event.cpu) + " stolen");
-    t.bytes(track::kDescription, "cpu" + std::to_string(event.cpu));
-    t.bytes(track::kCounter, unit.data());
-    packet(event.ts_ns, packet::kTrackDescriptor, t.data());
-  }
-  counter(event.ts_ns, uuid, event.value);
+  counter(event.ts_ns, cpu_track(stolen_tracks_, event.cpu, kStolen, event.ts_ns), event.value);
 }
 
 void TraceWriter::write_sched(const Event& event, const Change& change) {
@@ -506,6 +510,9 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   const uint32_t state = task_state_of(event.state);
   // The reader takes the event from the numbers, and the state that is drawn next as no event.
   if (change.mended && state != task::kDead) write_raw(event);
+  if (change.lead_ns != 0 && event.cpu < kMaxCpus)
+    counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
+            static_cast<uint64_t>(change.lead_ns));
   if (state == task::kDead) {
     write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
     end_track(shown, event.ts_ns, false);
@@ -557,11 +564,14 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
     root_end(ts);
     return;
   }
-  if (!change.thread) return;
-  ThreadTrack& shown = track_of(*change.thread, ts);
-  if (shown.comm != change.thread->comm) {
-    shown.comm = change.thread->comm;
-    describe_thread(shown, ts);
+  // An exit may end its process though its thread was never heard of.
+  if (!change.thread && !change.ended) return;
+  if (change.thread) {
+    ThreadTrack& shown = track_of(*change.thread, ts);
+    if (shown.comm != change.thread->comm) {
+      shown.comm = change.thread->comm;
+      describe_thread(shown, ts);
+    }
   }
   const char* name = nullptr;
   switch (event.kind) {
@@ -583,6 +593,8 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   if (event.kind == EventKind::exit) note("last", event.state);
   root_end(ts);
 
+  if (!change.thread) return;
+  ThreadTrack& shown = track_of(*change.thread, ts);
   if (event.kind == EventKind::exit) {
     end_track(shown, ts, false);
   } else if (event.kind == EventKind::fork && change.thread->cpu_state == CpuState::runnable) {

@@ -87,6 +87,8 @@ class TraceWriter {
   void close_slice(ThreadTrack& track, uint64_t ts_ns);
   void owner_close(const Gil& gil, uint64_t ts_ns);
   void show_waiters(const Gil& gil, uint64_t ts_ns);
+  uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what,
+                     uint64_t ts_ns);
   void show_uncharged(const Event& event);
   void write_gil(const Event& event, const Change& change);
   void write_sched(const Event& event, const Change& change);
@@ -112,7 +114,7 @@ class TraceWriter {
   std::vector<ThreadTrack> threads_;
   std::vector<ProcessTrack> processes_;
   std::vector<GilTracks> gils_;
-  std::vector<uint64_t> cpu_tracks_;
+  std::vector<uint64_t> stolen_tracks_, lead_tracks_;  // uuids, by CPU
   std::vector<uint64_t> cpu_uncharged_;
 };
 
