@@ -18,12 +18,16 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* The GIL: call sites inside take_gil and drop_gil. The first argument names the GIL. */
+/* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means and where in
+ * the GIL's struct the condition variable lies that is its first argument: which GIL it is, then. */
 
-static __always_inline int gil_event(struct pt_regs *ctx, enum gt_kind kind)
+SEC("uprobe")
+int on_gil(struct pt_regs *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
 	struct gt_gil *e;
+	enum gt_kind kind;
+	__u64 cookie;
 
 	if (!armed)
 		return 0;
@@ -31,38 +35,15 @@ static __always_inline int gil_event(struct pt_regs *ctx, enum gt_kind kind)
 		__sync_fetch_and_add(&filtered_hits, 1);
 		return 0;
 	}
+	cookie = bpf_get_attach_cookie(ctx);
+	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
 	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;
-	/* The site's cookie is the condition variable's place in the GIL's struct. */
-	e->gil = PT_REGS_PARM1(ctx) - bpf_get_attach_cookie(ctx);
+	e->gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
 	stamp(&e->h, kind, id >> 32, (__u32)id);
 	submit(e);
 	return 0;
-}
-
-SEC("uprobe")
-int on_gil_wait(struct pt_regs *ctx)
-{
-	return gil_event(ctx, GT_GIL_WAIT);
-}
-
-SEC("uprobe")
-int on_gil_acquire(struct pt_regs *ctx)
-{
-	return gil_event(ctx, GT_GIL_ACQUIRE);
-}
-
-SEC("uprobe")
-int on_gil_release(struct pt_regs *ctx)
-{
-	return gil_event(ctx, GT_GIL_RELEASE);
-}
-
-SEC("uprobe")
-int on_gil_forced(struct pt_regs *ctx)
-{
-	return gil_event(ctx, GT_GIL_FORCED);
 }
 
 /* The scheduler. */

@@ -101,6 +101,10 @@ struct gt_entry {
 	struct gt_header h;
 };
 
+/* The cookie of a GIL site: its kind (GT_GIL_*), and the offset of its argument from the GIL. */
+#define GT_COOKIE_KIND_SHIFT 32
+#define GT_COOKIE_OFFSET_MASK 0xffffffffULL
+
 #define GT_HELD_SLOTS 1024
 
 #endif

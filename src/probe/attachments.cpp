@@ -5,6 +5,7 @@
 
 #include <cerrno>
 
+#include "giltop/abi.h"
 #include "target/elf_file.h"
 
 namespace giltop {
@@ -13,17 +14,14 @@ namespace {
 // A path that leads to the open file itself, whatever its name leads to by now.
 std::string path_of(const Fd& fd) { return "/proc/self/fd/" + std::to_string(fd.get()); }
 
-std::string hex(uint64_t value) {
-  char text[24];
-  snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
-Result<Link> attach(bpf_program* program, const Fd& fd, uint64_t offset, uint64_t cookie, int pid) {
-  LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = cookie);
-  bpf_link* link = bpf_program__attach_uprobe_opts(program, pid, path_of(fd).c_str(), offset, &options);
-  if (!link) return system_error("set a uprobe at file offset " + hex(offset), errno);
-  return Link(link);
+gt_kind kind_of(SiteKind kind) {
+  switch (kind) {
+    case SiteKind::wait: return GT_GIL_WAIT;
+    case SiteKind::acquire: return GT_GIL_ACQUIRE;
+    case SiteKind::release: return GT_GIL_RELEASE;
+    case SiteKind::forced: break;
+  }
+  return GT_GIL_FORCED;
 }
 
 }  // namespace
@@ -63,30 +61,16 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
 
 Status Attachments::attach_sites(File& file, const Fd& fd) {
   const CPythonFile& python = file.inspection.cpython;
+  std::vector<UprobePlace> places;
   for (const GilSite& site : python.sites) {
-    bpf_program* program = nullptr;
-    uint64_t cookie = python.cond_offset;
-    switch (site.kind) {
-      case SiteKind::wait: program = programs_.wait; break;
-      case SiteKind::release: program = programs_.release; break;
-      case SiteKind::acquire:
-        program = programs_.acquire;
-        cookie = python.switch_cond_offset;
-        break;
-      case SiteKind::forced:
-        program = programs_.forced;
-        cookie = python.switch_cond_offset;
-        break;
-    }
-    auto link = attach(program, fd, site.file_offset, cookie, only_pid_);
-    if (!link) {
-      file.sites.clear();  // some sites without the others would tell lies
-      return std::move(link).error().in(std::string("attach the ") + to_string(site.kind) +
-                                        " site of " + file.path);
-    }
-    file.sites.push_back(std::move(*link));
+    const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
+    const uint64_t offset = on_switch_cond ? python.switch_cond_offset : python.cond_offset;
+    places.push_back({site.file_offset,
+                      uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT | offset});
   }
-  probes_ += file.sites.size();
+  auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
+  if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
+  file.sites = std::move(*probes);
   return ok();
 }
 
@@ -96,18 +80,21 @@ Status Attachments::watch_entry(File& file, const Fd& fd) {
   if (!elf) return elf.error();
   const auto offset = elf->entry_file_offset();
   if (!offset) return Error(file.path + " has no entry point");
-  auto link = attach(programs_.entry, fd, *offset, 0, only_pid_);
-  if (!link) return std::move(link).error().in("watch the entry point of " + file.path);
-  file.entry = std::move(*link);
+  auto probe = Uprobes::make(programs_.way, programs_.entry, path_of(fd), {{*offset, 0}}, only_pid_);
+  if (!probe) return std::move(probe).error().in("watch the entry point of " + file.path);
+  file.entry = std::move(*probe);
   return ok();
 }
 
 void Attachments::clear() {
   for (auto& [id, file] : files_) {
-    file->sites.clear();
+    file->sites.reset();
     file->entry.reset();
   }
-  for (auto& file : nameless_) file->sites.clear();
+  for (auto& file : nameless_) {
+    file->sites.reset();
+    file->entry.reset();
+  }
 }
 
 }  // namespace giltop

@@ -9,19 +9,11 @@
 
 #include "base/fd.h"
 #include "base/result.h"
-#include "probe/bpf_handles.h"
+#include "probe/uprobes.h"
 #include "target/gil_sites.h"
 #include "target/process.h"
 
 namespace giltop {
-
-struct SitePrograms {
-  bpf_program* wait;
-  bpf_program* acquire;
-  bpf_program* release;
-  bpf_program* forced;
-  bpf_program* entry;
-};
 
 // Probes are set per file, by its identity, and serve every process that maps it; a file is read
 // once. With `only_pid` they are set in that process alone, and its later children have none.
@@ -31,11 +23,16 @@ class Attachments {
     std::string path;  // for messages
     Inspection inspection;
     std::string error;  // unreadable, not ELF, or a site that could not be probed
-    std::vector<Link> sites;
-    Link entry;  // set while the program's entry point is watched
+    Uprobes sites;
+    Uprobes entry;  // set while the program's entry point is watched
   };
 
-  explicit Attachments(SitePrograms programs, int only_pid = -1)
+  struct Programs {
+    UprobeWay way;
+    bpf_program* gil;
+    bpf_program* entry;
+  };
+  explicit Attachments(Programs programs, int only_pid = -1)
       : programs_(programs), only_pid_(only_pid) {}
 
   // What the file is; where it is a CPython, its sites are probed when this returns. A file that
@@ -46,18 +43,15 @@ class Attachments {
   Status watch_entry(File& file, const Fd& fd);
   void unwatch_entry(File& file) { file.entry.reset(); }
 
-  size_t probes() const { return probes_; }
-  // Removes every probe. May take some ms for each (the kernel waits for running programs).
-  void clear();
+  void clear();  // removes every probe
 
  private:
   Status attach_sites(File& file, const Fd& fd);
 
-  SitePrograms programs_;
+  Programs programs_;
   int only_pid_;
   std::map<FileId, std::unique_ptr<File>> files_;
   std::vector<std::unique_ptr<File>> nameless_;  // without an identity
-  size_t probes_ = 0;
 };
 
 }  // namespace giltop

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cinttypes>
 #include <cstdio>
 
@@ -52,14 +51,12 @@ double round_ns() {
 
 }  // namespace
 
-Result<double> calibrate_hit_ns(bpf_program* program) {
+Result<double> calibrate_hit_ns(UprobeWay way, bpf_program* program) {
   const uint64_t offset =
       own_file_offset(reinterpret_cast<uint64_t>(&giltop_calibration_site));
   if (offset == 0) return Error("cannot find giltop's own calibration function");
-  LIBBPF_OPTS(bpf_uprobe_opts, options);
-  const Link link(
-      bpf_program__attach_uprobe_opts(program, getpid(), "/proc/self/exe", offset, &options));
-  if (!link) return system_error("set a uprobe on giltop itself", errno);
+  const auto probe = Uprobes::make(way, program, "/proc/self/exe", {{offset, 0}}, getpid());
+  if (!probe) return probe.error().in("measure a probe's cost on giltop itself");
   std::array<double, kRounds> rounds;
   for (double& r : rounds) r = round_ns();
   std::sort(rounds.begin(), rounds.end());

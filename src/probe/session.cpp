@@ -98,6 +98,7 @@ class LiveSession final : public Session {
   SessionOptions options_;
   EventTables& tables_;
   Skeleton skeleton_;
+  UprobeWay way_ = UprobeWay::perf;
   std::optional<Guard> guard_;
   std::optional<Attachments> attachments_;
   std::optional<Ring> ring_;
@@ -139,6 +140,9 @@ Status LiveSession::load() {
   skeleton_->rodata->switch_has_prev_state = switch_has_prev_state();
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
+  way_ = uprobe_way();
+  prepare_for(way_, skeleton_->progs.on_gil);
+  prepare_for(way_, skeleton_->progs.on_entry);
   if (giltop_bpf__load(skeleton_.get()) != 0) {
     const int error = errno;
     if (error == EPERM || error == EACCES) {
@@ -157,9 +161,7 @@ Status LiveSession::load() {
   if (!guard) return guard.error();
   guard_.emplace(std::move(*guard));
   attachments_.emplace(
-      SitePrograms{skeleton_->progs.on_gil_wait, skeleton_->progs.on_gil_acquire,
-                   skeleton_->progs.on_gil_release, skeleton_->progs.on_gil_forced,
-                   skeleton_->progs.on_entry},
+      Attachments::Programs{way_, skeleton_->progs.on_gil, skeleton_->progs.on_entry},
       options_.only_pid);
   if (const Status done = calibrate(); !done) return done.error().in("cannot trace");
   return ok();
@@ -168,7 +170,7 @@ Status LiveSession::load() {
 Status LiveSession::calibrate() {
   if (const Status self = track(static_cast<uint32_t>(getpid())); !self) return self;
   skeleton_->bss->armed = 1;
-  const auto cost = calibrate_hit_ns(skeleton_->progs.on_gil_wait);
+  const auto cost = calibrate_hit_ns(way_, skeleton_->progs.on_gil);
   skeleton_->bss->armed = 0;
   const uint32_t self = tracked_.back();
   tracked_.pop_back();
