@@ -156,7 +156,14 @@ void Model::leave_gil(Thread& thread, uint64_t ts_ns) {
 // --- the GIL -------------------------------------------------------------------------------------
 
 void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
-  if (thread.gil_state == GilState::waiting && thread.gil == &gil) return;  // goes on waiting
+  if (thread.gil_state == GilState::waiting && thread.gil == &gil) {
+    // It woke and found the GIL still taken. When nobody released it meanwhile, that was the switch
+    // interval running out, and the waiter sets gil_drop_request (take_gil, Python/ceval_gil.h in
+    // CPython 3.2 to 3.11, Python/ceval_gil.c since).
+    if (gil.holder && gil.release_ns <= thread.wait_step_ns) gil.drop_requested = true;
+    thread.wait_step_ns = ts_ns;
+    return;
+  }
   if (thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting) {
     violations_++;
     leave_gil(thread, ts_ns);
@@ -174,6 +181,7 @@ void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
   thread.state_since_known = from_beginning;
   thread.gil = &gil;
   thread.wait_mark = gil.ledger;
+  thread.wait_step_ns = ts_ns;
   gil.waiters.push_back(&thread);
   gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
 }
@@ -220,6 +228,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   gil.acquires++;
   gil.known = true;
   gil.holder = gil.last_holder = &thread;
+  gil.drop_requested = false;
   gil.handoff_open = false;
 }
 
@@ -245,8 +254,16 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     thread.hold.add(ts_ns - thread.state_since_ns);
   set_gil_state(thread, GilState::released, ts_ns);
   thread.gil = &gil;
-  thread.voluntary_releases++;
-  gil.voluntary_releases++;
+  if (gil.drop_requested && gil.holder == &thread) {
+    thread.forced_releases++;
+    gil.forced_releases++;
+    thread.last_release_forced = true;
+  } else {
+    thread.voluntary_releases++;
+    gil.voluntary_releases++;
+    thread.last_release_forced = false;
+  }
+  gil.drop_requested = false;
   gil.known = true;
   gil.holder = nullptr;
   gil.last_holder = &thread;
@@ -255,8 +272,12 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   gil.handoffs++;
 }
 
+// The thread waits for another to take over. It does so only when it is still the last holder: of
+// releases to a waiter that was faster, the request alone tells.
 void Model::on_gil_forced(Thread& thread, Gil& gil) {
   if (thread.gil_state != GilState::released || thread.gil != &gil) return;
+  if (thread.last_release_forced) return;
+  thread.last_release_forced = true;
   if (thread.voluntary_releases == 0 || gil.voluntary_releases == 0) return;
   thread.voluntary_releases--;
   gil.voluntary_releases--;
@@ -459,6 +480,7 @@ void Model::on_exec(const Event& event, Change& change) {
   if (before && before->process->tgid == event.tgid && before->last_ns == event.ts_ns &&
       before->cpu_state == CpuState::running && before->cpu == event.cpu) {
     thread.switch_in_seen = before->switch_in_seen;
+    thread.switch_in_ns = before->switch_in_ns;
     thread.switch_in_uncharged_ns = before->switch_in_uncharged_ns;
   }
 }
@@ -489,8 +511,16 @@ void Model::on_loss(const Event& event) {
 Change Model::apply(const Event& event) {
   Change change;
   if (event.tid > kMaxTid) return change;
-  if (!any_) first_ns_ = event.ts_ns;
-  any_ = true;
+  if (!any_) {
+    // Time begins with somebody, not with the end of somebody who was never known.
+    const bool unknown_end =
+        event.kind == EventKind::exit || event.kind == EventKind::thread_name ||
+        (event.kind == EventKind::switch_out &&
+         event.state == static_cast<uint8_t>(TaskState::dead));
+    if (unknown_end) return change;
+    first_ns_ = event.ts_ns;
+    any_ = true;
+  }
   last_ns_ = std::max(last_ns_, event.ts_ns);
   const bool state_event = event.kind <= EventKind::wakeup;
   if (state_event) {

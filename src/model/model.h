@@ -50,6 +50,7 @@ struct Thread {
   uint64_t contended = 0;
   uint64_t forced_releases = 0;
   uint64_t voluntary_releases = 0;
+  bool last_release_forced = false;
   Histogram wait;  // ns; contended acquires whose wait was seen from its beginning
   Histogram hold;  // ns; holds seen from their beginning to their end
   uint64_t held_sleeps = 0;          // times it slept with the GIL in its hands
@@ -73,6 +74,7 @@ struct Thread {
     GilState gil_state = GilState::unknown;
     CpuState before = CpuState::unknown;
   } inferred;
+  uint64_t wait_step_ns = 0;  // when it last went to sleep in take_gil
   Ledger wait_mark{};  // the GIL's ledger up to which this thread's wait is blamed
 };
 
@@ -103,6 +105,7 @@ class Gil {
   Ledger ledger{};
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
   uint64_t max_waiters = 0;
+  bool drop_requested = false;  // a waiter has asked the present holder to let go
   uint64_t release_ns = 0;     // of the last release; its hand-off is still open
   bool handoff_open = false;
   uint64_t handoffs = 0;       // numbers the hand-offs, for flows

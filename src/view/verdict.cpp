@@ -73,6 +73,21 @@ std::string lost_to_it(const Culprit& c) {
   return fmt::format("{} others lost {} to it", c.losers, format_seconds(c.lost_ns));
 }
 
+// How much faster the process could be at most, were nobody to wait: the thread with the most work of
+// its own, or the CPUs, would be the limit then. Empty when that is not much.
+std::string without_gil(const ProcessSnapshot& p, const Snapshot& run) {
+  uint64_t longest = 1;
+  for (const ThreadSnapshot* t : gil_users(p))
+    longest = std::max(longest, t->life_ns() - t->in(GilState::waiting));
+  const double cpus = static_cast<double>(cpu_ns(p)) / std::max(1u, run.run.cpus);
+  const double bound =
+      static_cast<double>(span_ns(p)) / std::max(static_cast<double>(longest), cpus);
+  if (bound < 1.1) return {};
+  return fmt::format(
+      "Without a GIL (free-threaded Python, or processes) this could run up to {:.1f}× faster.",
+      bound);
+}
+
 }  // namespace
 
 uint64_t cpu_ns(const ProcessSnapshot& process) {
@@ -134,40 +149,27 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
 
   const auto users = gil_users(p);
   std::vector<double> waits;
-  uint64_t waited_ns = 0;
+  uint64_t waited_ns = 0, held_by_waiters_ns = 0;
   for (const ThreadSnapshot* t : users) {
     const double wait = share(t->in(GilState::waiting), t->life_ns());
     if (wait < kWaitShare) continue;
     waits.push_back(wait);
     waited_ns += t->in(GilState::waiting);
+    held_by_waiters_ns += t->in(GilState::holding);
   }
+  const uint64_t held = ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
+                        ledger(p, LedgerColumn::blocked);
   if (!waits.empty()) {
-    const size_t n = users.size();
-    // Were waiting free, the longest thread's own work or the CPUs would be the limit.
-    uint64_t longest = 1;
-    for (const ThreadSnapshot& t : p.threads) {
-      if (share(t.in(GilState::holding) + t.in(GilState::waiting), t.life_ns()) < 0.05) continue;
-      longest = std::max(longest, t.life_ns() - t.in(GilState::waiting));
+    const size_t n = waits.size();
+    const std::string life = percent_range(waits);
+    if (n > 1 && share(held_by_waiters_ns, held) >= 0.7) {
+      return {fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
+                          count_word(n), cpus_used, life, n == 2 ? "the other" : "the others"),
+              without_gil(p, run), share(waited_ns, span)};
     }
-    const double cpu_limit = static_cast<double>(cpu_ns(p)) / std::max(1u, run.run.cpus);
-    const double bound =
-        static_cast<double>(span) / std::max(static_cast<double>(longest), cpu_limit);
-    std::string advice;
-    if (n > 1 && bound >= 1.1)
-      advice = fmt::format(
-          "Without a GIL (free-threaded Python, or processes) this could run up to {:.1f}× faster.",
-          bound);
-    std::string sentence;
-    if (n > 1 && waits.size() == n) {
-      sentence = fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
-                             count_word(n), cpus_used, percent_range(waits),
-                             n == 2 ? "the other" : "the others");
-    } else {
-      sentence = fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.",
-                             count_word(waits.size()), p.threads.size(), percent_range(waits),
-                             waits.size() == 1 ? "its" : "their", cpus_used);
-    }
-    return {sentence, advice, share(waited_ns, span)};
+    return {fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.", count_word(n),
+                        p.threads.size(), life, n == 1 ? "its" : "their", cpus_used),
+            n > 1 ? without_gil(p, run) : std::string(), share(waited_ns, span)};
   }
 
   const Culprit preempted = culprit(p, CpuState::runnable, &BlameSnapshot::runnable_ns);
@@ -189,8 +191,6 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
                         "of their life, {}.",
                         native.size(), percent_range(native), cpus_used),
             "", 0};
-  const uint64_t held = ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
-                        ledger(p, LedgerColumn::blocked);
   if (users.size() == 1 && share(held, span) >= 0.5)
     return {fmt::format("One thread used the GIL and nobody waited for it: {}.", cpus_used), "", 0};
   return {fmt::format("The GIL is not the problem: held {} % of the time, nobody waited for it "
