@@ -50,7 +50,7 @@ int run(int argc, char** argv) {
                "See `giltop record --help`.",
                "giltop");
   app.set_version_flag("-V,--version", "giltop " GILTOP_VERSION);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);
   app.fallthrough(false);
   app.footer("Examples:\n"
              "  sudo giltop record -- python3 app.py     run and trace a command\n"
@@ -74,7 +74,7 @@ int run(int argc, char** argv) {
                        "Trace what they fork and execute, too (always on with a command)");
   std::string buffer = std::to_string(record.buffer_bytes);
   record_app->add_option("--buffer-size", buffer, "Ring buffer, a power of two [16M]")
-      ->check(CLI::Validator(check_size, "SIZE"));
+      ->transform(CLI::Validator(check_size, "SIZE"));
   record_app->add_flag("-j,--json{-}", record.json, "Report as JSON, to stdout or --json=FILE");
   record_app->add_flag("--strict", record.strict, "Exit with 4 when events were lost");
   record_app->add_flag("-q,--quiet", record.quiet, "No summary");
@@ -102,10 +102,14 @@ int run(int argc, char** argv) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
     const std::string what = e.what();
-    say(what + (argc < 2 ? "; try giltop --help" : ""));
+    say(what);
     return static_cast<int>(Exit::usage);
   }
 
+  if (app.get_subcommands().empty()) {
+    say("nothing to do: giltop record, report or demo; see giltop --help");
+    return static_cast<int>(Exit::usage);
+  }
   if (!command.empty() || own < argc) {
     if (!record_app->parsed()) {
       say("only record runs a command: giltop record -- COMMAND");

@@ -154,7 +154,8 @@ Status LiveSession::load() {
     }
     return system_error("load the BPF programs into the kernel", error);
   }
-  auto ring = Ring::make(bpf_map__fd(skeleton_->maps.ring), options_.ring_bytes);
+  auto ring = Ring::make(bpf_map__fd(skeleton_->maps.ring),
+                         bpf_map__max_entries(skeleton_->maps.ring));
   if (!ring) return ring.error();
   ring_.emplace(std::move(*ring));
   auto guard = Guard::make(skeleton_->bss->held, GT_HELD_SLOTS);

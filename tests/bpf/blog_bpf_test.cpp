@@ -1,0 +1,152 @@
+// The blog's five workloads on a real Python, against what they measure of themselves.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/live.h"
+
+namespace giltop::testing {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Ge;
+using ::testing::Le;
+
+// Invariants of every recording, and of every thread that measured itself.
+void check_invariants(const Json& process, const Json& truth) {
+  for (const Json& thread : process.at("threads")) {
+    double sum = 0;
+    for (const char* state : {"holding", "waiting", "released", "unknown"})
+      sum += in_gil_state(thread, state);
+    // The cells tile the lifetime to the nanosecond; what is left is the rounding of doubles.
+    EXPECT_NEAR(sum, life(thread), 2e-9) << thread.at("tid");
+    EXPECT_LT(in_gil_state(thread, "unknown"), 1e-9) << thread.at("tid");
+  }
+  for (const Json& gil : process.at("gils")) {
+    std::map<uint32_t, double> blamed;
+    for (const Json& row : gil.at("blame"))
+      for (const char* part : {"running_s", "runnable_s", "blocked_s", "handoff_s", "unknown_s"})
+        blamed[row.at("waiter_tid")] += row.at(part).get<double>();
+    for (const Json& thread : process.at("threads"))
+      EXPECT_NEAR(blamed[thread.at("tid")], in_gil_state(thread, "waiting"), 1e-7);
+  }
+  const uint32_t main = truth.at("pid");
+  for (const Json& measured : truth.at("threads")) {
+    const uint32_t tid = measured.at("tid");
+    const Json& thread = Live::Recorded::thread(process, tid);
+    ASSERT_FALSE(thread.is_null()) << tid << " was not seen";
+    if (tid == main) continue;  // it lived before its program began
+    // schedstat leaves out what the hypervisor took while the thread was on its CPU.
+    const double running = in_cpu_state(thread, "running") - thread.at("stolen_s").get<double>();
+    const double kernel = measured.at("oncpu_ns").get<double>() / 1e9;
+    EXPECT_NEAR(running, kernel, 0.005 * kernel + 0.001)
+        << tid << " stolen " << thread.at("stolen_s");
+  }
+}
+
+class Blog : public Live {
+ protected:
+  Recorded blog(const std::string& name, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {name, "--scale", "0.25"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    Recorded recorded = record_workload(arguments);
+    if (recorded.process().is_null()) {
+      ADD_FAILURE() << "no Python was seen: " << recorded.ran.err;
+      return recorded;
+    }
+    EXPECT_TRUE(recorded.process().at("complete"));
+    check_invariants(recorded.process(), recorded.truth);
+    return recorded;
+  }
+
+  // The workload's threads: those that measured themselves, but for the main thread.
+  static std::vector<Json> workers(const Recorded& recorded) {
+    std::vector<Json> found;
+    for (const Json& measured : recorded.truth.at("threads")) {
+      if (measured.at("tid") == recorded.truth.at("pid")) continue;
+      found.push_back(Recorded::thread(recorded.process(), measured.at("tid")));
+    }
+    return found;
+  }
+
+  // The octave of milliseconds [low, 2 low) with the most waits.
+  static double mode_ms(const std::vector<Json>& threads) {
+    std::map<int, uint64_t> octaves;
+    for (const Json& thread : threads)
+      for (const Json& bucket : thread.at("wait").at("buckets"))
+        octaves[static_cast<int>(std::floor(
+            std::log2(bucket.at(0).get<double>() * 1e3 * 0.99)))] += bucket.at(1).get<uint64_t>();
+    int best = -99;
+    for (const auto& [octave, count] : octaves)
+      if (best == -99 || count > octaves[best]) best = octave;
+    return std::exp2(best);
+  }
+};
+
+TEST_F(Blog, OneThreadComputesAndNeverWaits) {
+  const Recorded recorded = blog("cpu1");
+  ASSERT_FALSE(recorded.process().is_null());
+  for (const Json& gil : recorded.process().at("gils")) EXPECT_EQ(gil.at("contended"), 0);
+}
+
+TEST_F(Blog, OneThreadSleeps) {
+  const Recorded recorded = blog("io1");
+  ASSERT_FALSE(recorded.process().is_null());
+  for (const Json& gil : recorded.process().at("gils")) EXPECT_EQ(gil.at("contended"), 0);
+  const Json& main = Recorded::thread(recorded.process(), recorded.truth.at("pid"));
+  // 4 sleeps of 0.5 s, scaled.
+  EXPECT_GE(main.at("matrix").at("released").at("blocked_s").get<double>(), 0.5);
+}
+
+TEST_F(Blog, TwoThreadsTakeTurns) {
+  // On a machine busy with other work the threads want for CPUs instead; then it says nothing of the
+  // GIL, and is tried again.
+  std::vector<Json> threads;
+  for (int attempt = 0; attempt < 5; attempt++) {
+    const Recorded recorded = blog("cpu2");
+    threads = workers(recorded);
+    ASSERT_EQ(threads.size(), 2u);
+    double starved = 0;
+    for (const Json& thread : threads)
+      starved = std::max(starved, in_cpu_state(thread, "runnable") / life(thread));
+    if (starved < 0.1) break;
+  }
+  for (const Json& thread : threads) {
+    EXPECT_THAT(in_gil_state(thread, "waiting") / life(thread), AllOf(Ge(0.40), Le(0.60)));
+    EXPECT_GT(thread.at("forced_releases").get<int>(), 10);
+  }
+  EXPECT_EQ(mode_ms(threads), 4) << "the switch interval is 5 ms";
+}
+
+TEST_F(Blog, TheSwitchIntervalIsWhatTheyWait) {
+  const Recorded recorded = blog("cpu2", {"--switch-interval", "0.001"});
+  const auto threads = workers(recorded);
+  ASSERT_EQ(threads.size(), 2u);
+  EXPECT_EQ(mode_ms(threads), 1);
+}
+
+TEST_F(Blog, FourThreadsSleepAtOnce) {
+  const Recorded recorded = blog("io4");
+  const auto threads = workers(recorded);
+  ASSERT_EQ(threads.size(), 4u);
+  double slept = 0, first = 1e9, last = 0;
+  for (const Json& thread : threads) {
+    EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.01);
+    slept += thread.at("matrix").at("released").at("blocked_s").get<double>();
+    first = std::min(first, thread.at("first_s").get<double>());
+    last = std::max(last, thread.at("last_s").get<double>());
+  }
+  EXPECT_GT(slept, 3 * (last - first)) << "the sleeps overlap";
+}
+
+TEST_F(Blog, ThreadsThatYieldReleaseOfTheirOwnAccord) {
+  const Recorded recorded = blog("yield2");
+  const auto threads = workers(recorded);
+  ASSERT_EQ(threads.size(), 2u);
+  for (const Json& thread : threads)
+    EXPECT_GE(thread.at("voluntary_releases").get<int>(), 99) << thread.at("tid");
+}
+
+}  // namespace
+}  // namespace giltop::testing

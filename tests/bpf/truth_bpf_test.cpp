@@ -1,0 +1,81 @@
+// States made on purpose: asleep with the GIL, preempted with it, native work without it.
+#include <gtest/gtest.h>
+
+#include "support/live.h"
+
+namespace giltop::testing {
+namespace {
+
+class Truth : public Live {
+ protected:
+  static uint32_t tid_of(const Recorded& recorded, const std::string& name) {
+    for (const Json& t : recorded.truth.at("threads"))
+      if (t.at("name") == name) return t.at("tid");
+    ADD_FAILURE() << "no thread " << name;
+    return 0;
+  }
+  static double blame(const Json& process, uint32_t waiter, uint32_t holder, const char* part) {
+    double sum = 0;
+    for (const Json& gil : process.at("gils"))
+      for (const Json& row : gil.at("blame"))
+        if (row.at("waiter_tid") == waiter && row.at("holder_tid") == holder)
+          sum += row.at(part).get<double>();
+    return sum;
+  }
+};
+
+TEST_F(Truth, AsleepWithTheGil) {
+  const Recorded recorded = record_workload({"asleep"});
+  ASSERT_FALSE(recorded.process().is_null());
+  const uint32_t sleeper = tid_of(recorded, "sleeper"), computer = tid_of(recorded, "computer");
+  const Json& thread = Recorded::thread(recorded.process(), sleeper);
+  // 50 sleeps of 20 ms.
+  EXPECT_NEAR(thread.at("matrix").at("holding").at("blocked_s").get<double>(), 1.0, 0.03);
+  EXPECT_GE(thread.at("held_sleeps").get<int>(), 50);
+  const double lost = blame(recorded.process(), computer, sleeper, "blocked_s");
+  const double waited =
+      in_gil_state(Recorded::thread(recorded.process(), computer), "waiting");
+  EXPECT_GT(lost, 0.9);
+  EXPECT_GT(lost, 0.9 * waited) << "nearly all it waited, it waited for a sleeper";
+  EXPECT_NE(recorded.ran.err.find(std::to_string(sleeper) + " slept"), std::string::npos)
+      << "the first line is the finding:\n" << recorded.ran.err;
+}
+
+TEST_F(Truth, AsleepWithoutTheGil) {
+  const Recorded recorded = record_workload({"asleep", "--release"});
+  ASSERT_FALSE(recorded.process().is_null());
+  const uint32_t sleeper = tid_of(recorded, "sleeper"), computer = tid_of(recorded, "computer");
+  const Json& thread = Recorded::thread(recorded.process(), sleeper);
+  EXPECT_NEAR(thread.at("matrix").at("released").at("blocked_s").get<double>(), 1.0, 0.03);
+  EXPECT_LT(thread.at("matrix").at("holding").at("blocked_s").get<double>(), 0.01);
+  EXPECT_LT(blame(recorded.process(), computer, sleeper, "blocked_s"), 0.01);
+}
+
+TEST_F(Truth, PreemptedWithTheGil) {
+  const Recorded recorded = record_workload({"preempted"});
+  ASSERT_FALSE(recorded.process().is_null());
+  const uint32_t computer = tid_of(recorded, "computer");
+  const Json& thread = Recorded::thread(recorded.process(), computer);
+  const double preempted = thread.at("matrix").at("holding").at("runnable_s").get<double>();
+  // Two CPU-bound tasks share one CPU: about half, and the kernel's own account of it.
+  EXPECT_GT(preempted, 0.25 * life(thread));
+  double kernel = 0;
+  for (const Json& t : recorded.truth.at("threads"))
+    if (t.at("tid") == computer) kernel = t.at("runnable_ns").get<double>() / 1e9;
+  EXPECT_NEAR(in_cpu_state(thread, "runnable"), kernel, 0.02 * kernel + 0.005);
+}
+
+TEST_F(Truth, NativeWorkRunsInParallelWithoutTheGil) {
+  const Recorded recorded = record_workload({"native"});
+  ASSERT_FALSE(recorded.process().is_null());
+  for (const char* name : {"native-1", "native-2"}) {
+    const Json& thread = Recorded::thread(recorded.process(), tid_of(recorded, name));
+    const double native = thread.at("matrix").at("released").at("running_s").get<double>();
+    EXPECT_GT(native, 0.3) << name;
+    EXPECT_GT(native, 0.9 * in_cpu_state(thread, "running")) << name;
+    EXPECT_LT(in_gil_state(thread, "waiting"), 0.05 * life(thread)) << name;
+  }
+}
+
+}  // namespace
+}  // namespace giltop::testing
