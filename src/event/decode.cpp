@@ -26,7 +26,7 @@ std::string_view comm_of(const char (&comm)[GT_COMM]) {
 bool Decoder::decode_rare(std::span<const std::byte> record, Event& event) {
   gt_header header;
   std::memcpy(&header, record.data(), sizeof(header));
-  bool well_formed = header.tid <= kMaxTid && header.tgid <= kMaxTid;
+  bool well_formed = header.tid != 0 && header.tid <= kMaxTid && header.tgid <= kMaxTid;
   bool wanted = true;
   switch (header.kind) {
     case GT_WAKEUP:
@@ -35,7 +35,8 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event) {
       break;
     case GT_FORK: {
       gt_fork fork;
-      well_formed = well_formed && read(record, fork);
+      well_formed = well_formed && read(record, fork) && fork.h.extra <= kMaxTid &&
+                    fork.parent_tgid <= kMaxTid;
       if (!well_formed) break;
       event.kind = EventKind::fork;
       event.value = uint64_t{fork.parent_tgid} << 32 | fork.h.extra;

@@ -34,16 +34,17 @@ enum class TaskState : uint8_t { runnable, interruptible, uninterruptible, stopp
 
 inline constexpr uint32_t kMaxTid = 4194304;  // PID_MAX_LIMIT, Linux include/linux/threads.h
 
-// Times are CLOCK_BOOTTIME in nanoseconds; ids are those of the initial PID namespace.
+// Times are CLOCK_BOOTTIME in nanoseconds; ids are those of the initial PID namespace. In memory it
+// is what most records are (struct gt_gil, include/giltop/abi.h): to decode one is to copy it.
 struct Event {
   uint64_t ts_ns = 0;
-  uint64_t value = 0;
   uint32_t tgid = 0;
   uint32_t tid = 0;
-  uint32_t other = 0;
   uint16_t cpu = 0;
   EventKind kind = EventKind::end;
   uint8_t state = 0;
+  uint32_t other = 0;
+  uint64_t value = 0;
 };
 static_assert(sizeof(Event) == 32);
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -18,14 +19,9 @@ namespace giltop {
 class Reorder {
  public:
   void push(const Event& event) {
+    const bool in_order = pending() == 0 || events_.back().ts_ns <= event.ts_ns;
     events_.push_back(event);
-    size_t at = events_.size() - 1;
-    if (at <= first_ || events_[at - 1].ts_ns <= event.ts_ns) return;
-    while (at > first_ && events_[at - 1].ts_ns > event.ts_ns) {
-      events_[at] = events_[at - 1];
-      at--;
-    }
-    events_[at] = event;
+    if (!in_order) sink_last();
   }
 
   template <typename Sink>
@@ -63,6 +59,14 @@ class Reorder {
   size_t pending() const { return events_.size() - first_; }
 
  private:
+  // Moves the last event to its place. Few events need it, and those go a few places.
+  void sink_last() {
+    const Event event = events_.back();
+    size_t at = events_.size() - 1;
+    for (; at > first_ && events_[at - 1].ts_ns > event.ts_ns; at--) events_[at] = events_[at - 1];
+    events_[at] = event;
+  }
+
   std::vector<Event> events_;
   size_t first_ = 0;  // events before it are out
   uint64_t last_ns_ = 0;

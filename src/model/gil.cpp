@@ -43,9 +43,6 @@ void Gil::advance(uint64_t ts_ns) {
 }
 
 void Gil::book(Thread& waiter) {
-  // While somebody waits, the GIL is never idle; the row is the holder's of this stretch, and the
-  // hand-off that follows a hold counts as its holder's.
-  const Thread* blamed = !known ? nullptr : holder ? holder : last_holder;
   Ledger parts;
   bool any = false;
   for (size_t c = 0; c < kLedgerColumns; c++) {
@@ -53,7 +50,7 @@ void Gil::book(Thread& waiter) {
     any = any || parts[c] != 0;
   }
   if (!any) return;
-  Row& booked = row(waiter, blamed);
+  Row& booked = row(waiter, blamed());
   for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
   waiter.wait_mark = ledger;
 }
@@ -106,11 +103,10 @@ void Gil::grow() {
 std::vector<Gil::Blame> Gil::blame() const {
   // Waits that still go on count up to now, on whoever holds the GIL now.
   std::vector<Row> rows = rows_;
-  const Thread* blamed = !known ? nullptr : holder ? holder : last_holder;
   for (const Thread* waiter : waiters) {
-    const uint64_t key = key_of(*waiter, blamed);
+    const uint64_t key = key_of(*waiter, blamed());
     auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == key; });
-    if (found == rows.end()) found = rows.insert(rows.end(), Row{key, waiter, blamed, {}});
+    if (found == rows.end()) found = rows.insert(rows.end(), Row{key, waiter, blamed(), {}});
     for (size_t c = 0; c < kLedgerColumns; c++)
       found->parts[c] += ledger[c] - waiter->wait_mark[c];
   }

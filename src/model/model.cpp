@@ -188,7 +188,7 @@ void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
 
 void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
   gil.advance(ts_ns);
-  gil.book_all_waiters();
+  if (gil.blamed() != &thread) gil.book_all_waiters();
   if (gil.known && gil.holder) {
     // A forked child re-creates the GIL it inherited and takes it again, with no release before.
     const bool recreated = gil.holder == &thread && thread.process->forked &&
@@ -206,6 +206,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     leave_gil(thread, ts_ns);
   }
   if (waited) {
+    gil.book(thread);
     gil.remove_waiter(thread);
     gil.contended++;
     thread.contended++;
@@ -234,7 +235,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
 
 void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
   gil.advance(ts_ns);
-  gil.book_all_waiters();
+  if (gil.blamed() != &thread) gil.book_all_waiters();
   if (gil.known && gil.holder != &thread) {
     violations_++;
     if (gil.holder) {

@@ -113,7 +113,10 @@ class Gil {
   uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
 
   void advance(uint64_t ts_ns);
-  // Books what `waiter` waited since its mark on whoever held the GIL (or held it last).
+  // Whom the waits of this moment are blamed on; null: not known. While somebody waits, the GIL is
+  // never idle, and the hand-off that follows a hold counts as its holder's.
+  const Thread* blamed() const { return !known ? nullptr : holder ? holder : last_holder; }
+  // Books what `waiter` waited since its mark on blamed(), so all are booked before that one changes.
   void book(Thread& waiter);
   void book_all_waiters();
   void remove_waiter(Thread& waiter);

@@ -23,8 +23,11 @@ Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
     if (std::rename(path.c_str(), (path + ".old").c_str()) != 0)
       return system_error("cannot rename " + path + " to " + path + ".old", errno);
   }
-  Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644));
+  Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+               0644));
   if (!fd) return system_error("cannot write " + path, errno);
+  // Not to wait for ever for a FIFO's reader; but then to write like anyone.
+  fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);
   if (owner && !exists && fchown(fd.get(), owner->uid, owner->gid) != 0) {
     // A file system without owners: the file stays root's, which is no reason not to record.
   }
@@ -112,7 +115,7 @@ void TraceFile::put(const std::string& block) {
   inner.bytes(trace::packet::kCompressedPackets, std::string_view(packed_.data(), packed_bytes));
   ProtoBuffer record;
   record.bytes(trace::kTracePacket, inner.data());
-  const std::string& bytes = record.data();
+  const std::string_view bytes = record.data();
   size_t done = 0;
   while (done < bytes.size()) {
     const ssize_t put = ::write(fd_.get(), bytes.data() + done, bytes.size() - done);

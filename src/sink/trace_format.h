@@ -61,9 +61,10 @@ inline constexpr uint32_t kSequence = 1;  // there is one writer
 inline constexpr uint32_t kStateCleared = 1, kNeedsState = 2;
 
 // Event names with a fixed interned id.
-inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kNameForced = 4;
+inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kNameForced = 4,
+                          kNameWaitsOn = 5;
 inline constexpr const char* kFixedNames[] = {"GIL wait", "GIL held", "GIL released",
-                                              "forced switch"};
+                                              "forced switch", "waits on"};
 inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + index
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
@@ -87,10 +88,9 @@ inline constexpr const char* kCut = "cut";  // annotation of a slice end that is
 // Counters of a CPU, named "CPU 3 stolen", described "stolen3".
 inline constexpr const char* kStolen = "stolen";       // charged to no task since boot, ns
 inline constexpr const char* kLead = "switch delay";   // charged to the run that ends there beyond its switches, ns
-inline constexpr uint64_t kMaxCpus = 4096;
+inline constexpr uint64_t kMaxCpus = 65536;  // all that an event can name
 
 inline constexpr size_t kBlockBytes = 256 * 1024;        // of packets, before compression
 inline constexpr size_t kMaxBlockBytes = 512 * 1024;     // the importer's limit for a bundle
-inline constexpr size_t kMaxPacketBytes = 64 * 1024;
 
 }  // namespace giltop::trace

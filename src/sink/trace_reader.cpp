@@ -22,19 +22,32 @@ namespace {
 
 constexpr size_t kMaxBundle = 4 * 1024 * 1024;     // bytes in the file; we write below 512 KB
 constexpr size_t kMaxInflated = 16 * 1024 * 1024;  // of one bundle
-constexpr uint64_t kMaxTracks = 64 * 1024 * 1024;
 
 pbf_reader reader_of(std::string_view data) { return pbf_reader(data.data(), data.size()); }
 
+// protozero asserts that a field has the type it is read as: of a file that is no bug of ours.
+void expect_type(const pbf_reader& reader, protozero::pbf_wire_type type) {
+  if (!reader.has_wire_type(type)) throw protozero::unknown_pbf_wire_type_exception();
+}
+
 std::string_view view_of(pbf_reader& reader) {
+  expect_type(reader, protozero::pbf_wire_type::length_delimited);
   const auto data = reader.get_view();
   return std::string_view(data.data(), data.size());
+}
+
+pbf_reader message_of(pbf_reader& reader) { return reader_of(view_of(reader)); }
+
+uint64_t number_of(pbf_reader& reader) {
+  expect_type(reader, protozero::pbf_wire_type::varint);
+  return reader.get_uint64();
 }
 
 }  // namespace
 
 struct TraceReader::Damaged {
   std::string what;
+  bool other_format = false;  // nothing is broken: another giltop wrote it
 };
 
 struct TraceReader::Annotations {
@@ -130,6 +143,7 @@ Result<TraceReader::Outcome> TraceReader::read(const EventSink& sink) {
       packet(data);
     }
   } catch (const Damaged& damaged) {
+    if (damaged.other_format) return Error("cannot read " + path_ + ": " + damaged.what);
     if (!is_giltop_) return Error(path_ + " is not a giltop recording");
     return Error(path_ + " is damaged at byte " + std::to_string(packet_at) + ": " + damaged.what);
   } catch (const protozero::exception& error) {
@@ -156,7 +170,14 @@ void TraceReader::emit(Event event) {
 }
 
 TraceReader::Track& TraceReader::track(uint64_t uuid) {
-  if (uuid >= kMaxTracks) throw Damaged{"a track number out of range"};
+  if (uuid > last_track_) throw Damaged{"a track that was never described"};
+  return tracks_[uuid];
+}
+
+// The writer numbers its tracks one by one, so a few bytes cannot ask for much memory.
+TraceReader::Track& TraceReader::described_track(uint64_t uuid) {
+  if (uuid > last_track_ + 1) throw Damaged{"a track number out of range"};
+  last_track_ = std::max(last_track_, uuid);
   if (uuid >= tracks_.size()) tracks_.resize(std::max<size_t>(uuid + 1, tracks_.size() * 2));
   return tracks_[uuid];
 }
@@ -205,8 +226,8 @@ void TraceReader::packet(std::string_view data) {
   std::string_view body;
   while (reader.next()) {
     switch (reader.tag()) {
-      case packet::kTimestamp: timestamp = reader.get_uint64(); break;
-      case packet::kSequenceId: ours = reader.get_uint32() == kSequence; break;
+      case packet::kTimestamp: timestamp = number_of(reader); break;
+      case packet::kSequenceId: ours = number_of(reader) == kSequence; break;
       case packet::kCompressedPackets:
         if (data.data() >= inflated_.data() && data.data() < inflated_.data() + inflated_.size())
           throw Damaged{"a block inside a block"};
@@ -241,13 +262,13 @@ void TraceReader::packet(std::string_view data) {
 void TraceReader::clock_snapshot(std::string_view data) {
   pbf_reader reader = reader_of(data);
   while (reader.next(clock_snapshot::kClocks)) {
-    pbf_reader clock = reader.get_message();
+    pbf_reader clock = message_of(reader);
     uint64_t id = 0, value = 0;
     while (clock.next()) {
       if (clock.tag() == clock_snapshot::kId) {
-        id = clock.get_uint32();
+        id = number_of(clock);
       } else if (clock.tag() == clock_snapshot::kTimestamp) {
-        value = clock.get_uint64();
+        value = number_of(clock);
       } else {
         clock.skip();
       }
@@ -265,34 +286,34 @@ void TraceReader::descriptor(std::string_view data) {
   std::string_view name, description, thread;
   while (reader.next()) {
     switch (reader.tag()) {
-      case track::kUuid: uuid = reader.get_uint64(); break;
-      case track::kParent: parent = reader.get_uint64(); break;
+      case track::kUuid: uuid = number_of(reader); break;
+      case track::kParent: parent = number_of(reader); break;
       case track::kName: name = view_of(reader); break;
       case track::kDescription: description = view_of(reader); break;
       case track::kThread: thread = view_of(reader); break;
       default: reader.skip();
     }
   }
+  Track& described = described_track(uuid);
   if (!thread.empty()) {
     pbf_reader t = reader_of(thread);
     uint64_t pid = 0, tid = 0;
     while (t.next()) {
       if (t.tag() == track::kPid) {
-        pid = t.get_uint64();
+        pid = number_of(t);
       } else if (t.tag() == track::kTid) {
-        tid = t.get_uint64();
+        tid = number_of(t);
       } else {
         t.skip();
       }
     }
     if (pid > kMaxTid || tid > kMaxTid) throw Damaged{"a thread id out of range"};
-    Track& described = track(uuid);
     described.tgid = static_cast<uint32_t>(pid);
     described.tid = static_cast<uint32_t>(tid);
     tasks_[described.tid].tgid = described.tgid;
   } else if (parent != 0 && name == kGilTrackName) {
     const Track owner = track(parent);
-    Track& gil = track(uuid);
+    Track& gil = described;
     gil.kind = TrackKind::gil;
     gil.tgid = owner.tgid;
     gil.tid = owner.tid;
@@ -302,11 +323,11 @@ void TraceReader::descriptor(std::string_view data) {
     const std::string number(description.substr(std::strlen(stolen ? kStolen : kLead)));
     const unsigned long cpu = std::strtoul(number.c_str(), nullptr, 10);
     if (cpu >= kMaxCpus) throw Damaged{"a CPU number out of range"};
-    track(uuid).kind = stolen ? TrackKind::stolen : TrackKind::lead;
-    track(uuid).cpu = static_cast<uint16_t>(cpu);
+    described.kind = stolen ? TrackKind::stolen : TrackKind::lead;
+    described.cpu = static_cast<uint16_t>(cpu);
     if (cpu >= cpu_uncharged_.size()) cpu_uncharged_.resize(cpu + 1);
   } else if (name == kRootTrackName && uuid == kRootTrack) {
-    track(uuid).kind = TrackKind::root;
+    described.kind = TrackKind::root;
   }
 }
 
@@ -317,19 +338,19 @@ void TraceReader::track_event(std::string_view data) {
   Annotations notes;
   while (reader.next()) {
     switch (reader.tag()) {
-      case event::kType: type = reader.get_uint32(); break;
-      case event::kTrack: uuid = reader.get_uint64(); break;
-      case event::kNameId: name_id = reader.get_uint64(); break;
-      case event::kCounterValue: value = reader.get_uint64(); break;
+      case event::kType: type = number_of(reader); break;
+      case event::kTrack: uuid = number_of(reader); break;
+      case event::kNameId: name_id = number_of(reader); break;
+      case event::kCounterValue: value = number_of(reader); break;
       case event::kName: name = view_of(reader); break;
       case event::kAnnotation: {
-        pbf_reader a = reader.get_message();
+        pbf_reader a = message_of(reader);
         Annotations::Entry entry;
         while (a.next()) {
           switch (a.tag()) {
             case annotation::kName: entry.name = view_of(a); break;
             case annotation::kString: entry.text = view_of(a); break;
-            case annotation::kUint: entry.number = a.get_uint64(); break;
+            case annotation::kUint: entry.number = number_of(a); break;
             default: a.skip();
           }
         }
@@ -370,6 +391,8 @@ void TraceReader::track_event(std::string_view data) {
     e.kind = EventKind::gil_release;
   } else if (type == event::kInstant && name_id == kNameForced) {
     e.kind = EventKind::gil_forced;
+  } else if (type == event::kInstant && name_id == kNameWaitsOn) {
+    e.kind = EventKind::gil_wait;
   } else {
     return;
   }
@@ -383,11 +406,11 @@ void TraceReader::task_state(std::string_view data) {
   while (reader.next()) {
     switch (reader.tag()) {
       case task::kCpu:
-        cpu = reader.get_uint64();
+        cpu = number_of(reader);
         has_cpu = true;
         break;
-      case task::kTid: tid = reader.get_uint64(); break;
-      case task::kState: state = reader.get_uint64(); break;
+      case task::kTid: tid = number_of(reader); break;
+      case task::kState: state = number_of(reader); break;
       default: reader.skip();
     }
   }
@@ -432,8 +455,8 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
   Event e;
   if (name == kRun) {
     if (notes.text("format") != kFormat)
-      throw Damaged{"its format is " + std::string(notes.text("format")) + ", this giltop reads " +
-                    kFormat};
+      throw Damaged{"its format is not the one that this giltop reads, " + std::string(kFormat),
+                    notes.text("format").starts_with("giltop.trace/")};
     is_giltop_ = true;
     RunFacts& run = outcome_.run;
     run.version = notes.text("version");
@@ -491,6 +514,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.value = notes.number("value");
     e.other = static_cast<uint32_t>(notes.number("other"));
     tasks_[e.tid].drawn_ns = now_ns_;
+    if (e.kind == EventKind::switch_in) tasks_[e.tid].running_ns = now_ns_;
   } else if (name == kEnd) {
     e.kind = EventKind::end;
     ended_ = true;

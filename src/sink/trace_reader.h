@@ -65,6 +65,7 @@ class TraceReader {
   void root_instant(std::string_view name, const Annotations& notes);
   void emit(Event event);
   Track& track(uint64_t uuid);
+  Track& described_track(uint64_t uuid);
 
   Fd fd_;
   std::string path_;
@@ -80,6 +81,7 @@ class TraceReader {
   bool is_giltop_ = false;
   bool ended_ = false;
   std::vector<Track> tracks_;
+  uint64_t last_track_ = 0;
   std::unordered_map<uint32_t, Task> tasks_;
   std::vector<uint64_t> cpu_uncharged_;
   int64_t lead_ns_ = 0;  // of the switch-out that comes next

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include "sink/trace_format.h"
 
@@ -41,24 +42,37 @@ T& at(std::vector<T>& list, size_t index) {
 
 TraceWriter::TraceWriter(const EventTables& tables, BlockSink block)
     : tables_(tables), block_(std::move(block)) {
-  out_.reserve(kMaxBlockBytes);
+  out_.reserve(kBlockBytes + kMaxHotPacket);
 }
 
 // --- packets -------------------------------------------------------------------------------------
 
-size_t TraceWriter::begin_packet(uint64_t ts_ns) {
-  const size_t begun = out_.begin(kTracePacket);
-  out_.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
-  last_ns_ = std::max(last_ns_, ts_ns);
-  out_.field(packet::kSequenceId, kSequence);
-  out_.field(packet::kSequenceFlags, kNeedsState);
-  return begun;
+// Before each packet: blocks stay small, and clock readings come in the order of time.
+void TraceWriter::make_room(uint64_t ts_ns) {
+  if (out_.size() >= kBlockBytes) flush();
+  if (unwritten_clocks_ && unwritten_clocks_->boottime_ns <= ts_ns) write_clocks();
 }
 
-void TraceWriter::end_packet(size_t begun) { out_.end(begun); }
+// Packets of the hot path, all small enough for nested lengths of one byte.
+TraceWriter::Packet TraceWriter::begin_packet(uint64_t ts_ns) {
+  make_room(ts_ns);
+  Packet packet{out_.open(kMaxHotPacket), nullptr};
+  packet.length = packet.fields.begin(kTracePacket);
+  packet.fields.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
+  last_ns_ = std::max(last_ns_, ts_ns);
+  packet.fields.field(packet::kSequenceId, kSequence);
+  packet.fields.field(packet::kSequenceFlags, kNeedsState);
+  return packet;
+}
+
+void TraceWriter::end_packet(Packet& packet) {
+  packet.fields.end(packet.length);
+  out_.close(packet.fields);
+}
 
 // For messages of any size.
 void TraceWriter::packet(uint64_t ts_ns, uint32_t field, std::string_view message) {
+  make_room(ts_ns);
   ProtoBuffer body;
   body.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
   last_ns_ = std::max(last_ns_, ts_ns);
@@ -69,6 +83,7 @@ void TraceWriter::packet(uint64_t ts_ns, uint32_t field, std::string_view messag
 }
 
 void TraceWriter::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first) {
+  make_room(ts_ns);
   last_ns_ = std::max(last_ns_, ts_ns);
   epoch_++;
   ProtoBuffer snapshot;
@@ -109,60 +124,66 @@ void TraceWriter::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, boo
 }
 
 void TraceWriter::slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
-  const size_t begun = begin_packet(ts_ns);
-  const size_t e = out_.begin(packet::kTrackEvent);
-  out_.field(event::kType, event::kBegin);
-  out_.field(event::kTrack, uuid);
-  out_.field(event::kNameId, name);
-  if (flow) out_.field_fixed64(event::kTerminatingFlow, flow);
-  out_.end(e);
-  end_packet(begun);
+  Packet packet = begin_packet(ts_ns);
+  ProtoFields& fields = packet.fields;
+  char* const event = fields.begin(packet::kTrackEvent);
+  fields.field(event::kType, event::kBegin);
+  fields.field(event::kTrack, uuid);
+  fields.field(event::kNameId, name);
+  if (flow) fields.field_fixed64(event::kTerminatingFlow, flow);
+  fields.end(event);
+  end_packet(packet);
 }
 
 void TraceWriter::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut) {
-  const size_t begun = begin_packet(ts_ns);
-  const size_t e = out_.begin(packet::kTrackEvent);
-  out_.field(event::kType, event::kEnd);
-  out_.field(event::kTrack, uuid);
+  Packet packet = begin_packet(ts_ns);
+  ProtoFields& fields = packet.fields;
+  char* const event = fields.begin(packet::kTrackEvent);
+  fields.field(event::kType, event::kEnd);
+  fields.field(event::kTrack, uuid);
   if (cut) {
-    const size_t a = out_.begin(event::kAnnotation);
-    out_.bytes(annotation::kName, kCut);
-    out_.field(annotation::kBool, 1);
-    out_.end(a);
+    char* const note = fields.begin(event::kAnnotation);
+    fields.bytes(annotation::kName, kCut);
+    fields.field(annotation::kBool, 1);
+    fields.end(note);
   }
-  if (flow) out_.field_fixed64(event::kFlow, flow);
-  out_.end(e);
-  end_packet(begun);
+  if (flow) fields.field_fixed64(event::kFlow, flow);
+  fields.end(event);
+  end_packet(packet);
 }
 
-void TraceWriter::instant(uint64_t ts_ns, uint64_t uuid, uint64_t name) {
-  const size_t begun = begin_packet(ts_ns);
-  const size_t e = out_.begin(packet::kTrackEvent);
-  out_.field(event::kType, event::kInstant);
-  out_.field(event::kTrack, uuid);
-  out_.field(event::kNameId, name);
-  out_.end(e);
-  end_packet(begun);
+void TraceWriter::instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
+  Packet packet = begin_packet(ts_ns);
+  ProtoFields& fields = packet.fields;
+  char* const event = fields.begin(packet::kTrackEvent);
+  fields.field(event::kType, event::kInstant);
+  fields.field(event::kTrack, uuid);
+  fields.field(event::kNameId, name);
+  if (flow) fields.field_fixed64(event::kFlow, flow);
+  fields.end(event);
+  end_packet(packet);
 }
 
 void TraceWriter::counter(uint64_t ts_ns, uint64_t uuid, uint64_t value) {
-  const size_t begun = begin_packet(ts_ns);
-  const size_t e = out_.begin(packet::kTrackEvent);
-  out_.field(event::kType, event::kCounter);
-  out_.field(event::kTrack, uuid);
-  out_.field(event::kCounterValue, value);
-  out_.end(e);
-  end_packet(begun);
+  Packet packet = begin_packet(ts_ns);
+  ProtoFields& fields = packet.fields;
+  char* const event = fields.begin(packet::kTrackEvent);
+  fields.field(event::kType, event::kCounter);
+  fields.field(event::kTrack, uuid);
+  fields.field(event::kCounterValue, value);
+  fields.end(event);
+  end_packet(packet);
 }
 
 void TraceWriter::task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state) {
-  const size_t begun = begin_packet(ts_ns);
-  const size_t s = out_.begin(packet::kTaskState);
-  if (cpu >= 0) out_.field(task::kCpu, static_cast<uint64_t>(cpu));
-  out_.field(task::kTid, tid);
-  out_.field(task::kState, state);
-  out_.end(s);
-  end_packet(begun);
+  Packet packet = begin_packet(ts_ns);
+  ProtoFields& fields = packet.fields;
+  char* const task = fields.begin(packet::kTaskState);
+  if (cpu >= 0) fields.field(task::kCpu, static_cast<uint64_t>(cpu));
+  fields.field(task::kTid, tid);
+  fields.field(task::kState, state);
+  fields.end(task);
+  end_packet(packet);
 }
 
 void TraceWriter::root_begin(const char* name) {
@@ -227,19 +248,31 @@ void TraceWriter::describe_thread(const ThreadTrack& shown, uint64_t ts_ns) {
 
 TraceWriter::ThreadTrack& TraceWriter::track_of(const Thread& thread, uint64_t ts_ns) {
   ThreadTrack& shown = at(threads_, thread.index);
-  if (shown.uuid == 0) {
-    process_uuid(*thread.process, ts_ns);
-    shown.thread = &thread;
-    shown.uuid = next_uuid_++;
-    shown.comm = thread.comm;
-    describe_thread(shown, ts_ns);
-  }
+  if (shown.uuid == 0) add_thread(shown, thread, ts_ns);
   return shown;
+}
+
+void TraceWriter::add_thread(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns) {
+  process_uuid(*thread.process, ts_ns);
+  shown.thread = &thread;
+  shown.uuid = next_uuid_++;
+  shown.comm = thread.comm;
+  // Of a thread whose end was not seen nothing may follow: it would be about this one.
+  const auto [same_tid, first] = by_tid_.try_emplace(thread.tid, thread.index);
+  if (!first) {
+    ThreadTrack& before = threads_[std::exchange(same_tid->second, thread.index)];
+    if (!before.ended) close_track(before, ts_ns);
+  }
+  describe_thread(shown, ts_ns);
 }
 
 uint64_t TraceWriter::gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
   for (const GilTrack& known : shown.gils)
     if (known.gil == &gil) return known.uuid;
+  return add_gil_track(shown, gil, ts_ns);
+}
+
+uint64_t TraceWriter::add_gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
   shown.gils.push_back({&gil, next_uuid_++});
   ProtoBuffer t;
   t.field(track::kUuid, shown.gils.back().uuid);
@@ -253,10 +286,14 @@ uint64_t TraceWriter::gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_
 
 TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) {
   GilTracks& tracks = at(gils_, gil.index);
-  if (tracks.owner != 0) return tracks;
+  if (tracks.owner == 0) add_gil(tracks, gil, ts_ns);
+  return tracks;
+}
+
+void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
   const uint64_t parent = process_uuid(*gil.process, ts_ns);
   const bool only = gil.process->gils.size() == 1;
-  const std::string suffix = only ? std::string() : " " + hex(gil.address);
+  const std::string suffix = only ? "" : ' ' + hex(gil.address);
   tracks.owner = next_uuid_++;
   tracks.waiters = next_uuid_++;
   ProtoBuffer t;
@@ -274,7 +311,6 @@ TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) 
   t.bytes(track::kCounter, unit.data());
   t.field(track::kMerge, track::kMergeNone);
   packet(ts_ns, packet::kTrackDescriptor, t.data());
-  return tracks;
 }
 
 void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
@@ -329,7 +365,12 @@ void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
   root_end(ts_ns);
 }
 
-void TraceWriter::clocks(const ClockReading& clocks) {
+// The importer refuses a BOOTTIME that runs backwards, and a loss, which writes a snapshot too, is of
+// a moment before now: a reading waits until the events have caught up with it.
+void TraceWriter::clocks(const ClockReading& clocks) { unwritten_clocks_ = clocks; }
+
+void TraceWriter::write_clocks() {
+  const ClockReading clocks = *std::exchange(unwritten_clocks_, std::nullopt);
   ProtoBuffer snapshot;
   const auto add = [&](uint32_t id, uint64_t value) {
     const size_t clock = snapshot.begin(clock_snapshot::kClocks);
@@ -357,13 +398,14 @@ void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
   root_begin(kEnd);
   root_end(ts_ns);
   run_facts(ts_ns, run);
+  if (unwritten_clocks_) write_clocks();
   flush();
 }
 
 void TraceWriter::flush() {
   if (out_.size() == 0) return;
   block_(out_.take());
-  out_.reserve(kMaxBlockBytes);
+  out_.reserve(kBlockBytes + kMaxHotPacket);
 }
 
 // --- events --------------------------------------------------------------------------------------
@@ -385,7 +427,6 @@ void TraceWriter::write(const Event& event, const Change& change) {
     case EventKind::end: break;
     default: write_life(event, change); break;
   }
-  if (out_.size() >= kBlockBytes) flush();
 }
 
 void TraceWriter::close_slice(ThreadTrack& shown, uint64_t ts_ns) {
@@ -422,7 +463,10 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
   };
   switch (event.kind) {
     case EventKind::gil_wait: {
-      if (same && shown.open == Open::wait) return;
+      if (same && shown.open == Open::wait) {
+        instant(ts, shown.open_uuid, kNameWaitsOn);
+        return;
+      }
       if (shown.open == Open::held) owner_close(*shown.open_gil, ts);
       close_slice(shown, ts);
       const uint64_t uuid = gil_track(shown, gil, ts);
@@ -443,18 +487,20 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
       slice_begin(ts, uuid, kNameHeld, change.handoff ? flow_of(gil) : 0);
       open(Open::held, uuid);
       intern_thread_name(shown, ts);
-      slice_begin(ts, gil_tracks(gil, ts).owner, kFirstThreadName + shown.thread->index);
-      gil_tracks(gil, ts).owner_open = true;
+      GilTracks& tracks = gil_tracks(gil, ts);
+      slice_begin(ts, tracks.owner, kFirstThreadName + shown.thread->index);
+      tracks.owner_open = true;
       show_waiters(gil, ts);
       return;
     }
     case EventKind::gil_release: {
+      const uint64_t flow = gil.waiters.empty() ? 0 : flow_of(gil);
       if (same && shown.open == Open::held) {
-        slice_end(ts, shown.open_uuid, gil.waiters.empty() ? 0 : flow_of(gil), false);
+        slice_end(ts, shown.open_uuid, flow, false);
         shown.open = Open::none;
       } else {
         close_slice(shown, ts);
-        instant(ts, gil_track(shown, gil, ts), kNameReleased);
+        instant(ts, gil_track(shown, gil, ts), kNameReleased, flow);
       }
       owner_close(gil, ts);
       show_waiters(gil, ts);
@@ -510,7 +556,7 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   const uint32_t state = task_state_of(event.state);
   // The reader takes the event from the numbers, and the state that is drawn next as no event.
   if (change.mended && state != task::kDead) write_raw(event);
-  if (change.lead_ns != 0 && event.cpu < kMaxCpus)
+  if (change.lead_ns != 0 && state != task::kDead && event.cpu < kMaxCpus)
     counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
             static_cast<uint64_t>(change.lead_ns));
   if (state == task::kDead) {
@@ -526,16 +572,20 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
 // one is only DEAD.
 void TraceWriter::end_track(ThreadTrack& shown, uint64_t ts_ns, bool exec) {
   if (shown.ended || shown.uuid == 0) return;
+  close_track(shown, ts_ns);
+  const Thread& thread = *shown.thread;
+  const bool main = thread.tid == thread.process->tgid;
+  const int cpu = shown.task_state == task::kRunning ? shown.cpu : -1;
+  task_state(ts_ns, cpu, thread.tid, main || exec ? task::kDead : task::kDestroyed);
+}
+
+void TraceWriter::close_track(ThreadTrack& shown, uint64_t ts_ns) {
   if (shown.open_gil) {
     const bool held = shown.open == Open::held;
     close_slice(shown, ts_ns);
     if (held) owner_close(*shown.open_gil, ts_ns);
     show_waiters(*shown.open_gil, ts_ns);
   }
-  const Thread& thread = *shown.thread;
-  const bool main = thread.tid == thread.process->tgid;
-  const int cpu = shown.task_state == task::kRunning ? shown.cpu : -1;
-  task_state(ts_ns, cpu, thread.tid, main || exec ? task::kDead : task::kDestroyed);
   shown.ended = true;
 }
 

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "model/model.h"
@@ -68,18 +70,28 @@ class TraceWriter {
 
   ThreadTrack& track_of(const Thread& thread, uint64_t ts_ns);
   uint64_t process_uuid(const Process& process, uint64_t ts_ns);
+  void add_thread(ThreadTrack& track, const Thread& thread, uint64_t ts_ns);
   uint64_t gil_track(ThreadTrack& track, const Gil& gil, uint64_t ts_ns);
+  uint64_t add_gil_track(ThreadTrack& track, const Gil& gil, uint64_t ts_ns);
   GilTracks& gil_tracks(const Gil& gil, uint64_t ts_ns);
+  void add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns);
   void describe_process(const Process& process, uint64_t ts_ns);
   void describe_thread(const ThreadTrack& track, uint64_t ts_ns);
 
-  size_t begin_packet(uint64_t ts_ns);
-  void end_packet(size_t begun);
+  void make_room(uint64_t ts_ns);
+  void write_clocks();
+  static constexpr size_t kMaxHotPacket = 128;  // bytes
+  struct Packet {
+    ProtoFields fields;
+    char* length;
+  };
+  Packet begin_packet(uint64_t ts_ns);
+  void end_packet(Packet& packet);
   void packet(uint64_t ts_ns, uint32_t field, std::string_view message);
   void begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first);
   void slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
   void slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut);
-  void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name);
+  void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
   void counter(uint64_t ts_ns, uint64_t uuid, uint64_t value);
   void task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state);
   void intern_thread_name(ThreadTrack& track, uint64_t ts_ns);
@@ -95,6 +107,7 @@ class TraceWriter {
   void write_life(const Event& event, const Change& change);
   void write_loss(const Event& event);
   void write_raw(const Event& event);
+  void close_track(ThreadTrack& track, uint64_t ts_ns);
   void end_track(ThreadTrack& track, uint64_t ts_ns, bool exec);
 
   // An instant of the root track: begin, then annotations, then end.
@@ -108,10 +121,12 @@ class TraceWriter {
   ProtoBuffer out_;
   ProtoBuffer event_;  // the message under construction
   uint64_t last_ns_ = 0;
+  std::optional<ClockReading> unwritten_clocks_;
   uint64_t next_uuid_ = 2;
   uint32_t epoch_ = 0;  // of interned data; a loss begins a new one
   bool has_sequence_ = false;
   std::vector<ThreadTrack> threads_;
+  std::unordered_map<uint32_t, uint32_t> by_tid_;  // the last thread of an id
   std::vector<ProcessTrack> processes_;
   std::vector<GilTracks> gils_;
   std::vector<uint64_t> stolen_tracks_, lead_tracks_;  // uuids, by CPU

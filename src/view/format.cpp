@@ -102,10 +102,29 @@ std::string pad_right(const std::string& text, size_t width) {
 }
 
 std::string printable(const std::string& text) {
-  std::string out = text;
-  for (char& c : out) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) c = '?';
+  // Control characters are the bytes below 0x20, 0x7f, and U+0080 to U+009F: terminals take the
+  // latter as well, encoded as UTF-8 or as bare bytes.
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const auto byte = [&](size_t at) {
+      return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u;
+    };
+    const unsigned first = byte(i);
+    const size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0   ? 2
+                                         : first >= 0xe0 && first < 0xf0 ? 3
+                                         : first >= 0xf0 && first < 0xf5 ? 4
+                                                                         : 0;
+    bool good = length == 1 ? first >= 0x20 && first != 0x7f
+                            : length != 0 && !(first == 0xc2 && byte(i + 1) < 0xa0);
+    for (size_t k = 1; k < length; k++) good = good && (byte(i + k) & 0xc0) == 0x80;
+    if (good) {
+      out.append(text, i, length);
+      i += length;
+    } else {
+      out += '?';
+      i++;
+      while ((byte(i) & 0xc0) == 0x80) i++;  // the rest of the same character
+    }
   }
   return out;
 }

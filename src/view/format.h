@@ -17,7 +17,7 @@ std::string format_percent(uint64_t part, uint64_t whole, int decimals = 1);  //
 // `text` in `width` columns; UTF-8 aware. Longer text is cut with an ellipsis by pad_right only.
 std::string pad_left(const std::string& text, size_t width);
 std::string pad_right(const std::string& text, size_t width);
-// Without control characters: a target's names must not drive the terminal.
+// Without control characters or broken UTF-8: a target's names must not drive the terminal.
 std::string printable(const std::string& text);
 
 // One glyph is 1/width of the thread's life, in the order of the matrix; rounded by largest

@@ -11,7 +11,8 @@ namespace giltop {
 namespace {
 
 constexpr size_t kMaxThreads = 16;    // rows of a process; the rest is summed up
-constexpr size_t kMaxProcesses = 8;
+constexpr size_t kFullProcesses = 2;  // of many, shown in full: the worst
+constexpr size_t kMaxProcesses = 12;  // shown at all
 constexpr size_t kMaxBlame = 4;
 
 std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
@@ -132,21 +133,25 @@ std::string text_report(const Snapshot& s) {
     std::vector<std::pair<const ProcessSnapshot*, Verdict>> processes;
     for (const ProcessSnapshot& p : s.processes) processes.emplace_back(&p, verdict_of(p, s));
     std::stable_sort(processes.begin(), processes.end(), [](const auto& a, const auto& b) {
-      return std::pair(a.second.severity, cpu_ns(*a.first)) >
-             std::pair(b.second.severity, cpu_ns(*b.first));
+      return std::pair(a.second.lost_ns, cpu_ns(*a.first)) >
+             std::pair(b.second.lost_ns, cpu_ns(*b.first));
     });
     const size_t shown =
         processes.size() <= kMaxProcesses + 1 ? processes.size() : kMaxProcesses;
     for (size_t i = 0; i < shown; i++) {
       const auto& [p, verdict] = processes[i];
-      if (i != 0) out += "\n";
+      if (i <= kFullProcesses && i != 0) out += "\n";
       if (processes.size() > 1) out += title(*p) + "\n";
+      if (i >= kFullProcesses) {
+        out += "    " + verdict.sentence + "\n";
+        continue;
+      }
       out += verdict.sentence + "\n";
       if (!verdict.advice.empty()) out += verdict.advice + "\n";
       out += "\n" + process_part(*p);
     }
     if (shown < processes.size())
-      out += fmt::format("\n… and {} more processes: --json has them all\n",
+      out += fmt::format("… and {} more processes: --json has them all\n",
                          format_count(processes.size() - shown));
   }
   out += "\n";

@@ -144,7 +144,7 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
                         format_duration(sleeper.thread->held_sleep_max_ns), lost_to_it(sleeper)),
             "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
             "CDLL, not PyDLL).",
-            share(sleeper.lost_ns, span)};
+            sleeper.lost_ns};
   }
 
   const auto users = gil_users(p);
@@ -165,20 +165,20 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
     if (n > 1 && share(held_by_waiters_ns, held) >= 0.7) {
       return {fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
                           count_word(n), cpus_used, life, n == 2 ? "the other" : "the others"),
-              without_gil(p, run), share(waited_ns, span)};
+              without_gil(p, run), waited_ns};
     }
     return {fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.", count_word(n),
                         p.threads.size(), life, n == 1 ? "its" : "their", cpus_used),
-            n > 1 ? without_gil(p, run) : std::string(), share(waited_ns, span)};
+            n > 1 ? without_gil(p, run) : std::string(), waited_ns};
   }
 
   const Culprit preempted = culprit(p, CpuState::runnable, &BlameSnapshot::runnable_ns);
-  if (preempted.thread && preempted.amount_ns >= kSleepLeast_ns &&
-      share(preempted.amount_ns, span) >= 0.05) {
+  if (preempted.thread && preempted.losers > 0 && preempted.lost_ns >= kSleepLeast_ns &&
+      share(preempted.lost_ns, span) >= kSleepShare) {
     return {fmt::format("{} was preempted with the GIL for {}: {}.", preempted.thread->tid,
                         format_seconds(preempted.amount_ns), lost_to_it(preempted)),
             "Other work competes for its CPU: give the process more CPU, or look at its CPU quota.",
-            share(preempted.amount_ns, span)};
+            preempted.lost_ns};
   }
 
   std::vector<double> native;
@@ -191,8 +191,20 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
                         "of their life, {}.",
                         native.size(), percent_range(native), cpus_used),
             "", 0};
-  if (users.size() == 1 && share(held, span) >= 0.5)
-    return {fmt::format("One thread used the GIL and nobody waited for it: {}.", cpus_used), "", 0};
+  if (users.size() == 1 && share(held, span) >= 0.5) {
+    const ThreadSnapshot& only = *users.front();
+    const uint64_t preempted_ns = only.in(GilState::holding, CpuState::runnable);
+    std::string sentence =
+        fmt::format("One thread used the GIL and nobody waited for it: {}", cpus_used);
+    if (share(preempted_ns, only.life_ns()) >= kWaitShare)
+      sentence += fmt::format("; it was preempted with the GIL for {}, for want of a CPU",
+                              format_seconds(preempted_ns));
+    return {sentence + ".", "", 0};
+  }
+  if (p.gils.size() > 1 && share(held, span) >= 1)
+    return {fmt::format("{} interpreters ran in parallel, each with a GIL of its own: {}.",
+                        count_word(p.gils.size()), cpus_used),
+            "", 0};
   return {fmt::format("The GIL is not the problem: held {} % of the time, nobody waited for it "
                       "longer than {}; {}.",
                       format_percent(held, span, 0), [&] {

@@ -11,7 +11,7 @@ namespace giltop {
 struct Verdict {
   std::string sentence;
   std::string advice;  // may be empty
-  double severity = 0;  // share of the run that threads lost, to rank processes by
+  uint64_t lost_ns = 0;  // thread time that it explains, to rank processes by
 };
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);
