@@ -23,18 +23,15 @@ namespace {
 struct Workload {
   const char* name;
   const char* title;
-  const char* lesson;
+  const char* description;
 };
 
 constexpr Workload kWorkloads[] = {
-    {"cpu1", "1 thread, CPU", "One thread computes: it holds the GIL nearly always and never waits."},
-    {"io1", "1 thread, sleeping", "One thread sleeps: it lets go of the GIL each time."},
-    {"cpu2", "2 threads, CPU",
-     "Two threads compute, one at a time: each waits half its life. No faster than one."},
-    {"io4", "4 threads, sleeping",
-     "Four threads sleep all at once, without the GIL: four times faster than one."},
-    {"yield2", "2 threads, CPU + yields",
-     "Two threads that also call time.sleep(0): more hand-offs, still one at a time."},
+    {"cpu1", "1 thread, CPU", "Two tasks, one after the other."},
+    {"io1", "1 thread, sleeping", "Four sleeps, one after the other."},
+    {"cpu2", "2 threads, CPU", "The same two tasks, in two threads."},
+    {"io4", "4 threads, sleeping", "The four sleeps, in four threads."},
+    {"yield2", "2 threads, CPU + yields", "The two tasks, each with a hundred calls of time.sleep(0)."},
 };
 
 // A private copy of the workloads' program, readable by whoever runs it.
@@ -84,7 +81,8 @@ int run_demo(const DemoArguments& arguments) {
     // A file system without owners.
   }
   const StopSignals signals;
-  const bool terminal = isatty(STDERR_FILENO) && !(std::getenv("TERM") && std::string_view(std::getenv("TERM")) == "dumb");
+  const char* term = std::getenv("TERM");
+  const bool terminal = isatty(STDERR_FILENO) && term && std::string_view(term) != "dumb";
   std::vector<ComparedRun> runs;
   nlohmann::ordered_json documents = nlohmann::ordered_json::array();
   int exit = 0;
@@ -134,7 +132,7 @@ int run_demo(const DemoArguments& arguments) {
       documents.push_back({{"workload", w.name},
                            {"file", file},
                            {"report", nlohmann::ordered_json::parse(to_json(result->snapshot))}});
-    runs.push_back({w.title, w.lesson, file, std::move(result->snapshot)});
+    runs.push_back({w.title, w.description, file, std::move(result->snapshot)});
   }
   if (!arguments.json.empty()) {
     const nlohmann::ordered_json all = {{"schema", "giltop.demo/1"}, {"runs", documents}};

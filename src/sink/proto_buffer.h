@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,8 +35,7 @@ class ProtoFields {
   void bytes(uint32_t number, std::string_view value) {
     tag(number, 2);
     varint(value.size());
-    std::memcpy(at_, value.data(), value.size());
-    at_ += value.size();
+    at_ += value.copy(at_, value.size());
   }
   // A nested message: its length is one byte that end() fills in, so it stays below 128 bytes.
   char* begin(uint32_t number) {

@@ -529,7 +529,7 @@ uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, con
 
 // What of a CPU's time went to no task: only when it grew.
 void TraceWriter::show_uncharged(const Event& event) {
-  if (event.cpu >= kMaxCpus || at(cpu_uncharged_, event.cpu) == event.value) return;
+  if (at(cpu_uncharged_, event.cpu) == event.value) return;
   cpu_uncharged_[event.cpu] = event.value;
   counter(event.ts_ns, cpu_track(stolen_tracks_, event.cpu, kStolen, event.ts_ns), event.value);
 }
@@ -556,7 +556,7 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   const uint32_t state = task_state_of(event.state);
   // The reader takes the event from the numbers, and the state that is drawn next as no event.
   if (change.mended && state != task::kDead) write_raw(event);
-  if (change.lead_ns != 0 && state != task::kDead && event.cpu < kMaxCpus)
+  if (change.lead_ns != 0 && state != task::kDead)
     counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
             static_cast<uint64_t>(change.lead_ns));
   if (state == task::kDead) {

@@ -73,7 +73,7 @@ std::string comparison(const std::vector<ComparedRun>& runs) {
       bars += worker_bars[i];
     }
     if (worker_bars.empty()) out += "\n";
-    out += "  " + run.lesson + "\n";
+    out += "  " + run.description + " " + verdict_of(*p, run.snapshot).sentence + "\n";
     if (run.snapshot.lost_events != 0)
       out += fmt::format("  {} events were LOST\n", format_count(run.snapshot.lost_events));
   }

@@ -10,7 +10,7 @@ namespace giltop {
 
 struct ComparedRun {
   std::string title;  // "2 threads, CPU"
-  std::string lesson;  // what it shows, a sentence
+  std::string description;  // what it does, a sentence
   std::string file;   // where the recording is
   Snapshot snapshot;
 };
