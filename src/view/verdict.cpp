@@ -12,6 +12,7 @@ namespace {
 constexpr double kSleepShare = 0.02;    // asleep or preempted with the GIL: of the process's time
 constexpr uint64_t kSleepLeast_ns = 20'000'000;
 constexpr double kWaitShare = 0.10;     // waiting: of a thread's life
+constexpr double kStarvedShare = 0.25;  // runnable without a CPU: of a thread's life
 constexpr double kNativeShare = 0.10;   // running without the GIL: of a thread's life
 
 double share(uint64_t part, uint64_t whole) {
@@ -205,14 +206,22 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
     return {fmt::format("{} interpreters ran in parallel, each with a GIL of its own: {}.",
                         count_word(p.gils.size()), cpus_used),
             "", 0};
-  return {fmt::format("The GIL is not the problem: held {} % of the time, nobody waited for it "
-                      "longer than {}; {}.",
-                      format_percent(held, span, 0), [&] {
-                        uint64_t longest = 0;
-                        for (const ThreadSnapshot& t : p.threads)
-                          longest = std::max(longest, t.wait.max_ns);
-                        return format_duration(longest);
-                      }(),
+  double starved = 0;
+  uint64_t longest_ns = 0;
+  for (const ThreadSnapshot& t : p.threads) {
+    longest_ns = std::max(longest_ns, t.wait.max_ns);
+    if (share(t.life_ns(), span) >= 0.05)
+      starved = std::max(starved, share(t.in(CpuState::runnable), t.life_ns()));
+  }
+  if (starved >= kStarvedShare)
+    return {fmt::format("The GIL is not the problem, CPUs are: threads were ready to run and had none "
+                        "for up to {:.0f} % of their life; {}.",
+                        starved * 100, cpus_used),
+            "", 0};
+  return {fmt::format("The GIL is not the problem: held {} % of the time, and {}; {}.",
+                      format_percent(held, span, 0),
+                      longest_ns == 0 ? std::string("nobody waited for it")
+                                      : "no wait was longer than " + format_duration(longest_ns),
                       cpus_used),
           "", 0};
 }

@@ -118,6 +118,25 @@ TEST_F(Input, NoRoot) {
   expect_no_file();
 }
 
+TEST_F(Input, RootWithoutCapabilities) {
+  const Ran ran = run({"setpriv", "--bounding-set=-all", "--inh-caps=-all", GILTOP_BINARY, "record",
+                       "-o", file(), "--", "true"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("CAP_BPF"));
+  EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+  expect_no_file();
+}
+
+TEST_F(Input, NoBtf) {
+  const Ran ran = run({"unshare", "-m", "sh", "-c",
+                       "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"", "sh", GILTOP_BINARY,
+                       "record", "-o", file(), "--", "true"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("/sys/kernel/btf/vmlinux"));
+  EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
+  expect_no_file();
+}
+
 TEST_F(Input, Output) {
   const std::string marker = directory_.path("ran");
   refuses({"record", "-o", "/no/such/folder/x", "--", "touch", marker}, 1, "/no/such/folder/x");
