@@ -17,6 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr const char* kMark = "GILTOP_TEST_RUN";  // in the environment of all we start: our pid
+
 int left_ms(Clock::time_point end) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now());
   return static_cast<int>(std::max<int64_t>(0, left.count()));
@@ -39,8 +41,10 @@ Program::Program(std::vector<std::string> command,
                  const std::map<std::string, std::string>& environment) {
   int in[2], out[2], err[2];
   if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC)) std::abort();
+  const std::string mark = std::to_string(getpid());
   pid_ = fork();
   if (pid_ == 0) {
+    setenv(kMark, mark.c_str(), 1);
     dup2(in[0], 0);
     dup2(out[1], 1);
     dup2(err[1], 2);
@@ -173,17 +177,34 @@ void Live::SetUp() {
   GTEST_SKIP() << "needs root and a kernel with BTF";
 }
 
+namespace {
+
+// giltop's processes that this test program started, by a mark in their environment.
+std::string own_giltops() {
+  const std::string mark = std::string(kMark) + "=" + std::to_string(getpid());
+  std::string found;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+    const std::string comm = read_file(entry.path() / "comm");
+    if (comm.rfind("giltop", 0) != 0) continue;
+    const std::string environment = read_file(entry.path() / "environ");
+    if (environment.find(mark + '\0') != std::string::npos)
+      found += entry.path().filename().string() + " " + comm;
+  }
+  return found;
+}
+
+}  // namespace
+
 void Live::TearDown() {
   // No process of giltop's outlives its test, the guard included.
-  for (const char* name : {"giltop", "giltop-guard"}) {
-    Ran left;
-    for (int i = 0; i < 100; i++) {
-      left = run({"pgrep", "-x", name});
-      if (left.out.empty()) break;
-      usleep(50'000);
-    }
-    EXPECT_EQ(left.out, "") << name << " is still there";
+  std::string left;
+  for (int i = 0; i < 100; i++) {
+    left = own_giltops();
+    if (left.empty()) break;
+    usleep(50'000);
   }
+  EXPECT_EQ(left, "") << "still there";
 }
 
 const Json& Live::Recorded::process() const {
