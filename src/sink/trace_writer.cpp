@@ -39,175 +39,8 @@ T& at(std::vector<T>& list, size_t index) {
 }
 
 }  // namespace
-
 TraceWriter::TraceWriter(const EventTables& tables, BlockSink block)
-    : tables_(tables), block_(std::move(block)) {
-  out_.reserve(kBlockBytes + kMaxHotPacket);
-}
-
-// --- packets -------------------------------------------------------------------------------------
-
-// Before each packet: blocks stay small, and clock readings come in the order of time.
-void TraceWriter::make_room(uint64_t ts_ns) {
-  if (out_.size() >= kBlockBytes) flush();
-  if (unwritten_clocks_ && unwritten_clocks_->boottime_ns <= ts_ns) write_clocks();
-}
-
-// Packets of the hot path, all small enough for nested lengths of one byte.
-TraceWriter::Packet TraceWriter::begin_packet(uint64_t ts_ns) {
-  make_room(ts_ns);
-  Packet packet{out_.open(kMaxHotPacket), nullptr};
-  packet.length = packet.fields.begin(kTracePacket);
-  packet.fields.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
-  last_ns_ = std::max(last_ns_, ts_ns);
-  packet.fields.field(packet::kSequenceId, kSequence);
-  packet.fields.field(packet::kSequenceFlags, kNeedsState);
-  return packet;
-}
-
-void TraceWriter::end_packet(Packet& packet) {
-  packet.fields.end(packet.length);
-  out_.close(packet.fields);
-}
-
-// For messages of any size.
-void TraceWriter::packet(uint64_t ts_ns, uint32_t field, std::string_view message) {
-  make_room(ts_ns);
-  ProtoBuffer body;
-  body.field(packet::kTimestamp, ts_ns > last_ns_ ? ts_ns - last_ns_ : 0);
-  last_ns_ = std::max(last_ns_, ts_ns);
-  body.field(packet::kSequenceId, kSequence);
-  body.field(packet::kSequenceFlags, kNeedsState);
-  body.bytes(field, message);
-  out_.bytes(kTracePacket, body.data());
-}
-
-void TraceWriter::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first) {
-  make_room(ts_ns);
-  last_ns_ = std::max(last_ns_, ts_ns);
-  epoch_++;
-  ProtoBuffer snapshot;
-  const auto add = [&](uint32_t id, uint64_t value) {
-    const size_t clock = snapshot.begin(clock_snapshot::kClocks);
-    snapshot.field(clock_snapshot::kId, id);
-    snapshot.field(clock_snapshot::kTimestamp, value);
-    if (id == kClockDelta) snapshot.field(clock_snapshot::kIsIncremental, 1);
-    snapshot.end(clock);
-  };
-  add(kClockDelta, last_ns_);
-  add(kClockBoottime, last_ns_);
-  if (clocks) {
-    add(kClockMonotonic, clocks->monotonic_ns);
-    add(kClockRealtime, clocks->realtime_ns);
-  }
-  snapshot.field(clock_snapshot::kPrimary, kClockBoottime);
-
-  ProtoBuffer names;
-  for (size_t i = 0; i < std::size(kFixedNames); i++) {
-    const size_t name = names.begin(interned::kEventNames);
-    names.field(interned::kId, i + 1);
-    names.bytes(interned::kName, kFixedNames[i]);
-    names.end(name);
-  }
-  ProtoBuffer packet_defaults;
-  packet_defaults.field(defaults::kClock, kClockDelta);
-
-  ProtoBuffer body;
-  body.field(packet::kSequenceId, kSequence);
-  body.field(packet::kSequenceFlags, kStateCleared | kNeedsState);
-  if (first) body.field(packet::kFirstOnSequence, 1);
-  if (!first) body.field(packet::kPreviousPacketDropped, 1);
-  body.bytes(packet::kDefaults, packet_defaults.data());
-  body.bytes(packet::kInternedData, names.data());
-  body.bytes(packet::kClockSnapshot, snapshot.data());
-  out_.bytes(kTracePacket, body.data());
-}
-
-void TraceWriter::slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
-  Packet packet = begin_packet(ts_ns);
-  ProtoFields& fields = packet.fields;
-  char* const event = fields.begin(packet::kTrackEvent);
-  fields.field(event::kType, event::kBegin);
-  fields.field(event::kTrack, uuid);
-  fields.field(event::kNameId, name);
-  if (flow) fields.field_fixed64(event::kTerminatingFlow, flow);
-  fields.end(event);
-  end_packet(packet);
-}
-
-void TraceWriter::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut) {
-  Packet packet = begin_packet(ts_ns);
-  ProtoFields& fields = packet.fields;
-  char* const event = fields.begin(packet::kTrackEvent);
-  fields.field(event::kType, event::kEnd);
-  fields.field(event::kTrack, uuid);
-  if (cut) {
-    char* const note = fields.begin(event::kAnnotation);
-    fields.bytes(annotation::kName, kCut);
-    fields.field(annotation::kBool, 1);
-    fields.end(note);
-  }
-  if (flow) fields.field_fixed64(event::kFlow, flow);
-  fields.end(event);
-  end_packet(packet);
-}
-
-void TraceWriter::instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
-  Packet packet = begin_packet(ts_ns);
-  ProtoFields& fields = packet.fields;
-  char* const event = fields.begin(packet::kTrackEvent);
-  fields.field(event::kType, event::kInstant);
-  fields.field(event::kTrack, uuid);
-  fields.field(event::kNameId, name);
-  if (flow) fields.field_fixed64(event::kFlow, flow);
-  fields.end(event);
-  end_packet(packet);
-}
-
-void TraceWriter::counter(uint64_t ts_ns, uint64_t uuid, uint64_t value) {
-  Packet packet = begin_packet(ts_ns);
-  ProtoFields& fields = packet.fields;
-  char* const event = fields.begin(packet::kTrackEvent);
-  fields.field(event::kType, event::kCounter);
-  fields.field(event::kTrack, uuid);
-  fields.field(event::kCounterValue, value);
-  fields.end(event);
-  end_packet(packet);
-}
-
-void TraceWriter::task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state) {
-  Packet packet = begin_packet(ts_ns);
-  ProtoFields& fields = packet.fields;
-  char* const task = fields.begin(packet::kTaskState);
-  if (cpu >= 0) fields.field(task::kCpu, static_cast<uint64_t>(cpu));
-  fields.field(task::kTid, tid);
-  fields.field(task::kState, state);
-  fields.end(task);
-  end_packet(packet);
-}
-
-void TraceWriter::root_begin(const char* name) {
-  event_.clear();
-  event_.field(event::kType, event::kInstant);
-  event_.field(event::kTrack, kRootTrack);
-  event_.bytes(event::kName, name);
-}
-
-void TraceWriter::note(std::string_view name, uint64_t value) {
-  ProtoBuffer a;
-  a.bytes(annotation::kName, name);
-  a.field(annotation::kUint, value);
-  event_.bytes(event::kAnnotation, a.data());
-}
-
-void TraceWriter::note(std::string_view name, std::string_view text) {
-  ProtoBuffer a;
-  a.bytes(annotation::kName, name);
-  a.bytes(annotation::kString, text);
-  event_.bytes(event::kAnnotation, a.data());
-}
-
-void TraceWriter::root_end(uint64_t ts_ns) { packet(ts_ns, packet::kTrackEvent, event_.data()); }
+    : TracePackets(std::move(block)), tables_(tables) {}
 
 // --- tracks --------------------------------------------------------------------------------------
 
@@ -314,8 +147,8 @@ void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
 }
 
 void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
-  if (shown.name_epoch == epoch_) return;
-  shown.name_epoch = epoch_;
+  if (shown.name_epoch == epoch()) return;
+  shown.name_epoch = epoch();
   ProtoBuffer entry;
   entry.field(interned::kId, kFirstThreadName + shown.thread->index);
   entry.bytes(interned::kName, std::to_string(shown.thread->tid) + " " +
@@ -339,10 +172,9 @@ void TraceWriter::start(const SystemFacts& system, const ClockReading& clocks,
   info.field(system_info::kCpus, system.cpus);
   ProtoBuffer body;
   body.bytes(packet::kSystemInfo, info.data());
-  out_.bytes(kTracePacket, body.data());
+  raw_packet(body.data());
 
   begin_sequence(clocks.boottime_ns, &clocks, true);
-  has_sequence_ = true;
   ProtoBuffer root;
   root.field(track::kUuid, kRootTrack);
   root.bytes(track::kName, kRootTrackName);
@@ -365,29 +197,6 @@ void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
   root_end(ts_ns);
 }
 
-// The importer refuses a BOOTTIME that runs backwards, and a loss, which writes a snapshot too, is of
-// a moment before now: a reading waits until the events have caught up with it.
-void TraceWriter::clocks(const ClockReading& clocks) { unwritten_clocks_ = clocks; }
-
-void TraceWriter::write_clocks() {
-  const ClockReading clocks = *std::exchange(unwritten_clocks_, std::nullopt);
-  ProtoBuffer snapshot;
-  const auto add = [&](uint32_t id, uint64_t value) {
-    const size_t clock = snapshot.begin(clock_snapshot::kClocks);
-    snapshot.field(clock_snapshot::kId, id);
-    snapshot.field(clock_snapshot::kTimestamp, value);
-    snapshot.end(clock);
-  };
-  add(kClockBoottime, clocks.boottime_ns);
-  add(kClockMonotonic, clocks.monotonic_ns);
-  add(kClockRealtime, clocks.realtime_ns);
-  snapshot.field(clock_snapshot::kPrimary, kClockBoottime);
-  ProtoBuffer body;
-  body.field(packet::kSequenceId, kSequence);
-  body.bytes(packet::kClockSnapshot, snapshot.data());
-  out_.bytes(kTracePacket, body.data());
-}
-
 void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
   for (ThreadTrack& shown : threads_)
     if (shown.uuid != 0) close_slice(shown, ts_ns);
@@ -398,14 +207,8 @@ void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
   root_begin(kEnd);
   root_end(ts_ns);
   run_facts(ts_ns, run);
-  if (unwritten_clocks_) write_clocks();
+  if (has_unwritten_clocks()) write_clocks();
   flush();
-}
-
-void TraceWriter::flush() {
-  if (out_.size() == 0) return;
-  block_(out_.take());
-  out_.reserve(kBlockBytes + kMaxHotPacket);
 }
 
 // --- events --------------------------------------------------------------------------------------

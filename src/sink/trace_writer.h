@@ -2,8 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -11,13 +9,9 @@
 
 #include "model/model.h"
 #include "model/snapshot.h"
-#include "sink/proto_buffer.h"
+#include "sink/trace_packets.h"
 
 namespace giltop {
-
-struct ClockReading {
-  uint64_t boottime_ns = 0, monotonic_ns = 0, realtime_ns = 0;
-};
 
 struct SystemFacts {
   std::string sysname, release, version, machine;
@@ -27,18 +21,17 @@ struct SystemFacts {
 // What is written can be read back into the same events (TraceReader), but for those that change
 // nothing. Per thread the writer keeps what the importer believes, because the importer refuses
 // some sequences (two RUNNING in a row); such an event is written as an instant of its own instead.
-class TraceWriter {
+class TraceWriter : private TracePackets {
  public:
-  // `block` receives whole packet records, at most trace::kMaxBlockBytes at a time.
-  using BlockSink = std::function<void(std::string block)>;
+  using TracePackets::BlockSink;
+  using TracePackets::clocks;
+  using TracePackets::flush;
   TraceWriter(const EventTables& tables, BlockSink block);
 
   void start(const SystemFacts& system, const ClockReading& clocks, const RunFacts& run);
   void write(const Event& event, const Change& change);
   void run_facts(uint64_t ts_ns, const RunFacts& run);
-  void clocks(const ClockReading& clocks);
   void finish(uint64_t ts_ns, const RunFacts& run);
-  void flush();  // hands over what there is
 
  private:
   enum class Open : uint8_t { none, wait, held };
@@ -78,22 +71,6 @@ class TraceWriter {
   void describe_process(const Process& process, uint64_t ts_ns);
   void describe_thread(const ThreadTrack& track, uint64_t ts_ns);
 
-  void make_room(uint64_t ts_ns);
-  void write_clocks();
-  static constexpr size_t kMaxHotPacket = 128;  // bytes
-  struct Packet {
-    ProtoFields fields;
-    char* length;
-  };
-  Packet begin_packet(uint64_t ts_ns);
-  void end_packet(Packet& packet);
-  void packet(uint64_t ts_ns, uint32_t field, std::string_view message);
-  void begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first);
-  void slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
-  void slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut);
-  void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
-  void counter(uint64_t ts_ns, uint64_t uuid, uint64_t value);
-  void task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state);
   void intern_thread_name(ThreadTrack& track, uint64_t ts_ns);
 
   void close_slice(ThreadTrack& track, uint64_t ts_ns);
@@ -110,21 +87,8 @@ class TraceWriter {
   void close_track(ThreadTrack& track, uint64_t ts_ns);
   void end_track(ThreadTrack& track, uint64_t ts_ns, bool exec);
 
-  // An instant of the root track: begin, then annotations, then end.
-  void root_begin(const char* name);
-  void note(std::string_view name, uint64_t value);
-  void note(std::string_view name, std::string_view text);
-  void root_end(uint64_t ts_ns);
-
   const EventTables& tables_;
-  BlockSink block_;
-  ProtoBuffer out_;
-  ProtoBuffer event_;  // the message under construction
-  uint64_t last_ns_ = 0;
-  std::optional<ClockReading> unwritten_clocks_;
   uint64_t next_uuid_ = 2;
-  uint32_t epoch_ = 0;  // of interned data; a loss begins a new one
-  bool has_sequence_ = false;
   std::vector<ThreadTrack> threads_;
   std::unordered_map<uint32_t, uint32_t> by_tid_;  // the last thread of an id
   std::vector<ProcessTrack> processes_;

@@ -1,0 +1,71 @@
+// TracePackets: the packets of a Perfetto trace, one writer, one sequence, in blocks.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "sink/proto_buffer.h"
+
+namespace giltop {
+
+struct ClockReading {
+  uint64_t boottime_ns = 0, monotonic_ns = 0, realtime_ns = 0;
+};
+
+// Times of packets are differences to the packet before (the sequence's incremental clock), so
+// packets must come in the order of time. It knows the format, not what is drawn.
+class TracePackets {
+ public:
+  // Receives whole packet records, at most trace::kMaxBlockBytes at a time.
+  using BlockSink = std::function<void(std::string block)>;
+  explicit TracePackets(BlockSink block);
+
+  void clocks(const ClockReading& clocks);
+  void flush();  // hands over what there is
+
+ protected:
+  // A message of any size, in a packet of its own.
+  void packet(uint64_t ts_ns, uint32_t field, std::string_view message);
+  // Begins the sequence, or begins it anew after a loss: clocks, defaults and interned names.
+  void begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first);
+
+  void slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
+  void slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut);
+  void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
+  void counter(uint64_t ts_ns, uint64_t uuid, uint64_t value);
+  void task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state);  // cpu -1: none
+
+  // An instant of the root track: begin, then annotations, then end.
+  void root_begin(const char* name);
+  void note(std::string_view name, uint64_t value);
+  void note(std::string_view name, std::string_view text);
+  void root_end(uint64_t ts_ns);
+
+  void write_clocks();
+  bool has_unwritten_clocks() const { return unwritten_clocks_.has_value(); }
+  // Of interned data: a loss begins a new one.
+  uint32_t epoch() const { return epoch_; }
+  void raw_packet(std::string_view packet);  // one without time and sequence
+
+ private:
+  static constexpr size_t kMaxHotPacket = 128;  // bytes
+  struct Packet {
+    ProtoFields fields;
+    char* length;
+  };
+  void make_room(uint64_t ts_ns);
+  Packet begin_packet(uint64_t ts_ns);
+  void end_packet(Packet& packet);
+
+  BlockSink block_;
+  ProtoBuffer out_;
+  ProtoBuffer event_;  // the message under construction
+  uint64_t last_ns_ = 0;
+  std::optional<ClockReading> unwritten_clocks_;
+  uint32_t epoch_ = 0;
+};
+
+}  // namespace giltop
