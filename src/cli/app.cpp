@@ -46,30 +46,31 @@ int run(int argc, char** argv) {
   }
   const std::vector<std::string> command(argv + std::min(own + 1, argc), argv + argc);
 
-  CLI::App app("Who holds the Python GIL, who waits for it, and what the holder was doing.\n"
-               "See `giltop record --help`.",
-               "giltop");
+  CLI::App app(
+      "Who holds the Python GIL, who waits for it, and what the holder was doing.\n"
+      "See `giltop record --help`.",
+      "giltop");
   app.set_version_flag("-V,--version", "giltop " GILTOP_VERSION);
   app.require_subcommand(0, 1);
   app.fallthrough(false);
-  app.footer("Examples:\n"
-             "  sudo giltop record -- python3 app.py     run and trace a command\n"
-             "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
-             "  giltop report giltop.pftrace             the summary of a recording\n"
-             "  sudo giltop demo                         five workloads, compared");
+  app.footer(
+      "Examples:\n"
+      "  sudo giltop record -- python3 app.py     run and trace a command\n"
+      "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
+      "  giltop report giltop.pftrace             the summary of a recording\n"
+      "  sudo giltop demo                         five workloads, compared");
 
   RecordArguments record;
   CLI::App* record_app = app.add_subcommand(
-      "record", "Trace a command or processes into a Perfetto trace, then sum up: record -- COMMAND");
-  record_app->add_option("-o,--output", record.output,
-                         "File to write; an old one becomes FILE.old")
+      "record",
+      "Trace a command or processes into a Perfetto trace, then sum up: record -- COMMAND");
+  record_app->add_option("-o,--output", record.output, "File to write; an old one becomes FILE.old")
       ->capture_default_str();
   record_app->add_option("-d,--duration", record.duration_s, "Stop after so many seconds")
       ->check(CLI::PositiveNumber);
-  CLI::Option* pids =
-      record_app->add_option("-p,--pid", record.pids, "Processes to attach to")
-          ->delimiter(',')
-          ->check(CLI::Range(1u, 4194304u));
+  CLI::Option* pids = record_app->add_option("-p,--pid", record.pids, "Processes to attach to")
+                          ->delimiter(',')
+                          ->check(CLI::Range(1u, 4194304u));
   record_app->add_flag("-s,--subprocesses", record.subprocesses,
                        "Trace what they fork and execute, too (always on with a command)");
   std::string buffer = std::to_string(record.buffer_bytes);

@@ -17,9 +17,9 @@ class Child {
  public:
   struct Options {
     std::vector<std::string> command;
-    std::optional<User> user;       // to run it as, with that user's groups, HOME, USER, LOGNAME
-    bool quiet = false;             // its output goes to /dev/null
-    std::string directory;          // to run it in; empty: here
+    std::optional<User> user;  // to run it as, with that user's groups, HOME, USER, LOGNAME
+    bool quiet = false;        // its output goes to /dev/null
+    std::string directory;     // to run it in; empty: here
   };
 
   // Forks; the child waits for go(). Errors: fork fails, the user is unknown.

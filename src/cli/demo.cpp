@@ -31,7 +31,8 @@ constexpr Workload kWorkloads[] = {
     {"io1", "1 thread, sleeping", "Four sleeps, one after the other."},
     {"cpu2", "2 threads, CPU", "The same two tasks, in two threads."},
     {"io4", "4 threads, sleeping", "The four sleeps, in four threads."},
-    {"yield2", "2 threads, CPU + yields", "The two tasks, each with a hundred calls of time.sleep(0)."},
+    {"yield2", "2 threads, CPU + yields",
+     "The two tasks, each with a hundred calls of time.sleep(0)."},
 };
 
 // A private copy of the workloads' program, readable by whoever runs it.
@@ -145,9 +146,10 @@ int run_demo(const DemoArguments& arguments) {
   std::string text = comparison(runs);
   uint64_t lost = 0;
   for (const ComparedRun& run : runs) lost += run.snapshot.lost_events;
-  text += fmt::format("\nRecordings in {}/ ({} events lost): giltop report {}, or open them at "
-                      "ui.perfetto.dev\n",
-                      arguments.directory, format_count(lost), runs[2].file);
+  text += fmt::format(
+      "\nRecordings in {}/ ({} events lost): giltop report {}, or open them at "
+      "ui.perfetto.dev\n",
+      arguments.directory, format_count(lost), runs[2].file);
   (void)write_text("-", text);
   return exit;
 }

@@ -40,11 +40,11 @@ int run_record(const RecordArguments& arguments) {
     say(*result->write_error);
     exit = 1;
   } else {
-    summary += fmt::format("Wrote {} ({} events, {} lost, {}): open it at ui.perfetto.dev, or "
-                           "giltop report {}\n",
-                           arguments.output, format_count(snapshot.run.events),
-                           format_count(snapshot.lost_events), format_bytes(result->file_bytes),
-                           arguments.output);
+    summary += fmt::format(
+        "Wrote {} ({} events, {} lost, {}): open it at ui.perfetto.dev, or "
+        "giltop report {}\n",
+        arguments.output, format_count(snapshot.run.events), format_count(snapshot.lost_events),
+        format_bytes(result->file_bytes), arguments.output);
   }
   if (!arguments.json.empty()) {
     if (const Status written = write_text(arguments.json, to_json(snapshot)); !written) {

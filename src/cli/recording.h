@@ -17,7 +17,7 @@ struct RecordingOptions {
   std::string file;  // empty: none is written
   size_t ring_bytes = 16 << 20;
   std::optional<uint64_t> duration_ns;
-  std::vector<uint32_t> pids;          // to attach to; or
+  std::vector<uint32_t> pids;  // to attach to; or
   std::optional<Child::Options> command;
   bool follow_children = true;
 };
@@ -26,7 +26,7 @@ struct RecordingResult {
   Snapshot snapshot;
   std::vector<std::string> refusals;
   uint64_t file_bytes = 0;
-  int status = 0;          // the command's
+  int status = 0;  // the command's
   bool interrupted = false;
   std::optional<Error> write_error;  // the file is incomplete
 };

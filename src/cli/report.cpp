@@ -29,8 +29,9 @@ int run_report(const ReportArguments& arguments) {
     return 1;
   }
   if (!outcome->run.finished)
-    say(arguments.file + " breaks off: its recorder was killed, or still runs; up to a second is "
-                         "missing at its end");
+    say(arguments.file +
+        " breaks off: its recorder was killed, or still runs; up to a second is "
+        "missing at its end");
   if (arguments.strict && snapshot.lost_events != 0) return static_cast<int>(Exit::lost);
   return 0;
 }

@@ -15,9 +15,9 @@ enum class EventKind : uint8_t {
   gil_acquire,  // `value` = GIL address
   gil_release,  // `value` = GIL address
   gil_forced,   // `value` = GIL address; the release before was a forced switch
-  switch_out,   // `state` = TaskState, `value` = the CPU's uncharged time, ns, `other` = how long it
-                // had been on the CPU, ns; 0: not known
-  switch_in,    // `value` = the CPU's uncharged time, ns
+  switch_out,  // `state` = TaskState, `value` = the CPU's uncharged time, ns, `other` = how long it
+               // had been on the CPU, ns; 0: not known
+  switch_in,   // `value` = the CPU's uncharged time, ns
   wakeup,
   fork,         // `value` = parent tgid << 32 | parent tid, `other` = comm (string id)
   exec,         // `other` = comm
@@ -25,8 +25,8 @@ enum class EventKind : uint8_t {
   thread_seen,  // a thread that was there when tracing began; `other` = comm
   thread_name,  // `other` = comm
   process,      // `other` = index of ProcessFacts
-  loss,         // `other` records of kind `state` (enum gt_kind) were lost between ts_ns and `value`
-  end,          // the observation ends
+  loss,  // `other` records of kind `state` (enum gt_kind) were lost between ts_ns and `value`
+  end,   // the observation ends
 };
 
 // How a task left its CPU (the order of enum gt_task_state).

@@ -96,8 +96,8 @@ void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
     change.mended = true;
   } else if (thread.cpu_state == CpuState::running && thread.switch_in_seen &&
              thread.cpu == event.cpu && event.value > thread.switch_in_uncharged_ns) {
-    thread.stolen_ns += std::min(event.value - thread.switch_in_uncharged_ns,
-                                 event.ts_ns - thread.switch_in_ns);
+    thread.stolen_ns +=
+        std::min(event.value - thread.switch_in_uncharged_ns, event.ts_ns - thread.switch_in_ns);
   }
   const CpuState after = event.state == static_cast<uint8_t>(TaskState::runnable)
                              ? CpuState::runnable

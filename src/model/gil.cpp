@@ -9,10 +9,14 @@ size_t column(LedgerColumn c) { return static_cast<size_t>(c); }
 
 LedgerColumn column_of(CpuState holder) {
   switch (holder) {
-    case CpuState::running: return LedgerColumn::running;
-    case CpuState::runnable: return LedgerColumn::runnable;
-    case CpuState::blocked: return LedgerColumn::blocked;
-    case CpuState::unknown: break;
+    case CpuState::running:
+      return LedgerColumn::running;
+    case CpuState::runnable:
+      return LedgerColumn::runnable;
+    case CpuState::blocked:
+      return LedgerColumn::blocked;
+    case CpuState::unknown:
+      break;
   }
   return LedgerColumn::unknown;
 }
@@ -107,16 +111,14 @@ std::vector<Gil::Blame> Gil::blame() const {
     const uint64_t key = key_of(*waiter, blamed());
     auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == key; });
     if (found == rows.end()) found = rows.insert(rows.end(), Row{key, waiter, blamed(), {}});
-    for (size_t c = 0; c < kLedgerColumns; c++)
-      found->parts[c] += ledger[c] - waiter->wait_mark[c];
+    for (size_t c = 0; c < kLedgerColumns; c++) found->parts[c] += ledger[c] - waiter->wait_mark[c];
   }
   std::vector<Blame> result;
   result.reserve(rows.size());
   for (const Row& r : rows) {
     const auto part = [&](LedgerColumn c) { return r.parts[column(c)]; };
-    result.push_back({r.waiter, r.holder, part(LedgerColumn::running),
-                      part(LedgerColumn::runnable), part(LedgerColumn::blocked),
-                      part(LedgerColumn::handoff),
+    result.push_back({r.waiter, r.holder, part(LedgerColumn::running), part(LedgerColumn::runnable),
+                      part(LedgerColumn::blocked), part(LedgerColumn::handoff),
                       part(LedgerColumn::unknown) + part(LedgerColumn::idle)});
   }
   std::sort(result.begin(), result.end(), [](const Blame& a, const Blame& b) {

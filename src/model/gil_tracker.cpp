@@ -60,8 +60,8 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   if (gil.blamed() != &thread) gil.book_all_waiters();
   if (gil.known && gil.holder) {
     // A forked child re-creates the GIL it inherited and takes it again, with no release before.
-    const bool recreated = gil.holder == &thread && thread.process->forked &&
-                           gil.acquires == 0 && gil.holder->process == gil.process;
+    const bool recreated = gil.holder == &thread && thread.process->forked && gil.acquires == 0 &&
+                           gil.holder->process == gil.process;
     if (!recreated) violations_++;
     if (gil.holder != &thread) {
       change.evicted = gil.holder;

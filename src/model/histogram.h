@@ -8,13 +8,14 @@
 
 namespace giltop {
 
-// Values are nanoseconds, 0 to 2^64 - 1. Values below 128 have a bucket each. An octave's buckets are
-// allocated when it is first used: an empty histogram is half a kilobyte.
+// Values are nanoseconds, 0 to 2^64 - 1. Values below 128 have a bucket each. An octave's buckets
+// are allocated when it is first used: an empty histogram is half a kilobyte.
 class Histogram {
  public:
   static constexpr unsigned kSubBits = 6;
   static constexpr unsigned kSub = 1u << kSubBits;
-  static constexpr unsigned kOctaves = 64 - kSubBits;  // the first holds 0 .. 2 * kSub - 1's lower half
+  static constexpr unsigned kOctaves =
+      64 - kSubBits;  // the first holds 0 .. 2 * kSub - 1's lower half
 
   void add(uint64_t value) {
     const unsigned index = index_of(value);
@@ -33,12 +34,12 @@ class Histogram {
   uint64_t min_ns() const { return count_ ? min_ : 0; }
   uint64_t max_ns() const { return max_; }
 
-  // The value at quantile `q` (0 .. 1): the middle of its bucket, kept within min and max, so within
-  // 0.8 % of the true order statistic. 0 when empty.
+  // The value at quantile `q` (0 .. 1): the middle of its bucket, kept within min and max, so
+  // within 0.8 % of the true order statistic. 0 when empty.
   uint64_t quantile_ns(double q) const;
 
-  // Calls sink(lower_ns, upper_ns, count) for each bucket that is not empty, in order; a bucket holds
-  // lower <= value < upper (the last one's upper saturates).
+  // Calls sink(lower_ns, upper_ns, count) for each bucket that is not empty, in order; a bucket
+  // holds lower <= value < upper (the last one's upper saturates).
   template <typename Sink>
   void for_each(Sink&& sink) const {
     for (unsigned o = 0; o <= kOctaves; o++) {

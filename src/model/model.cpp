@@ -69,8 +69,7 @@ Thread* Model::find(const Event& event, Change& change) {
   const bool shows_life = event.kind <= EventKind::gil_forced;
   if (same_ended && !shows_life && loss_until_ns_ <= thread->last_ns) return nullptr;
   // Nor is the last switch of a thread whose exit came in a loss, or before tracing began.
-  if (event.kind == EventKind::switch_out &&
-      event.state == static_cast<uint8_t>(TaskState::dead))
+  if (event.kind == EventKind::switch_out && event.state == static_cast<uint8_t>(TaskState::dead))
     return nullptr;
   change.began = true;
   return &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
@@ -114,8 +113,7 @@ void Model::on_fork(const Event& event, Change& change) {
   if (parent_tgid == event.tgid) {
     process = &process_of(event.tgid);
   } else {
-    if (const auto old = by_tgid_.find(event.tgid);
-        old != by_tgid_.end() && !old->second->ended)
+    if (const auto old = by_tgid_.find(event.tgid); old != by_tgid_.end() && !old->second->ended)
       end_process(*old->second, event.ts_ns, change);
     process = &new_process(event.tgid);
     process->forked = true;
@@ -145,8 +143,8 @@ void Model::on_fork(const Event& event, Change& change) {
     thread.gil = &gil;
     thread.gil_state = GilState::holding;
   } else if (parent) {
-    thread.gil_state = parent->gil_state == GilState::released ? GilState::released
-                                                               : GilState::unknown;
+    thread.gil_state =
+        parent->gil_state == GilState::released ? GilState::released : GilState::unknown;
   }
 }
 
@@ -205,10 +203,10 @@ Change Model::apply(const Event& event) {
   if (event.tid > kMaxTid) return change;
   if (!any_) {
     // Time begins with somebody, not with the end of somebody who was never known.
-    const bool unknown_end =
-        event.kind == EventKind::exit || event.kind == EventKind::thread_name ||
-        (event.kind == EventKind::switch_out &&
-         event.state == static_cast<uint8_t>(TaskState::dead));
+    const bool unknown_end = event.kind == EventKind::exit ||
+                             event.kind == EventKind::thread_name ||
+                             (event.kind == EventKind::switch_out &&
+                              event.state == static_cast<uint8_t>(TaskState::dead));
     if (unknown_end) return change;
     first_ns_ = event.ts_ns;
     any_ = true;
@@ -231,10 +229,18 @@ Change Model::apply(const Event& event) {
       change.gil = &gil;
       if (thread->cpu_state != CpuState::running) prove_running(*thread, event.ts_ns);
       switch (event.kind) {
-        case EventKind::gil_wait: on_gil_wait(*thread, gil, event.ts_ns); break;
-        case EventKind::gil_acquire: on_gil_acquire(*thread, gil, event.ts_ns, change); break;
-        case EventKind::gil_release: on_gil_release(*thread, gil, event.ts_ns, change); break;
-        default: on_gil_forced(*thread, gil); break;
+        case EventKind::gil_wait:
+          on_gil_wait(*thread, gil, event.ts_ns);
+          break;
+        case EventKind::gil_acquire:
+          on_gil_acquire(*thread, gil, event.ts_ns, change);
+          break;
+        case EventKind::gil_release:
+          on_gil_release(*thread, gil, event.ts_ns, change);
+          break;
+        default:
+          on_gil_forced(*thread, gil);
+          break;
       }
     } else if (event.kind == EventKind::switch_out) {
       on_switch_out(*thread, event, change);
@@ -249,8 +255,12 @@ Change Model::apply(const Event& event) {
     return change;
   }
   switch (event.kind) {
-    case EventKind::fork: on_fork(event, change); break;
-    case EventKind::exec: on_exec(event, change); break;
+    case EventKind::fork:
+      on_fork(event, change);
+      break;
+    case EventKind::exec:
+      on_exec(event, change);
+      break;
     case EventKind::exit: {
       Thread* thread = by_tid_[event.tid];
       if (thread && !thread->ended && thread->process->tgid == event.tgid) {
@@ -286,8 +296,12 @@ Change Model::apply(const Event& event) {
       if (!process.alive.empty()) change.thread = process.alive.front();
       break;
     }
-    case EventKind::loss: on_loss(event); break;
-    default: advance_to(event.ts_ns); break;
+    case EventKind::loss:
+      on_loss(event);
+      break;
+    default:
+      advance_to(event.ts_ns);
+      break;
   }
   return change;
 }

@@ -42,7 +42,7 @@ struct Thread {
   Gil* gil = nullptr;  // held or waited for; else the last one, or none
 
   uint64_t first_ns = 0;
-  uint64_t last_ns = 0;  // all before it is in `matrix`
+  uint64_t last_ns = 0;                             // all before it is in `matrix`
   std::array<std::array<uint64_t, 4>, 4> matrix{};  // ns, [GilState][CpuState]
   uint64_t stolen_ns = 0;  // of `running`: time its CPU charged to no task (hypervisor, interrupts)
 
@@ -51,10 +51,10 @@ struct Thread {
   uint64_t forced_releases = 0;
   uint64_t voluntary_releases = 0;
   bool last_release_forced = false;
-  Histogram wait;  // ns; contended acquires whose wait was seen from its beginning
-  Histogram hold;  // ns; holds seen from their beginning to their end
-  uint64_t held_sleeps = 0;          // times it slept with the GIL in its hands
-  uint64_t held_sleep_max_ns = 0;    // the longest of them
+  Histogram wait;                  // ns; contended acquires whose wait was seen from its beginning
+  Histogram hold;                  // ns; holds seen from their beginning to their end
+  uint64_t held_sleeps = 0;        // times it slept with the GIL in its hands
+  uint64_t held_sleep_max_ns = 0;  // the longest of them
 
   uint64_t state_since_ns = 0;  // beginning of the present GIL state, where it was seen
   bool state_since_known = false;
@@ -63,10 +63,10 @@ struct Thread {
   uint64_t wakeup_ns = 0;     // last wakeup from `blocked`
   uint64_t switch_in_ns = 0;  // last time it got a CPU
   uint64_t switch_in_uncharged_ns = 0;
-  bool switch_in_seen = false;  // the present run began with an event
+  bool switch_in_seen = false;                 // the present run began with an event
   GilState run_gil_state = GilState::unknown;  // when the present run began
   uint64_t runnable_before_ns = 0;             // just before the present run
-  uint16_t cpu = 0;  // of the last switch
+  uint16_t cpu = 0;                            // of the last switch
   // It was found running without a switch-in: between these times it was `before`, then running,
   // and its cells say unknown until its next switch-out tells when it got the CPU.
   struct Inferred {
@@ -75,7 +75,7 @@ struct Thread {
     CpuState before = CpuState::unknown;
   } inferred;
   uint64_t wait_step_ns = 0;  // when it last went to sleep in take_gil
-  Ledger wait_mark{};  // the GIL's ledger up to which this thread's wait is blamed
+  Ledger wait_mark{};         // the GIL's ledger up to which this thread's wait is blamed
 };
 
 // The ledger and the waiters of one GIL. Two states, each with what it knows:
@@ -95,8 +95,8 @@ class Gil {
   Process* process = nullptr;
   uint32_t index = 0;  // dense over all processes
 
-  bool known = false;            // whether `holder` says the truth
-  Thread* holder = nullptr;      // null: free
+  bool known = false;        // whether `holder` says the truth
+  Thread* holder = nullptr;  // null: free
   Thread* last_holder = nullptr;
   std::vector<Thread*> waiters;  // in order of arrival
 
@@ -106,17 +106,18 @@ class Gil {
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
   uint64_t max_waiters = 0;
   bool drop_requested = false;  // a waiter has asked the present holder to let go
-  uint64_t release_ns = 0;     // of the last release; its hand-off is still open
+  uint64_t release_ns = 0;      // of the last release; its hand-off is still open
   bool handoff_open = false;
-  uint64_t handoffs = 0;       // numbers the hand-offs, for flows
-  Histogram handoff;           // ns, release to acquired by a thread that waited
+  uint64_t handoffs = 0;  // numbers the hand-offs, for flows
+  Histogram handoff;      // ns, release to acquired by a thread that waited
   uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
 
   void advance(uint64_t ts_ns);
   // Whom the waits of this moment are blamed on; null: not known. While somebody waits, the GIL is
   // never idle, and the hand-off that follows a hold counts as its holder's.
   const Thread* blamed() const { return !known ? nullptr : holder ? holder : last_holder; }
-  // Books what `waiter` waited since its mark on blamed(), so all are booked before that one changes.
+  // Books what `waiter` waited since its mark on blamed(), so all are booked before that one
+  // changes.
   void book(Thread& waiter);
   void book_all_waiters();
   void remove_waiter(Thread& waiter);
@@ -141,16 +142,16 @@ class Gil {
 struct Process {
   uint32_t tgid = 0;
   uint32_t index = 0;
-  uint32_t facts = 0;        // EventTables facts; 0: nothing known, so not a CPython
+  uint32_t facts = 0;  // EventTables facts; 0: nothing known, so not a CPython
   uint32_t comm = 0;
   bool ended = false;
-  bool forked = false;       // from a traced process: shares nothing yet, re-creates its GIL
-  bool from_start = false;   // every event since its first instruction was seen
-  bool lost = false;         // events were lost during its life
+  bool forked = false;      // from a traced process: shares nothing yet, re-creates its GIL
+  bool from_start = false;  // every event since its first instruction was seen
+  bool lost = false;        // events were lost during its life
   uint64_t gil_events = 0;
-  std::vector<Thread*> threads;              // all, ended ones included
+  std::vector<Thread*> threads;  // all, ended ones included
   std::vector<Thread*> alive;
-  std::vector<std::unique_ptr<Gil>> gils;    // in order of appearance
+  std::vector<std::unique_ptr<Gil>> gils;  // in order of appearance
 };
 
 // What one event did, for those who draw it.
@@ -158,15 +159,15 @@ struct Change {
   Thread* thread = nullptr;  // null: the event changed nothing
   GilState gil_before = GilState::unknown, gil_after = GilState::unknown;
   CpuState cpu_before = CpuState::unknown, cpu_after = CpuState::unknown;
-  Gil* gil = nullptr;           // of a GIL event
-  Thread* evicted = nullptr;    // a violation: another thread that was thought to hold it
-  bool handoff = false;         // this acquire ends the hand-off that gil->handoffs numbers
-  bool began = false;           // the thread is new
+  Gil* gil = nullptr;         // of a GIL event
+  Thread* evicted = nullptr;  // a violation: another thread that was thought to hold it
+  bool handoff = false;       // this acquire ends the hand-off that gil->handoffs numbers
+  bool began = false;         // the thread is new
   // This switch-out told that the kernel charged the thread with so much more of the CPU than lay
   // between its switches (less, where negative).
   int64_t lead_ns = 0;
-  bool mended = false;          // this switch-out told when a run began that was not seen to begin
-  Process* ended = nullptr;     // the whole process image is over
+  bool mended = false;       // this switch-out told when a run began that was not seen to begin
+  Process* ended = nullptr;  // the whole process image is over
 };
 
 class Model {

@@ -16,10 +16,14 @@ std::string path_of(const Fd& fd) { return "/proc/self/fd/" + std::to_string(fd.
 
 gt_kind kind_of(SiteKind kind) {
   switch (kind) {
-    case SiteKind::wait: return GT_GIL_WAIT;
-    case SiteKind::acquire: return GT_GIL_ACQUIRE;
-    case SiteKind::release: return GT_GIL_RELEASE;
-    case SiteKind::forced: break;
+    case SiteKind::wait:
+      return GT_GIL_WAIT;
+    case SiteKind::acquire:
+      return GT_GIL_ACQUIRE;
+    case SiteKind::release:
+      return GT_GIL_RELEASE;
+    case SiteKind::forced:
+      break;
   }
   return GT_GIL_FORCED;
 }
@@ -65,8 +69,8 @@ Status Attachments::attach_sites(File& file, const Fd& fd) {
   for (const GilSite& site : python.sites) {
     const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
     const uint64_t offset = on_switch_cond ? python.switch_cond_offset : python.cond_offset;
-    places.push_back({site.file_offset,
-                      uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT | offset});
+    places.push_back(
+        {site.file_offset, uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT | offset});
   }
   auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
@@ -80,7 +84,8 @@ Status Attachments::watch_entry(File& file, const Fd& fd) {
   if (!elf) return elf.error();
   const auto offset = elf->entry_file_offset();
   if (!offset) return Error(file.path + " has no entry point");
-  auto probe = Uprobes::make(programs_.way, programs_.entry, path_of(fd), {{*offset, 0}}, only_pid_);
+  auto probe =
+      Uprobes::make(programs_.way, programs_.entry, path_of(fd), {{*offset, 0}}, only_pid_);
   if (!probe) return std::move(probe).error().in("watch the entry point of " + file.path);
   file.entry = std::move(*probe);
   return ok();

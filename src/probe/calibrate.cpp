@@ -52,8 +52,7 @@ double round_ns() {
 }  // namespace
 
 Result<double> calibrate_hit_ns(UprobeWay way, bpf_program* program) {
-  const uint64_t offset =
-      own_file_offset(reinterpret_cast<uint64_t>(&giltop_calibration_site));
+  const uint64_t offset = own_file_offset(reinterpret_cast<uint64_t>(&giltop_calibration_site));
   if (offset == 0) return Error("cannot find giltop's own calibration function");
   const auto probe = Uprobes::make(way, program, "/proc/self/exe", {{offset, 0}}, getpid());
   if (!probe) return probe.error().in("measure a probe's cost on giltop itself");

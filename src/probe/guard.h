@@ -11,10 +11,10 @@
 
 namespace giltop {
 
-// `held` is the kernel side's table of stopped processes (shared memory). The guard is forked before
-// any probe is set and keeps nothing open but one end of a pipe; when that closes without a word,
-// giltop is dead, and for a second it sends SIGCONT to every process in the table, while the kernel
-// takes giltop's probes down.
+// `held` is the kernel side's table of stopped processes (shared memory). The guard is forked
+// before any probe is set and keeps nothing open but one end of a pipe; when that closes without a
+// word, giltop is dead, and for a second it sends SIGCONT to every process in the table, while the
+// kernel takes giltop's probes down.
 class Guard {
  public:
   static Result<Guard> make(uint32_t* held, size_t slots);

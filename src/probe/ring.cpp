@@ -44,7 +44,8 @@ Ring::~Ring() {
 
 void Ring::wait(int timeout_ms) {
   epoll_event event;
-  (void)epoll_wait(epoll_.get(), &event, 1, timeout_ms);  // woken, timed out or interrupted: all one
+  (void)epoll_wait(epoll_.get(), &event, 1,
+                   timeout_ms);  // woken, timed out or interrupted: all one
 }
 
 // A producer was interrupted between reserving and committing; it needs a CPU, perhaps ours.

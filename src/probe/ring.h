@@ -3,8 +3,8 @@
 // Why the order that comes out is exact. A producer first reserves its place (the producer position
 // moves, under a lock), then reads the clock, then commits. So when the reader reads the clock (T),
 // then the producer position (P), and takes every record up to P, waiting for those that are still
-// being filled, every record it has not seen yet was reserved after T, and its time is later than T.
-// T is a watermark: whatever is at or before it is in hand and can be put in order for good.
+// being filled, every record it has not seen yet was reserved after T, and its time is later than
+// T. T is a watermark: whatever is at or before it is in hand and can be put in order for good.
 #pragma once
 
 #include <atomic>
@@ -66,8 +66,7 @@ uint64_t Ring::drain(std::atomic_ref<uint32_t> woken, Sink&& sink) {
   unsigned batch = 0;
   while (at < end) {
     const std::byte* record = data + (at & (bytes_ - 1));
-    std::atomic_ref<uint32_t> header(
-        *reinterpret_cast<uint32_t*>(const_cast<std::byte*>(record)));
+    std::atomic_ref<uint32_t> header(*reinterpret_cast<uint32_t*>(const_cast<std::byte*>(record)));
     uint32_t length = header.load(std::memory_order_acquire);
     if (length & kBusy) length = wait_committed(header);
     const bool discarded = length & kDiscard;

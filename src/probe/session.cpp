@@ -16,8 +16,8 @@
 #include <optional>
 #include <set>
 
-#include "giltop/abi.h"
 #include "giltop.skel.h"
+#include "giltop/abi.h"
 #include "probe/attachments.h"
 #include "probe/calibrate.h"
 #include "probe/guard.h"
@@ -113,8 +113,8 @@ class LiveSession final : public Session {
   std::vector<gt_entry> entries_;
   std::array<uint64_t, GT_KINDS> lost_seen_{};
   std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
-  uint64_t watermark_ = 0;       // events up to here are out
-  uint64_t next_watermark_ = 0;  // events up to here are in hand
+  uint64_t watermark_ = 0;                  // events up to here are out
+  uint64_t next_watermark_ = 0;             // events up to here are in hand
   double hit_cost_ns_ = 0;
   bool armed_ = false;
 };
@@ -124,8 +124,9 @@ class LiveSession final : public Session {
 Status LiveSession::load() {
   libbpf_set_print(print_libbpf);
   if (access("/sys/kernel/btf/vmlinux", R_OK) != 0)
-    return Error("cannot trace: this kernel has no type information (/sys/kernel/btf/vmlinux, "
-                 "CONFIG_DEBUG_INFO_BTF=y); Debian 11 and newer, Fedora and Ubuntu 20.10 have it");
+    return Error(
+        "cannot trace: this kernel has no type information (/sys/kernel/btf/vmlinux, "
+        "CONFIG_DEBUG_INFO_BTF=y); Debian 11 and newer, Fedora and Ubuntu 20.10 have it");
   utsname system;
   uname(&system);
   unsigned major = 0, minor = 0;
@@ -146,16 +147,17 @@ Status LiveSession::load() {
   if (giltop_bpf__load(skeleton_.get()) != 0) {
     const int error = errno;
     if (error == EPERM || error == EACCES) {
-      return Error(geteuid() == 0
-                       ? "cannot trace: BPF is not permitted here, though this is root: a container "
-                         "without CAP_BPF and CAP_PERFMON, or a kernel in lockdown"
-                       : "cannot trace: BPF is not permitted here (no CAP_BPF): run giltop with "
-                         "sudo");
+      return Error(
+          geteuid() == 0
+              ? "cannot trace: BPF is not permitted here, though this is root: a container "
+                "without CAP_BPF and CAP_PERFMON, or a kernel in lockdown"
+              : "cannot trace: BPF is not permitted here (no CAP_BPF): run giltop with "
+                "sudo");
     }
     return system_error("load the BPF programs into the kernel", error);
   }
-  auto ring = Ring::make(bpf_map__fd(skeleton_->maps.ring),
-                         bpf_map__max_entries(skeleton_->maps.ring));
+  auto ring =
+      Ring::make(bpf_map__fd(skeleton_->maps.ring), bpf_map__max_entries(skeleton_->maps.ring));
   if (!ring) return ring.error();
   ring_.emplace(std::move(*ring));
   auto guard = Guard::make(skeleton_->bss->held, GT_HELD_SLOTS);
@@ -235,8 +237,7 @@ Status LiveSession::attach_scheduler() {
   for (bpf_program* program : {p.on_process_fork, p.on_process_exec, p.on_process_exit,
                                p.on_sched_wakeup, p.on_sched_switch}) {
     bpf_link* link = bpf_program__attach(program);
-    if (!link)
-      return system_error(std::string("attach ") + bpf_program__name(program), errno);
+    if (!link) return system_error(std::string("attach ") + bpf_program__name(program), errno);
     scheduler_.emplace_back(link);
   }
   return ok();
@@ -279,23 +280,23 @@ Status LiveSession::arm() {
 // --- run -----------------------------------------------------------------------------------------
 
 uint64_t LiveSession::drain() {
-  return ring_->drain(
-      std::atomic_ref(skeleton_->bss->reader_woken), [&](std::span<const std::byte> record) {
-        decoder_.decode(record, [&](const Event& event) {
-          if (event.kind == EventKind::fork && !pending_threads_.empty())
-            pending_threads_.erase({event.tgid, event.tid});
-          reorder_.push(event);
-        });
-        gt_header header;
-        if (record.size() < sizeof(header)) return;
-        std::memcpy(&header, record.data(), sizeof(header));
-        if (header.kind < GT_KINDS) taken_[header.kind]++;
-        if (header.kind == GT_EXEC && record.size() == sizeof(gt_exec)) {
-          std::memcpy(&execs_.emplace_back(), record.data(), sizeof(gt_exec));
-        } else if (header.kind == GT_ENTRY && record.size() == sizeof(gt_entry)) {
-          std::memcpy(&entries_.emplace_back(), record.data(), sizeof(gt_entry));
-        }
-      });
+  return ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken),
+                      [&](std::span<const std::byte> record) {
+                        decoder_.decode(record, [&](const Event& event) {
+                          if (event.kind == EventKind::fork && !pending_threads_.empty())
+                            pending_threads_.erase({event.tgid, event.tid});
+                          reorder_.push(event);
+                        });
+                        gt_header header;
+                        if (record.size() < sizeof(header)) return;
+                        std::memcpy(&header, record.data(), sizeof(header));
+                        if (header.kind < GT_KINDS) taken_[header.kind]++;
+                        if (header.kind == GT_EXEC && record.size() == sizeof(gt_exec)) {
+                          std::memcpy(&execs_.emplace_back(), record.data(), sizeof(gt_exec));
+                        } else if (header.kind == GT_ENTRY && record.size() == sizeof(gt_entry)) {
+                          std::memcpy(&entries_.emplace_back(), record.data(), sizeof(gt_entry));
+                        }
+                      });
 }
 
 void LiveSession::poll(int timeout_ms, const EventSink& sink) {
@@ -404,7 +405,8 @@ void LiveSession::on_entry(const gt_entry& entry) {
   if (const auto files = mapped_files(tgid)) {
     bool python = false;
     for (const File* file : *files) {
-      python = python || (file->inspection.kind == Inspection::Kind::cpython && file->error.empty());
+      python =
+          python || (file->inspection.kind == Inspection::Kind::cpython && file->error.empty());
       refuse(tgid, *file);
     }
     if (python) {

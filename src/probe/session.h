@@ -20,7 +20,7 @@ struct SessionOptions {
   // Trace children too, whatever they execute: a traced process is stopped for some ms when it
   // executes a file that is new to giltop, so that none of its events is missed.
   bool follow_children = true;
-  int only_pid = -1;          // set probes in this process alone
+  int only_pid = -1;  // set probes in this process alone
 };
 
 // In this order: make, track (and attach_process for what runs already), arm, poll …, stop. Probes
@@ -56,7 +56,7 @@ class Session {
   virtual uint64_t probe_hits() const = 0;  // traps, those of untraced processes included
   virtual double hit_cost_ns() const = 0;   // of one trap, measured here at start
   virtual uint64_t malformed() const = 0;
-  virtual uint64_t late() const = 0;        // events that came behind their turn
+  virtual uint64_t late() const = 0;  // events that came behind their turn
 };
 
 }  // namespace giltop

@@ -102,10 +102,9 @@ Result<Uprobes> Uprobes::make(UprobeWay way, bpf_program* program, const std::st
   }
   for (const UprobePlace& place : places) {
     LIBBPF_OPTS(bpf_uprobe_opts, options, .bpf_cookie = place.cookie);
-    bpf_link* link = bpf_program__attach_uprobe_opts(program, pid, path.c_str(), place.file_offset,
-                                                     &options);
-    if (!link)
-      return system_error("set a uprobe at file offset " + hex(place.file_offset), errno);
+    bpf_link* link =
+        bpf_program__attach_uprobe_opts(program, pid, path.c_str(), place.file_offset, &options);
+    if (!link) return system_error("set a uprobe at file offset " + hex(place.file_offset), errno);
     uprobes.links_.emplace_back(link);
   }
   return uprobes;

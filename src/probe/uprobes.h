@@ -11,8 +11,8 @@
 
 namespace giltop {
 
-// How uprobes are set. `multi` (Linux 6.6, one link for all places of a file, set and removed in one
-// step) where the kernel has it, else one perf event a place. Which it is is fixed before the
+// How uprobes are set. `multi` (Linux 6.6, one link for all places of a file, set and removed in
+// one step) where the kernel has it, else one perf event a place. Which it is is fixed before the
 // programs are loaded, as they are loaded differently.
 enum class UprobeWay { multi, perf };
 

@@ -87,9 +87,7 @@ class ProtoBuffer {
     if (data_.size() - size_ < bytes) data_.resize(std::max(size_ + bytes, 2 * data_.size()));
     return ProtoFields(data_.data() + size_);
   }
-  void close(const ProtoFields& fields) {
-    size_ = static_cast<size_t>(fields.at() - data_.data());
-  }
+  void close(const ProtoFields& fields) { size_ = static_cast<size_t>(fields.at() - data_.data()); }
 
   std::string_view data() const { return std::string_view(data_.data(), size_); }
   std::string take() {

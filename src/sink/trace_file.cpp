@@ -23,8 +23,8 @@ Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
     if (std::rename(path.c_str(), (path + ".old").c_str()) != 0)
       return system_error("cannot rename " + path + " to " + path + ".old", errno);
   }
-  Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-               0644));
+  Fd fd(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644));
   if (!fd) return system_error("cannot write " + path, errno);
   // Not to wait for ever for a FIFO's reader; but then to write like anyone.
   fcntl(fd.get(), F_SETFL, fcntl(fd.get(), F_GETFL) & ~O_NONBLOCK);

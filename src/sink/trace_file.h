@@ -16,8 +16,8 @@
 namespace giltop {
 
 // A file that was there becomes FILE.old. Each block is one compressed_packets packet, written with
-// one write(2): a recorder that is killed leaves a file that ends at a block. When the disk fills or
-// the file breaks, the first error is kept and later blocks are dropped: recording goes on being
+// one write(2): a recorder that is killed leaves a file that ends at a block. When the disk fills
+// or the file breaks, the first error is kept and later blocks are dropped: recording goes on being
 // harmless to its target, and error() tells.
 class TraceFile {
  public:
@@ -26,7 +26,8 @@ class TraceFile {
   };
 
   // `owner`: who gets the file, when giltop runs under sudo. Errors: the path cannot be written.
-  static Result<std::unique_ptr<TraceFile>> make(const std::string& path, std::optional<Owner> owner);
+  static Result<std::unique_ptr<TraceFile>> make(const std::string& path,
+                                                 std::optional<Owner> owner);
   ~TraceFile();
   TraceFile(const TraceFile&) = delete;
   TraceFile& operator=(const TraceFile&) = delete;

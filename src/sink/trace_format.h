@@ -18,23 +18,24 @@ inline constexpr uint32_t kClockSnapshot = 6, kTimestamp = 8, kSequenceId = 10, 
 namespace clock_snapshot {
 inline constexpr uint32_t kClocks = 1, kPrimary = 2;
 inline constexpr uint32_t kId = 1, kTimestamp = 2, kIsIncremental = 3;
-}
+}  // namespace clock_snapshot
 // Clocks: 1, 3 and 6 are Perfetto's; 64 is this sequence's own, whose timestamps are differences.
-inline constexpr uint32_t kClockRealtime = 1, kClockMonotonic = 3, kClockBoottime = 6, kClockDelta = 64;
+inline constexpr uint32_t kClockRealtime = 1, kClockMonotonic = 3, kClockBoottime = 6,
+                          kClockDelta = 64;
 
 namespace track {
-inline constexpr uint32_t kUuid = 1, kName = 2, kProcess = 3, kThread = 4, kParent = 5, kCounter = 8,
-                          kDescription = 14, kMerge = 15;
+inline constexpr uint32_t kUuid = 1, kName = 2, kProcess = 3, kThread = 4, kParent = 5,
+                          kCounter = 8, kDescription = 14, kMerge = 15;
 inline constexpr uint32_t kMergeNone = 2;
-inline constexpr uint32_t kPid = 1, kTid = 2, kThreadName = 5;            // of kThread
-inline constexpr uint32_t kCmdline = 2, kProcessName = 6;                 // of kProcess
-inline constexpr uint32_t kUnit = 3, kUnitNs = 1, kUnitCount = 2;         // of kCounter
-}
+inline constexpr uint32_t kPid = 1, kTid = 2, kThreadName = 5;     // of kThread
+inline constexpr uint32_t kCmdline = 2, kProcessName = 6;          // of kProcess
+inline constexpr uint32_t kUnit = 3, kUnitNs = 1, kUnitCount = 2;  // of kCounter
+}  // namespace track
 namespace event {
 inline constexpr uint32_t kAnnotation = 4, kType = 9, kNameId = 10, kTrack = 11, kName = 23,
                           kCounterValue = 30, kFlow = 47, kTerminatingFlow = 48;
 inline constexpr uint32_t kBegin = 1, kEnd = 2, kInstant = 3, kCounter = 4;
-}
+}  // namespace event
 namespace annotation {
 inline constexpr uint32_t kBool = 2, kUint = 3, kString = 6, kName = 10;
 }
@@ -48,11 +49,11 @@ namespace task {
 inline constexpr uint32_t kCpu = 1, kTid = 3, kState = 4;
 inline constexpr uint32_t kRunnable = 2, kRunning = 3, kInterruptible = 4, kUninterruptible = 5,
                           kStopped = 6, kDead = 7, kDestroyed = 8;
-}
+}  // namespace task
 namespace system_info {
 inline constexpr uint32_t kUtsname = 1, kCpus = 8;
 inline constexpr uint32_t kSysname = 1, kVersion = 2, kRelease = 3, kMachine = 4;
-}
+}  // namespace system_info
 namespace attribute {
 inline constexpr uint32_t kAttribute = 1, kKey = 1, kLong = 2, kString = 3;
 }
@@ -71,26 +72,27 @@ inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's n
 inline constexpr uint64_t kRootTrack = 1;
 inline constexpr const char* kRootTrackName = "giltop";
 inline constexpr const char* kFormat = "giltop.trace/1";
-inline constexpr const char* kRun = "recording";     // RunFacts; the last one counts
-inline constexpr const char* kProcess = "process";   // ProcessFacts
-inline constexpr const char* kSeen = "thread";       // was there when tracing began
+inline constexpr const char* kRun = "recording";    // RunFacts; the last one counts
+inline constexpr const char* kProcess = "process";  // ProcessFacts
+inline constexpr const char* kSeen = "thread";      // was there when tracing began
 inline constexpr const char* kFork = "started";
 inline constexpr const char* kExec = "exec";
 inline constexpr const char* kExit = "exit";
 inline constexpr const char* kRename = "renamed";
 inline constexpr const char* kLost = "lost events";
-inline constexpr const char* kRaw = "event";         // one that the format has no legal picture for
+inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";
 
 inline constexpr const char* kGilTrackName = "GIL";
 inline constexpr const char* kCut = "cut";  // annotation of a slice end that is no event itself
 
 // Counters of a CPU, named "CPU 3 stolen", described "stolen3".
-inline constexpr const char* kStolen = "stolen";       // charged to no task since boot, ns
-inline constexpr const char* kLead = "switch delay";   // charged to the run that ends there beyond its switches, ns
+inline constexpr const char* kStolen = "stolen";  // charged to no task since boot, ns
+inline constexpr const char* kLead =
+    "switch delay";  // charged to the run that ends there beyond its switches, ns
 inline constexpr uint64_t kMaxCpus = 65536;  // all that an event can name
 
-inline constexpr size_t kBlockBytes = 256 * 1024;        // of packets, before compression
-inline constexpr size_t kMaxBlockBytes = 512 * 1024;     // the importer's limit for a bundle
+inline constexpr size_t kBlockBytes = 256 * 1024;     // of packets, before compression
+inline constexpr size_t kMaxBlockBytes = 512 * 1024;  // the importer's limit for a bundle
 
 }  // namespace giltop::trace

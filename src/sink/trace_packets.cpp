@@ -175,8 +175,8 @@ void TracePackets::note(std::string_view name, std::string_view text) {
 
 void TracePackets::root_end(uint64_t ts_ns) { packet(ts_ns, packet::kTrackEvent, event_.data()); }
 
-// The importer refuses a BOOTTIME that runs backwards, and a loss, which writes a snapshot too, is of
-// a moment before now: a reading waits until the events have caught up with it.
+// The importer refuses a BOOTTIME that runs backwards, and a loss, which writes a snapshot too, is
+// of a moment before now: a reading waits until the events have caught up with it.
 void TracePackets::clocks(const ClockReading& clocks) { unwritten_clocks_ = clocks; }
 
 void TracePackets::write_clocks() {

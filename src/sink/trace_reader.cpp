@@ -226,8 +226,12 @@ void TraceReader::packet(std::string_view data) {
   std::string_view body;
   while (reader.next()) {
     switch (reader.tag()) {
-      case packet::kTimestamp: timestamp = number_of(reader); break;
-      case packet::kSequenceId: ours = number_of(reader) == kSequence; break;
+      case packet::kTimestamp:
+        timestamp = number_of(reader);
+        break;
+      case packet::kSequenceId:
+        ours = number_of(reader) == kSequence;
+        break;
       case packet::kCompressedPackets:
         if (data.data() >= inflated_.data() && data.data() < inflated_.data() + inflated_.size())
           throw Damaged{"a block inside a block"};
@@ -240,7 +244,8 @@ void TraceReader::packet(std::string_view data) {
         kind = reader.tag();
         body = view_of(reader);
         break;
-      default: reader.skip();
+      default:
+        reader.skip();
     }
   }
   if (!ours) return;
@@ -286,12 +291,23 @@ void TraceReader::descriptor(std::string_view data) {
   std::string_view name, description, thread;
   while (reader.next()) {
     switch (reader.tag()) {
-      case track::kUuid: uuid = number_of(reader); break;
-      case track::kParent: parent = number_of(reader); break;
-      case track::kName: name = view_of(reader); break;
-      case track::kDescription: description = view_of(reader); break;
-      case track::kThread: thread = view_of(reader); break;
-      default: reader.skip();
+      case track::kUuid:
+        uuid = number_of(reader);
+        break;
+      case track::kParent:
+        parent = number_of(reader);
+        break;
+      case track::kName:
+        name = view_of(reader);
+        break;
+      case track::kDescription:
+        description = view_of(reader);
+        break;
+      case track::kThread:
+        thread = view_of(reader);
+        break;
+      default:
+        reader.skip();
     }
   }
   Track& described = described_track(uuid);
@@ -338,26 +354,44 @@ void TraceReader::track_event(std::string_view data) {
   Annotations notes;
   while (reader.next()) {
     switch (reader.tag()) {
-      case event::kType: type = number_of(reader); break;
-      case event::kTrack: uuid = number_of(reader); break;
-      case event::kNameId: name_id = number_of(reader); break;
-      case event::kCounterValue: value = number_of(reader); break;
-      case event::kName: name = view_of(reader); break;
+      case event::kType:
+        type = number_of(reader);
+        break;
+      case event::kTrack:
+        uuid = number_of(reader);
+        break;
+      case event::kNameId:
+        name_id = number_of(reader);
+        break;
+      case event::kCounterValue:
+        value = number_of(reader);
+        break;
+      case event::kName:
+        name = view_of(reader);
+        break;
       case event::kAnnotation: {
         pbf_reader a = message_of(reader);
         Annotations::Entry entry;
         while (a.next()) {
           switch (a.tag()) {
-            case annotation::kName: entry.name = view_of(a); break;
-            case annotation::kString: entry.text = view_of(a); break;
-            case annotation::kUint: entry.number = number_of(a); break;
-            default: a.skip();
+            case annotation::kName:
+              entry.name = view_of(a);
+              break;
+            case annotation::kString:
+              entry.text = view_of(a);
+              break;
+            case annotation::kUint:
+              entry.number = number_of(a);
+              break;
+            default:
+              a.skip();
           }
         }
         notes.entries.push_back(entry);
         break;
       }
-      default: reader.skip();
+      default:
+        reader.skip();
     }
   }
   Track& on = track(uuid);
@@ -409,9 +443,14 @@ void TraceReader::task_state(std::string_view data) {
         cpu = number_of(reader);
         has_cpu = true;
         break;
-      case task::kTid: tid = number_of(reader); break;
-      case task::kState: state = number_of(reader); break;
-      default: reader.skip();
+      case task::kTid:
+        tid = number_of(reader);
+        break;
+      case task::kState:
+        state = number_of(reader);
+        break;
+      default:
+        reader.skip();
     }
   }
   if (tid > kMaxTid || cpu >= kMaxCpus) throw Damaged{"a task state out of range"};
@@ -440,7 +479,8 @@ void TraceReader::task_state(std::string_view data) {
       e.state = static_cast<uint8_t>(state - task::kInterruptible +
                                      static_cast<uint64_t>(TaskState::interruptible));
       break;
-    default: return;
+    default:
+      return;
   }
   // How long it had run: as long as was drawn, and what the writer said it was charged before.
   if (e.kind == EventKind::switch_out && lead_ns_ != 0) {

@@ -46,7 +46,7 @@ class TraceReader {
   struct Task {
     uint32_t tgid = 0;
     uint64_t running_ns = 0;  // when it was last drawn running
-    uint64_t drawn_ns = 0;  // states of this time are part of an event told by an instant
+    uint64_t drawn_ns = 0;    // states of this time are part of an event told by an instant
   };
   struct Annotations;
   struct Damaged;  // thrown inside, caught in read()
@@ -73,7 +73,7 @@ class TraceReader {
   const EventSink* sink_ = nullptr;
   Outcome outcome_;
   std::string buffer_;
-  size_t at_ = 0;  // consumed of buffer_
+  size_t at_ = 0;        // consumed of buffer_
   uint64_t offset_ = 0;  // file offset of buffer_'s beginning
   std::string inflated_;
   uint64_t now_ns_ = 0;

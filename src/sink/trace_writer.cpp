@@ -14,11 +14,16 @@ namespace {
 
 uint32_t task_state_of(uint8_t state) {
   switch (static_cast<TaskState>(state)) {
-    case TaskState::runnable: return task::kRunnable;
-    case TaskState::interruptible: return task::kInterruptible;
-    case TaskState::uninterruptible: return task::kUninterruptible;
-    case TaskState::stopped: return task::kStopped;
-    case TaskState::dead: break;
+    case TaskState::runnable:
+      return task::kRunnable;
+    case TaskState::interruptible:
+      return task::kInterruptible;
+    case TaskState::uninterruptible:
+      return task::kUninterruptible;
+    case TaskState::stopped:
+      return task::kStopped;
+    case TaskState::dead:
+      break;
   }
   return task::kDead;
 }
@@ -151,8 +156,8 @@ void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
   shown.name_epoch = epoch();
   ProtoBuffer entry;
   entry.field(interned::kId, kFirstThreadName + shown.thread->index);
-  entry.bytes(interned::kName, std::to_string(shown.thread->tid) + " " +
-                                   std::string(tables_.text(shown.comm)));
+  entry.bytes(interned::kName,
+              std::to_string(shown.thread->tid) + " " + std::string(tables_.text(shown.comm)));
   ProtoBuffer data;
   data.bytes(interned::kEventNames, entry.data());
   packet(ts_ns, packet::kInternedData, data.data());
@@ -226,9 +231,14 @@ void TraceWriter::write(const Event& event, const Change& change) {
     case EventKind::wakeup:
       if (change.thread) write_sched(event, change);
       break;
-    case EventKind::loss: write_loss(event); break;
-    case EventKind::end: break;
-    default: write_life(event, change); break;
+    case EventKind::loss:
+      write_loss(event);
+      break;
+    case EventKind::end:
+      break;
+    default:
+      write_life(event, change);
+      break;
   }
 }
 
@@ -309,7 +319,9 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
       show_waiters(gil, ts);
       return;
     }
-    default: instant(ts, gil_track(shown, gil, ts), kNameForced); return;
+    default:
+      instant(ts, gil_track(shown, gil, ts), kNameForced);
+      return;
   }
 }
 
@@ -428,11 +440,21 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   }
   const char* name = nullptr;
   switch (event.kind) {
-    case EventKind::fork: name = kFork; break;
-    case EventKind::exec: name = kExec; break;
-    case EventKind::exit: name = kExit; break;
-    case EventKind::thread_seen: name = kSeen; break;
-    default: name = kRename; break;
+    case EventKind::fork:
+      name = kFork;
+      break;
+    case EventKind::exec:
+      name = kExec;
+      break;
+    case EventKind::exit:
+      name = kExit;
+      break;
+    case EventKind::thread_seen:
+      name = kSeen;
+      break;
+    default:
+      name = kRename;
+      break;
   }
   root_begin(name);
   note("pid", event.tgid);
@@ -466,8 +488,7 @@ void TraceWriter::write_loss(const Event& event) {
     if (shown.uuid == 0 || shown.ended) continue;
     close_slice(shown, ts);
     // Only the idle task's arrival can take a thread off its CPU without a word on how it left.
-    if (shown.task_state == task::kRunning)
-      task_state(ts, shown.cpu, 0, task::kRunning);
+    if (shown.task_state == task::kRunning) task_state(ts, shown.cpu, 0, task::kRunning);
     shown.task_state = 0;
   }
   for (GilTracks& tracks : gils_) {

@@ -76,8 +76,7 @@ class TraceWriter : private TracePackets {
   void close_slice(ThreadTrack& track, uint64_t ts_ns);
   void owner_close(const Gil& gil, uint64_t ts_ns);
   void show_waiters(const Gil& gil, uint64_t ts_ns);
-  uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what,
-                     uint64_t ts_ns);
+  uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what, uint64_t ts_ns);
   void show_uncharged(const Event& event);
   void write_gil(const Event& event, const Change& change);
   void write_sched(const Event& event, const Change& change);

@@ -43,8 +43,8 @@ std::string comparison(const std::vector<ComparedRun>& runs) {
     const uint64_t span = span_ns(*p);
     uint64_t held = 0, forced = 0, voluntary = 0;
     for (const GilSnapshot& g : p->gils) {
-      held += g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) +
-              g.of(LedgerColumn::blocked);
+      held +=
+          g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) + g.of(LedgerColumn::blocked);
       forced += g.forced_releases;
       voluntary += g.voluntary_releases;
     }
@@ -60,14 +60,14 @@ std::string comparison(const std::vector<ComparedRun>& runs) {
       if (!slowest || t.wait.count > slowest->wait.count) slowest = &t;
       worker_bars.push_back(state_bar(t));
     }
-    out += pad_right(run.title, 26) + pad_left(format_seconds(span), 7) +
-           pad_left(fmt::format("{:.2f}", static_cast<double>(cpu_ns(*p)) /
-                                              static_cast<double>(std::max<uint64_t>(span, 1))),
-                    6) +
-           pad_left(format_percent(held, span, 0) + "%", 7) + pad_left(range(waiting), 10) +
-           pad_left(slowest && slowest->wait.count ? format_duration(slowest->wait.p50_ns) : "–",
-                    10) +
-           pad_left(format_count(forced), 8) + pad_left(format_count(voluntary), 9);
+    out +=
+        pad_right(run.title, 26) + pad_left(format_seconds(span), 7) +
+        pad_left(fmt::format("{:.2f}", static_cast<double>(cpu_ns(*p)) /
+                                           static_cast<double>(std::max<uint64_t>(span, 1))),
+                 6) +
+        pad_left(format_percent(held, span, 0) + "%", 7) + pad_left(range(waiting), 10) +
+        pad_left(slowest && slowest->wait.count ? format_duration(slowest->wait.p50_ns) : "–", 10) +
+        pad_left(format_count(forced), 8) + pad_left(format_count(voluntary), 9);
     for (size_t i = 0; i < worker_bars.size(); i++) {
       out += (i == 0 ? "  " : std::string(85, ' ')) + worker_bars[i] + "\n";
       bars += worker_bars[i];

@@ -9,9 +9,9 @@
 namespace giltop {
 
 struct ComparedRun {
-  std::string title;  // "2 threads, CPU"
+  std::string title;        // "2 threads, CPU"
   std::string description;  // what it does, a sentence
-  std::string file;   // where the recording is
+  std::string file;         // where the recording is
   Snapshot snapshot;
 };
 

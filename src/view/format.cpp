@@ -25,14 +25,14 @@ constexpr std::array<Glyph, 7> kGlyphs = {{{"█", "holding, on CPU"},
 std::array<uint64_t, 7> shares_of(const ThreadSnapshot& t) {
   using G = GilState;
   using C = CpuState;
-  return {t.in(G::holding, C::running),
-          t.in(G::holding, C::runnable) + t.in(G::holding, C::blocked),
-          t.in(G::waiting, C::running) + t.in(G::waiting, C::runnable) +
-              t.in(G::waiting, C::blocked),
-          t.in(G::released, C::running),
-          t.in(G::released, C::runnable),
-          t.in(G::released, C::blocked),
-          t.in(G::unknown) + t.in(C::unknown) - t.in(G::unknown, C::unknown)};
+  return {
+      t.in(G::holding, C::running),
+      t.in(G::holding, C::runnable) + t.in(G::holding, C::blocked),
+      t.in(G::waiting, C::running) + t.in(G::waiting, C::runnable) + t.in(G::waiting, C::blocked),
+      t.in(G::released, C::running),
+      t.in(G::released, C::runnable),
+      t.in(G::released, C::blocked),
+      t.in(G::unknown) + t.in(C::unknown)-t.in(G::unknown, C::unknown)};
 }
 
 // Columns of UTF-8 text, each code point one column.
@@ -52,7 +52,8 @@ std::string format_seconds(uint64_t ns) {
 std::string format_duration(uint64_t ns) {
   const double v = static_cast<double>(ns);
   const auto scaled = [](double value, const char* unit) {
-    return value < 9.95 ? fmt::format("{:.1f}{}", value, unit) : fmt::format("{:.0f}{}", value, unit);
+    return value < 9.95 ? fmt::format("{:.1f}{}", value, unit)
+                        : fmt::format("{:.0f}{}", value, unit);
   };
   if (ns == 0) return "0";
   if (v < 999.5) return fmt::format("{}ns", ns);
@@ -110,10 +111,11 @@ std::string printable(const std::string& text) {
       return at < text.size() ? static_cast<unsigned char>(text[at]) : 0u;
     };
     const unsigned first = byte(i);
-    const size_t length = first < 0x80 ? 1 : first >= 0xc2 && first < 0xe0   ? 2
-                                         : first >= 0xe0 && first < 0xf0 ? 3
-                                         : first >= 0xf0 && first < 0xf5 ? 4
-                                                                         : 0;
+    const size_t length = first < 0x80                    ? 1
+                          : first >= 0xc2 && first < 0xe0 ? 2
+                          : first >= 0xe0 && first < 0xf0 ? 3
+                          : first >= 0xf0 && first < 0xf5 ? 4
+                                                          : 0;
     bool good = length == 1 ? first >= 0x20 && first != 0x7f
                             : length != 0 && !(first == 0xc2 && byte(i + 1) < 0xa0);
     for (size_t k = 1; k < length; k++) good = good && (byte(i + k) & 0xc0) == 0x80;

@@ -8,10 +8,10 @@
 
 namespace giltop {
 
-std::string format_seconds(uint64_t ns);           // "4.21s", "123.4s"
-std::string format_duration(uint64_t ns);          // "0", "640ns", "28µs", "5.1ms", "1.25s"
-std::string format_count(uint64_t count);          // "18 412"
-std::string format_bytes(uint64_t bytes);          // "92 KB"
+std::string format_seconds(uint64_t ns);   // "4.21s", "123.4s"
+std::string format_duration(uint64_t ns);  // "0", "640ns", "28µs", "5.1ms", "1.25s"
+std::string format_count(uint64_t count);  // "18 412"
+std::string format_bytes(uint64_t bytes);  // "92 KB"
 std::string format_percent(uint64_t part, uint64_t whole, int decimals = 1);  // "49.5 %"
 
 // `text` in `width` columns; UTF-8 aware. Longer text is cut with an ellipsis by pad_right only.

@@ -36,8 +36,8 @@ std::string thread_row(const ThreadSnapshot& t, bool unknown) {
 void gil_lines(std::string& out, const GilSnapshot& g) {
   const uint64_t life = g.life_ns();
   const auto percent = [&](LedgerColumn c) { return format_percent(g.of(c), life); };
-  const uint64_t held = g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) +
-                        g.of(LedgerColumn::blocked);
+  const uint64_t held =
+      g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) + g.of(LedgerColumn::blocked);
   out += "  " + pad_right(fmt::format("GIL 0x{:x}", g.address), 20) +
          fmt::format("held {} %: running {}, preempted {}, asleep {} · hand-off {} % · idle {} %",
                      format_percent(held, life), percent(LedgerColumn::running),
@@ -48,9 +48,8 @@ void gil_lines(std::string& out, const GilSnapshot& g) {
   out += "\n";
 
   std::vector<BlameSnapshot> blame = g.blame;
-  std::stable_sort(blame.begin(), blame.end(), [](const auto& a, const auto& b) {
-    return a.total_ns() > b.total_ns();
-  });
+  std::stable_sort(blame.begin(), blame.end(),
+                   [](const auto& a, const auto& b) { return a.total_ns() > b.total_ns(); });
   std::string waits;
   for (size_t i = 0; i < blame.size() && i < kMaxBlame; i++) {
     const BlameSnapshot& b = blame[i];
@@ -88,7 +87,7 @@ std::string process_part(const ProcessSnapshot& p) {
   bool unknown = false;
   for (const ThreadSnapshot& t : p.threads) {
     threads.push_back(&t);
-    unknown = unknown || t.in(GilState::unknown) * 1000 >= t.life_ns();
+    unknown = unknown || t.in(GilState::unknown)*1000 >= t.life_ns();
   }
   const auto used = [](const ThreadSnapshot* t) {
     return t->in(GilState::holding) + t->in(GilState::waiting);
@@ -136,8 +135,7 @@ std::string text_report(const Snapshot& s) {
       return std::pair(a.second.lost_ns, cpu_ns(*a.first)) >
              std::pair(b.second.lost_ns, cpu_ns(*b.first));
     });
-    const size_t shown =
-        processes.size() <= kMaxProcesses + 1 ? processes.size() : kMaxProcesses;
+    const size_t shown = processes.size() <= kMaxProcesses + 1 ? processes.size() : kMaxProcesses;
     for (size_t i = 0; i < shown; i++) {
       const auto& [p, verdict] = processes[i];
       if (i <= kFullProcesses && i != 0) out += "\n";
@@ -148,7 +146,8 @@ std::string text_report(const Snapshot& s) {
       }
       out += verdict.sentence + "\n";
       if (!verdict.advice.empty()) out += verdict.advice + "\n";
-      out += "\n" + process_part(*p);
+      out += "\n";
+      out += process_part(*p);
     }
     if (shown < processes.size())
       out += fmt::format("… and {} more processes: --json has them all\n",
@@ -161,14 +160,16 @@ std::string text_report(const Snapshot& s) {
       if (s.lost_by_kind[i] != 0)
         kinds += fmt::format("{}{} {}", kinds.empty() ? "" : ", ", format_count(s.lost_by_kind[i]),
                              kRecordKinds[i]);
-    out += fmt::format("{} events were LOST ({}): what they covered is unknown. A larger "
-                       "--buffer-size helps.\n",
-                       format_count(s.lost_events), kinds);
+    out += fmt::format(
+        "{} events were LOST ({}): what they covered is unknown. A larger "
+        "--buffer-size helps.\n",
+        format_count(s.lost_events), kinds);
   }
   if (s.violations != 0)
-    out += fmt::format("{} contradictions in the events: do not trust these figures, and please "
-                       "report it.\n",
-                       format_count(s.violations));
+    out += fmt::format(
+        "{} contradictions in the events: do not trust these figures, and please "
+        "report it.\n",
+        format_count(s.violations));
   const uint64_t span = std::max<uint64_t>(s.duration_ns(), 1);
   out += fmt::format("Overhead about {} % ({} probe hits); giltop itself used {} of CPU.\n",
                      format_percent(s.run.probe_cost_ns, span, 2), format_count(s.run.probe_hits),

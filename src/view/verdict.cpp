@@ -9,7 +9,7 @@
 namespace giltop {
 namespace {
 
-constexpr double kSleepShare = 0.02;    // asleep or preempted with the GIL: of the process's time
+constexpr double kSleepShare = 0.02;  // asleep or preempted with the GIL: of the process's time
 constexpr uint64_t kSleepLeast_ns = 20'000'000;
 constexpr double kWaitShare = 0.10;     // waiting: of a thread's life
 constexpr double kStarvedShare = 0.25;  // runnable without a CPU: of a thread's life
@@ -46,7 +46,7 @@ struct Culprit {
   size_t losers = 0;
 };
 
-Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot::* part) {
+Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot::*part) {
   Culprit found;
   for (const ThreadSnapshot& t : p.threads) {
     const uint64_t amount = t.in(GilState::holding, state);
@@ -69,13 +69,12 @@ Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot
 
 std::string lost_to_it(const Culprit& c) {
   if (c.losers == 0) return "nobody waited for it meanwhile";
-  if (c.losers == 1)
-    return fmt::format("{} lost {} to it", c.loser_tid, format_seconds(c.lost_ns));
+  if (c.losers == 1) return fmt::format("{} lost {} to it", c.loser_tid, format_seconds(c.lost_ns));
   return fmt::format("{} others lost {} to it", c.losers, format_seconds(c.lost_ns));
 }
 
-// How much faster the process could be at most, were nobody to wait: the thread with the most work of
-// its own, or the CPUs, would be the limit then. Empty when that is not much.
+// How much faster the process could be at most, were nobody to wait: the thread with the most work
+// of its own, or the CPUs, would be the limit then. Empty when that is not much.
 std::string without_gil(const ProcessSnapshot& p, const Snapshot& run) {
   uint64_t longest = 1;
   for (const ThreadSnapshot* t : gil_users(p))
@@ -164,9 +163,10 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
     const size_t n = waits.size();
     const std::string life = percent_range(waits);
     if (n > 1 && share(held_by_waiters_ns, held) >= 0.7) {
-      return {fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
-                          count_word(n), cpus_used, life, n == 2 ? "the other" : "the others"),
-              without_gil(p, run), waited_ns};
+      return {
+          fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
+                      count_word(n), cpus_used, life, n == 2 ? "the other" : "the others"),
+          without_gil(p, run), waited_ns};
     }
     return {fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.", count_word(n),
                         p.threads.size(), life, n == 1 ? "its" : "their", cpus_used),
@@ -214,10 +214,11 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
       starved = std::max(starved, share(t.in(CpuState::runnable), t.life_ns()));
   }
   if (starved >= kStarvedShare)
-    return {fmt::format("The GIL is not the problem, CPUs are: threads were ready to run and had none "
-                        "for up to {:.0f} % of their life; {}.",
-                        starved * 100, cpus_used),
-            "", 0};
+    return {
+        fmt::format("The GIL is not the problem, CPUs are: threads were ready to run and had none "
+                    "for up to {:.0f} % of their life; {}.",
+                    starved * 100, cpus_used),
+        "", 0};
   return {fmt::format("The GIL is not the problem: held {} % of the time, and {}; {}.",
                       format_percent(held, span, 0),
                       longest_ns == 0 ? std::string("nobody waited for it")

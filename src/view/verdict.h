@@ -10,7 +10,7 @@ namespace giltop {
 
 struct Verdict {
   std::string sentence;
-  std::string advice;  // may be empty
+  std::string advice;    // may be empty
   uint64_t lost_ns = 0;  // thread time that it explains, to rank processes by
 };
 

@@ -75,8 +75,8 @@ class Blog : public Live {
     std::map<int, uint64_t> octaves;
     for (const Json& thread : threads)
       for (const Json& bucket : thread.at("wait").at("buckets"))
-        octaves[static_cast<int>(std::floor(
-            std::log2(bucket.at(0).get<double>() * 1e3 * 0.99)))] += bucket.at(1).get<uint64_t>();
+        octaves[static_cast<int>(std::floor(std::log2(bucket.at(0).get<double>() * 1e3 * 0.99)))] +=
+            bucket.at(1).get<uint64_t>();
     int best = -99;
     for (const auto& [octave, count] : octaves)
       if (best == -99 || count > octaves[best]) best = octave;
@@ -100,8 +100,8 @@ TEST_F(Blog, OneThreadSleeps) {
 }
 
 TEST_F(Blog, TwoThreadsTakeTurns) {
-  // On a machine busy with other work the threads want for CPUs instead; then it says nothing of the
-  // GIL, and is tried again.
+  // On a machine busy with other work the threads want for CPUs instead; then it says nothing of
+  // the GIL, and is tried again.
   std::vector<Json> threads;
   for (int attempt = 0; attempt < 5; attempt++) {
     const Recorded recorded = blog("cpu2");

@@ -100,7 +100,9 @@ TEST_F(Double, EveryTransitionAtItsTime) { compare({}); }
 
 // The first events are not missed however the program came to be executed.
 TEST_F(Double, BehindAShell) { compare({"sh", "-c", "\"$@\"; exit $?", "sh"}); }
-TEST_F(Double, BehindEnvAndASecondExec) { compare({"env", "A=1", "sh", "-c", "exec \"$@\"", "sh"}); }
+TEST_F(Double, BehindEnvAndASecondExec) {
+  compare({"env", "A=1", "sh", "-c", "exec \"$@\"", "sh"});
+}
 TEST_F(Double, BehindAScript) {
   const std::string script = directory_.path("shim");
   write_file(script, "#!/bin/sh\nset -e\nexec \"$@\"\n", true);

@@ -60,25 +60,28 @@ TEST_F(Input, PythonTwoAndPyPy) {
   // Two programs that export what tells them from CPython 3.
   const auto build = [&](const std::string& name, const std::string& symbols) {
     write_file(directory_.path(name + ".c"),
-               symbols + "\n#include <unistd.h>\nint main(void) { write(1, \"ready\", 5); char c; "
-                         "return read(0, &c, 1) < 0; }\n");
-    const Ran built = run({"cc", "-rdynamic", "-o", directory_.path(name),
-                           directory_.path(name + ".c")});
+               symbols +
+                   "\n#include <unistd.h>\nint main(void) { write(1, \"ready\", 5); char c; "
+                   "return read(0, &c, 1) < 0; }\n");
+    const Ran built =
+        run({"cc", "-rdynamic", "-o", directory_.path(name), directory_.path(name + ".c")});
     EXPECT_EQ(built.status, 0) << built.err;
     return directory_.path(name);
   };
   {
-    Program pypy({build("pypy3", "int pypy_main_startup(int a, char **b) { return a && b; }\n"
-                                 "int rpython_startup_code(void) { return 0; }")});
+    Program pypy({build("pypy3",
+                        "int pypy_main_startup(int a, char **b) { return a && b; }\n"
+                        "int rpython_startup_code(void) { return 0; }")});
     ASSERT_TRUE(pypy.wait_for("ready"));
     refuses({"record", "-o", file(), "-p", std::to_string(pypy.pid())}, 1, "PyPy");
     EXPECT_EQ(pypy.finish().status, 0);
   }
   {
-    Program two({build("python2.7", "void *PyString_FromString(const char *s) { return (void*)s; }\n"
-                                    "int Py_Main(int a, char **b) { return a && b; }\n"
-                                    "void *PyEval_SaveThread(void) { return 0; }\n"
-                                    "void Py_InitializeEx(int a) { (void)a; }")});
+    Program two({build("python2.7",
+                       "void *PyString_FromString(const char *s) { return (void*)s; }\n"
+                       "int Py_Main(int a, char **b) { return a && b; }\n"
+                       "void *PyEval_SaveThread(void) { return 0; }\n"
+                       "void Py_InitializeEx(int a) { (void)a; }")});
     ASSERT_TRUE(two.wait_for("ready"));
     refuses({"record", "-o", file(), "-p", std::to_string(two.pid())}, 1, "Python 2");
     EXPECT_EQ(two.finish().status, 0);
@@ -91,9 +94,8 @@ TEST_F(Input, AProcessThatEndsDuringAttach) {
   for (int i = 0; i < 12; i++) {
     Program target({python(), "-c", "pass"});
     usleep(static_cast<useconds_t>(i) * 4000);
-    const Ran ran =
-        run({GILTOP_BINARY, "record", "-o", file(), "-p", std::to_string(target.pid())},
-            std::chrono::seconds(20));
+    const Ran ran = run({GILTOP_BINARY, "record", "-o", file(), "-p", std::to_string(target.pid())},
+                        std::chrono::seconds(20));
     EXPECT_TRUE(ran.status == 0 || ran.status == 1) << ran.status;
     if (ran.status == 1) {
       EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;
@@ -128,9 +130,9 @@ TEST_F(Input, RootWithoutCapabilities) {
 }
 
 TEST_F(Input, NoBtf) {
-  const Ran ran = run({"unshare", "-m", "sh", "-c",
-                       "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"", "sh", GILTOP_BINARY,
-                       "record", "-o", file(), "--", "true"});
+  const Ran ran =
+      run({"unshare", "-m", "sh", "-c", "mount -t tmpfs none /sys/kernel/btf && exec \"$@\"", "sh",
+           GILTOP_BINARY, "record", "-o", file(), "--", "true"});
   EXPECT_EQ(ran.status, 1);
   EXPECT_THAT(ran.err, HasSubstr("/sys/kernel/btf/vmlinux"));
   EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1) << ran.err;

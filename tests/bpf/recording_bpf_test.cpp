@@ -28,7 +28,9 @@ TEST_F(Recording, ReportPrintsWhatRecordPrinted) {
     const Ran text = run({GILTOP_BINARY, "report", recorded.file});
     EXPECT_EQ(text.err, "");
     EXPECT_NE(recorded.ran.err.find(text.out), std::string::npos)
-        << workload_name << ": record\n" << recorded.ran.err << "\nreport\n" << text.out;
+        << workload_name << ": record\n"
+        << recorded.ran.err << "\nreport\n"
+        << text.out;
   }
 }
 
@@ -42,9 +44,9 @@ TEST_F(Recording, KeepsTheImportersRules) {
 TEST_F(Recording, DecodesWithTheSchema) {
   const Recorded recorded = record_workload({"cpu2", "--scale", "0.1"});
   const std::string support = std::string(GILTOP_TEST_DIR) + "/support";
-  const Ran decoded =
-      run({"sh", "-c", std::string(GILTOP_PROTOC) + " --decode=giltop.trace.Trace -I" + support + " " +
-                           support + "/giltop_trace.proto < " + recorded.file});
+  const Ran decoded = run({"sh", "-c",
+                           std::string(GILTOP_PROTOC) + " --decode=giltop.trace.Trace -I" +
+                               support + " " + support + "/giltop_trace.proto < " + recorded.file});
   EXPECT_EQ(decoded.status, 0) << decoded.err;
   EXPECT_NE(decoded.out.find("compressed_packets"), std::string::npos);
 }
@@ -53,8 +55,7 @@ TEST_F(Recording, AKilledRecorderLeavesAReadableFileAndAnUnharmedTarget) {
   const std::string file = directory_.path("killed.pftrace");
   Program target({python(), workload(), "cpu2", "--scale", "0.5", "--ready"});
   ASSERT_TRUE(target.wait_for("ready"));
-  Program recorder(
-      {GILTOP_BINARY, "record", "-o", file, "-p", std::to_string(target.pid())});
+  Program recorder({GILTOP_BINARY, "record", "-o", file, "-p", std::to_string(target.pid())});
   // Its first block is there: it is under way.
   for (int i = 0; i < 300 && read_file(file).empty(); i++) {
     usleep(20'000);
@@ -99,9 +100,8 @@ TEST_F(Recording, AttachesInMidRun) {
   const std::string json = directory_.path("a.json");
   Program target({python(), workload(), "cpu2", "--scale", "0.5", "--started"});
   ASSERT_TRUE(target.wait_for("started"));
-  const Ran recorded =
-      run({GILTOP_BINARY, "record", "-o", directory_.path("a.pftrace"), "--json=" + json, "-d",
-           "1", "-p", std::to_string(target.pid())});
+  const Ran recorded = run({GILTOP_BINARY, "record", "-o", directory_.path("a.pftrace"),
+                            "--json=" + json, "-d", "1", "-p", std::to_string(target.pid())});
   EXPECT_EQ(recorded.status, 0) << recorded.err;
   EXPECT_EQ(target.finish().status, 0);
   const Json report = Json::parse(read_file(json));
@@ -126,8 +126,8 @@ TEST_F(Recording, AttachesBeforeTheThreadsBegin) {
   const std::string file = directory_.path("b.pftrace"), json = directory_.path("b.json");
   Program target({GILTOP_DOUBLE, "4", "2", "3", directory_.path("log"), "--ready"});
   ASSERT_TRUE(target.wait_for("ready"));
-  Program recorder({GILTOP_BINARY, "record", "-o", file, "--json=" + json, "-p",
-                    std::to_string(target.pid())});
+  Program recorder(
+      {GILTOP_BINARY, "record", "-o", file, "--json=" + json, "-p", std::to_string(target.pid())});
   for (int i = 0; i < 500 && read_file(file).empty(); i++) usleep(20'000);
   target.write_line("go");
   EXPECT_EQ(target.finish().status, 0);
@@ -135,7 +135,8 @@ TEST_F(Recording, AttachesBeforeTheThreadsBegin) {
   EXPECT_EQ(recorded.status, 0) << recorded.err;
   uint64_t acquires = 0;
   const std::string log = read_file(directory_.path("log"));
-  for (size_t at = log.find(" acquire "); at != std::string::npos; at = log.find(" acquire ", at + 1))
+  for (size_t at = log.find(" acquire "); at != std::string::npos;
+       at = log.find(" acquire ", at + 1))
     acquires++;
   const Json report = Json::parse(read_file(json));
   EXPECT_EQ(report.at("processes")[0].at("gils")[0].at("acquires"), acquires);

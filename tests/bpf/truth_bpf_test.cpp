@@ -33,12 +33,12 @@ TEST_F(Truth, AsleepWithTheGil) {
   EXPECT_NEAR(thread.at("matrix").at("holding").at("blocked_s").get<double>(), 1.0, 0.03);
   EXPECT_GE(thread.at("held_sleeps").get<int>(), 50);
   const double lost = blame(recorded.process(), computer, sleeper, "blocked_s");
-  const double waited =
-      in_gil_state(Recorded::thread(recorded.process(), computer), "waiting");
+  const double waited = in_gil_state(Recorded::thread(recorded.process(), computer), "waiting");
   EXPECT_GT(lost, 0.9);
   EXPECT_GT(lost, 0.9 * waited) << "nearly all it waited, it waited for a sleeper";
   EXPECT_NE(recorded.ran.err.find(std::to_string(sleeper) + " slept"), std::string::npos)
-      << "the first line is the finding:\n" << recorded.ran.err;
+      << "the first line is the finding:\n"
+      << recorded.ran.err;
 }
 
 TEST_F(Truth, AsleepWithoutTheGil) {

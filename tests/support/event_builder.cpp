@@ -218,15 +218,14 @@ std::vector<std::string> broken_tilings(const Model& model) {
     for (const auto& g : p.gils)
       if (g->known && g->holder &&
           (g->holder->gil_state != GilState::holding || g->holder->gil != g.get()))
-        broken.push_back("GIL " + std::to_string(g->index) + " is held by " +
-                         name_of(*g->holder) + ", which does not know");
+        broken.push_back("GIL " + std::to_string(g->index) + " is held by " + name_of(*g->holder) +
+                         ", which does not know");
   return broken;
 }
 
 std::vector<std::string> broken_invariants(const Model& model) {
   std::vector<std::string> broken = broken_tilings(model);
-  if (model.violations() != 0)
-    broken.push_back(std::to_string(model.violations()) + " violations");
+  if (model.violations() != 0) broken.push_back(std::to_string(model.violations()) + " violations");
   // Held time is the same seen from the GILs and from the threads, state by state.
   for (const Process& p : model.processes()) {
     std::array<uint64_t, 3> by_threads{}, by_gils{};
@@ -244,8 +243,7 @@ std::vector<std::string> broken_invariants(const Model& model) {
       contended -= g->contended;
       releases -= g->forced_releases + g->voluntary_releases;
       if (g->handoff.count() > g->contended) broken.push_back("more hand-offs than waits");
-      if (g->handoff_wakeup_ns + g->handoff_runqueue_ns + g->handoff_lock_ns !=
-          g->handoff.sum_ns())
+      if (g->handoff_wakeup_ns + g->handoff_runqueue_ns + g->handoff_lock_ns != g->handoff.sum_ns())
         broken.push_back("the parts of the hand-offs of GIL " + std::to_string(g->index) +
                          " do not sum up");
     }
@@ -296,8 +294,7 @@ void Simulation::observe() {
       SimThread& t = threads_[static_cast<size_t>(id)];
       if (options_.unseen_steps == 0) pass_time();
       begin_truth(t);
-      emit(options_.unseen_steps == 0 ? EventKind::exec : EventKind::thread_seen, t, 0, 0,
-           python_);
+      emit(options_.unseen_steps == 0 ? EventKind::exec : EventKind::thread_seen, t, 0, 0, python_);
       truth_[t.truth].execed = true;
       t.may_be_forced = false;
       t.uncharged_in = t.cpu >= 0 ? uncharged_[static_cast<size_t>(t.cpu)] : 0;
@@ -320,8 +317,8 @@ uint32_t Simulation::free_tid() {
   for (;;) {
     last_tid_ = last_tid_ >= 130 ? 100 : last_tid_ + 1;
     const bool used = std::any_of(threads_.begin(), threads_.end(), [&](const SimThread& t) {
-      return !t.gone && (t.tid == last_tid_ ||
-                         processes_[static_cast<size_t>(t.process)].tgid == last_tid_);
+      return !t.gone &&
+             (t.tid == last_tid_ || processes_[static_cast<size_t>(t.process)].tgid == last_tid_);
     });
     if (!used) return last_tid_;
   }
@@ -421,8 +418,7 @@ void Simulation::leave_cpu(int thread, TaskState how) {
   const int cpu = t.cpu;
   emit(EventKind::switch_out, t, uncharged_[static_cast<size_t>(cpu)], static_cast<uint8_t>(how),
        static_cast<uint32_t>(now_ns_ - t.switch_in_ns));
-  if (!t.ended)
-    truth_[t.truth].stolen_ns += uncharged_[static_cast<size_t>(cpu)] - t.uncharged_in;
+  if (!t.ended) truth_[t.truth].stolen_ns += uncharged_[static_cast<size_t>(cpu)] - t.uncharged_in;
   t.cpu_state = how == TaskState::runnable ? CpuState::runnable : CpuState::blocked;
   if (how == TaskState::dead) t.gone = true;
   on_cpu_[static_cast<size_t>(cpu)] = -1;
@@ -467,7 +463,8 @@ void Simulation::act(int thread) {
   if (t.must_retake) return acquire(thread, t.gil);
   if (chance(15)) return leave_cpu(thread, TaskState::runnable);
   switch (t.gil_state) {
-    case GilState::holding: return act_holding(thread);
+    case GilState::holding:
+      return act_holding(thread);
     case GilState::waiting: {
       SimGil& g = p.gils[static_cast<size_t>(t.gil)];
       if (g.holder < 0) return acquire(thread, t.gil);
@@ -480,14 +477,15 @@ void Simulation::act(int thread) {
       }
       return leave_cpu(thread, TaskState::interruptible);
     }
-    default: return act_released(thread);
+    default:
+      return act_released(thread);
   }
 }
 
 void Simulation::act_holding(int thread) {
   SimThread& t = threads_[static_cast<size_t>(thread)];
-  if (chance(10)) return leave_cpu(thread, chance(50) ? TaskState::interruptible
-                                                      : TaskState::uninterruptible);
+  if (chance(10))
+    return leave_cpu(thread, chance(50) ? TaskState::interruptible : TaskState::uninterruptible);
   if (chance(10) && alive() < options_.max_threads) return fork_thread(thread);
   if (chance(4) && alive() < options_.max_threads) return fork_process(thread);
   if (chance(2) && processes_[static_cast<size_t>(t.process)].threads.size() == 1)
@@ -503,8 +501,8 @@ void Simulation::act_released(int thread) {
     const SimGil& g = p.gils[static_cast<size_t>(t.gil)];
     if (g.last_holder == thread) return emit(EventKind::gil_forced, t, g.address);
   }
-  if (chance(20)) return leave_cpu(thread, chance(80) ? TaskState::interruptible
-                                                      : TaskState::stopped);
+  if (chance(20))
+    return leave_cpu(thread, chance(80) ? TaskState::interruptible : TaskState::stopped);
   if (p.threads.size() == 1 && (p.exec_only || chance(3))) return exec(thread);
   if (chance(4) && (p.threads.size() == 1 || thread != p.threads[0])) return exit(thread);
   if (chance(3) && alive() < options_.max_threads) return fork_process(thread);
@@ -647,12 +645,18 @@ std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed,
       case EventKind::gil_wait:
       case EventKind::gil_acquire:
       case EventKind::gil_release:
-      case EventKind::gil_forced: event.value = kGil + rng() % 3 * 0x10000; break;
+      case EventKind::gil_forced:
+        event.value = kGil + rng() % 3 * 0x10000;
+        break;
       case EventKind::fork:
         event.value = (101 + rng() % 30) << 32 | (101 + rng() % 30);
         break;
-      case EventKind::process: event.other = static_cast<uint32_t>(rng() % 3); break;
-      default: event.value = rng() % 1000; break;
+      case EventKind::process:
+        event.other = static_cast<uint32_t>(rng() % 3);
+        break;
+      default:
+        event.value = rng() % 1000;
+        break;
     }
     if (event.kind != EventKind::process) event.other = static_cast<uint32_t>(rng() % 2);
     out.insert(out.begin() + static_cast<ptrdiff_t>(at), event);

@@ -164,7 +164,7 @@ class Simulation {
     bool must_retake = false;  // forked with the GIL
     bool may_be_forced = false;
     uint64_t saved_releases = 0;  // when it last began to sleep in take_gil
-    bool ended = false;  // has exited; its last switch is to come
+    bool ended = false;           // has exited; its last switch is to come
     bool gone = false;
     size_t truth = 0;
     uint64_t uncharged_in = 0, switch_in_ns = 0;
@@ -214,7 +214,8 @@ std::vector<Event> with_losses(const std::vector<Event>& events, uint64_t seed, 
 // Takes out some of the switch-ins, in percent, as kernels do that hide those of privileged tasks.
 std::vector<Event> with_hidden_switch_ins(const std::vector<Event>& events, uint64_t seed,
                                           unsigned percent);
-// Lets the scheduler charge some runs with up to 30 µs more or less than lies between their switches.
+// Lets the scheduler charge some runs with up to 30 µs more or less than lies between their
+// switches.
 std::vector<Event> with_other_charges(const std::vector<Event>& events, uint64_t seed);
 // Puts events in between that could not have happened; times stay in order.
 std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed, size_t count);

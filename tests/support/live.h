@@ -1,4 +1,5 @@
-// What the live tests share: programs run with a deadline, giltop's JSON, Pythons found by convention.
+// What the live tests share: programs run with a deadline, giltop's JSON, Pythons found by
+// convention.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@ struct Ran {
   std::string out, err;
 };
 
-// A program under way. Its stdout and stderr are collected; it is killed when this goes out of scope.
+// A program under way. Its stdout and stderr are collected; it is killed when this goes out of
+// scope.
 class Program {
  public:
   explicit Program(std::vector<std::string> command,
@@ -90,7 +92,8 @@ class Live : public ::testing::Test {
 
   // giltop record -- COMMAND, with report and (for the workload) truth read. Asserts success and
   // that nothing was lost or contradictory.
-  Recorded record(const std::vector<std::string>& command, const std::vector<std::string>& options = {});
+  Recorded record(const std::vector<std::string>& command,
+                  const std::vector<std::string>& options = {});
   Recorded record_workload(const std::vector<std::string>& arguments);
 
   TemporaryDirectory directory_;

@@ -16,13 +16,31 @@ using protozero::pbf_reader;
 
 // Written down again on purpose: a wrong number in the writer must not be right here.
 enum : uint32_t {
-  kTimestamp = 8, kSequence = 10, kTrackEvent = 11, kInterned = 12, kFlags = 13, kClocks = 6,
-  kDropped = 42, kSystemInfo = 45, kCompressed = 50, kClockId = 58, kDefaults = 59,
-  kDescriptor = 60, kFirst = 87, kTaskState = 117
+  kTimestamp = 8,
+  kSequence = 10,
+  kTrackEvent = 11,
+  kInterned = 12,
+  kFlags = 13,
+  kClocks = 6,
+  kDropped = 42,
+  kSystemInfo = 45,
+  kCompressed = 50,
+  kClockId = 58,
+  kDefaults = 59,
+  kDescriptor = 60,
+  kFirst = 87,
+  kTaskState = 117
 };
 enum : uint32_t { kCleared = 1, kNeeds = 2 };
 enum : uint64_t { kBegin = 1, kEnd = 2, kInstant = 3, kCounter = 4 };
-enum : uint64_t { kRunnable = 2, kRunning = 3, kStopped = 6, kDead = 7, kDestroyed = 8, kNull = 99 };
+enum : uint64_t {
+  kRunnable = 2,
+  kRunning = 3,
+  kStopped = 6,
+  kDead = 7,
+  kDestroyed = 8,
+  kNull = 99
+};
 constexpr size_t kMaxBundle = 512 * 1024;
 
 class Checker {
@@ -158,12 +176,24 @@ void Checker::packet(std::string_view data) {
   std::map<uint32_t, std::string_view> parts;
   while (reader.next()) {
     switch (reader.tag()) {
-      case kTimestamp: timestamp = reader.get_uint64(); break;
-      case kClockId: clock_id = reader.get_uint32(); break;
-      case kSequence: sequence = reader.get_uint32(); break;
-      case kFlags: flags = reader.get_uint32(); break;
-      case kDropped: dropped = reader.get_bool(); break;
-      case kFirst: first = reader.get_bool(); break;
+      case kTimestamp:
+        timestamp = reader.get_uint64();
+        break;
+      case kClockId:
+        clock_id = reader.get_uint32();
+        break;
+      case kSequence:
+        sequence = reader.get_uint32();
+        break;
+      case kFlags:
+        flags = reader.get_uint32();
+        break;
+      case kDropped:
+        dropped = reader.get_bool();
+        break;
+      case kFirst:
+        first = reader.get_bool();
+        break;
       case kCompressed:
         reader.skip();
         rule("a bundle within a bundle");
@@ -255,10 +285,17 @@ void Checker::snapshot(std::string_view data) {
       bool incremental = false;
       while (c.next()) {
         switch (c.tag()) {
-          case 1: id = c.get_uint32(); break;
-          case 2: value = c.get_uint64(); break;
-          case 3: incremental = c.get_bool(); break;
-          default: c.skip();
+          case 1:
+            id = c.get_uint32();
+            break;
+          case 2:
+            value = c.get_uint64();
+            break;
+          case 3:
+            incremental = c.get_bool();
+            break;
+          default:
+            c.skip();
         }
       }
       if (!clocks.emplace(id, value).second) rule("a snapshot with a clock twice");
@@ -268,8 +305,8 @@ void Checker::snapshot(std::string_view data) {
     }
   }
   if (primary != 6) rule("the primary clock is not BOOTTIME");
-  if (!has_clock_ && !(clocks.contains(64) && clocks.contains(6) && clocks.contains(3) &&
-                       clocks.contains(1)))
+  if (!has_clock_ &&
+      !(clocks.contains(64) && clocks.contains(6) && clocks.contains(3) && clocks.contains(1)))
     rule("the first snapshot lacks a clock");
   if (clocks.size() < 2) rule("a snapshot of one clock");
   for (const auto& [id, value] : clocks) {
@@ -322,7 +359,9 @@ void Checker::descriptor(std::string_view data) {
   };
   while (reader.next()) {
     switch (reader.tag()) {
-      case 1: uuid = reader.get_uint64(); break;
+      case 1:
+        uuid = reader.get_uint64();
+        break;
       case 3:
         track.process = true;
         names(reader.get_message(), 6);
@@ -331,12 +370,15 @@ void Checker::descriptor(std::string_view data) {
         track.thread = true;
         names(reader.get_message(), 5);
         break;
-      case 5: track.parent = reader.get_uint64(); break;
+      case 5:
+        track.parent = reader.get_uint64();
+        break;
       case 8:
         track.counter = true;
         reader.skip();
         break;
-      default: reader.skip();
+      default:
+        reader.skip();
     }
   }
   if (uuid == 0) return rule("a track without a uuid");
@@ -384,10 +426,18 @@ void Checker::track_event(std::string_view data) {
   pbf_reader reader = reader_of(data);
   while (reader.next()) {
     switch (reader.tag()) {
-      case 9: type = reader.get_uint32(); break;
-      case 10: name_id = reader.get_uint64(); break;
-      case 11: uuid = reader.get_uint64(); break;
-      case 23: name = view(reader); break;
+      case 9:
+        type = reader.get_uint32();
+        break;
+      case 10:
+        name_id = reader.get_uint64();
+        break;
+      case 11:
+        uuid = reader.get_uint64();
+        break;
+      case 23:
+        name = view(reader);
+        break;
       case 30:
         has_value = true;
         reader.skip();
@@ -398,7 +448,8 @@ void Checker::track_event(std::string_view data) {
         flows.emplace_back(reader.get_fixed64(), terminating);
         break;
       }
-      default: reader.skip();
+      default:
+        reader.skip();
     }
   }
   const auto found = tracks_.find(uuid);
@@ -433,7 +484,8 @@ void Checker::track_event(std::string_view data) {
       counts_.counters++;
       if (!has_value) rule("a counter without a value");
       break;
-    default: rule("an event of type " + std::to_string(type));
+    default:
+      rule("an event of type " + std::to_string(type));
   }
 }
 
@@ -450,9 +502,14 @@ void Checker::task_state(std::string_view data) {
       case 2:
         if (view(reader).empty()) rule("an empty comm takes the name away");
         break;
-      case 3: tid = static_cast<uint64_t>(reader.get_int64()); break;
-      case 4: state = static_cast<uint64_t>(int64_t{reader.get_enum()}); break;
-      default: reader.skip();
+      case 3:
+        tid = static_cast<uint64_t>(reader.get_int64());
+        break;
+      case 4:
+        state = static_cast<uint64_t>(int64_t{reader.get_enum()});
+        break;
+      default:
+        reader.skip();
     }
   }
   const std::string who = "thread " + std::to_string(tid);
@@ -485,7 +542,8 @@ void Checker::task_state(std::string_view data) {
     return rule("a state of " + who + ", which is not described");
   Task& task = found->second;
   if (task.forgotten) return rule("a state of " + who + " after it was destroyed");
-  if (task.state == kDead && state != kDestroyed) return rule("a state of " + who + " after its death");
+  if (task.state == kDead && state != kDestroyed)
+    return rule("a state of " + who + " after its death");
   if (state == kRunning && task.state == kRunning) return rule(who + " is running twice");
   if (task.last_ns == now_ns_) rule("two states of " + who + " at once");
   if (state == kDestroyed) {

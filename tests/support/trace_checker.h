@@ -15,11 +15,11 @@ struct TraceCounts {
   uint64_t bytes = 0, bundles = 0, packets = 0;
   uint64_t tracks = 0, threads = 0;
   uint64_t slices = 0, instants = 0, counters = 0;
-  uint64_t states = 0;       // task states, those of the idle task left out
+  uint64_t states = 0;  // task states, those of the idle task left out
   uint64_t flows_begun = 0, flows_ended = 0;
   uint64_t losses = 0;
-  bool truncated = false;    // the last packet is not whole: a recorder that was killed
-  bool finished = false;     // it says that it ended
+  bool truncated = false;  // the last packet is not whole: a recorder that was killed
+  bool finished = false;   // it says that it ended
 };
 
 // One line for each broken rule, at most a hundred; none: the trace is fine.

@@ -12,13 +12,13 @@ namespace {
 using testing::broken_invariants;
 using testing::broken_tilings;
 using testing::cells_of;
+using ::testing::IsEmpty;
 using testing::kGil;
 using testing::kStart_ns;
 using testing::Played;
 using testing::row_of;
 using testing::Simulation;
 using testing::Story;
-using ::testing::IsEmpty;
 using enum GilState;
 
 constexpr CpuState kRunning = CpuState::running, kRunnable = CpuState::runnable,
@@ -116,19 +116,19 @@ TEST(Model, TwoThreadsTakeTurns) {
 
 TEST(Model, EachOfTheNineCellsAndUnknown) {
   Story story = two_threads();
-  story.at(10).acquires("main");                          // released running: 10
-  story.at(21).preempted("main");                         // holding running: 11
-  story.at(33).runs("main");                              // holding runnable: 12
-  story.at(33 + 1).sleeps("main");                        // holding running: +1
-  story.at(47).wakes("main");                             // holding blocked: 13
-  story.at(49).runs("main");                              // holding runnable: +2
-  story.at(50).waits("worker").at(64).sleeps("worker");   // waiting running: 14
-  story.at(79).wakes("worker");                           // waiting blocked: 15
-  story.at(95).runs("worker");                            // waiting runnable: 16
+  story.at(10).acquires("main");                         // released running: 10
+  story.at(21).preempted("main");                        // holding running: 11
+  story.at(33).runs("main");                             // holding runnable: 12
+  story.at(33 + 1).sleeps("main");                       // holding running: +1
+  story.at(47).wakes("main");                            // holding blocked: 13
+  story.at(49).runs("main");                             // holding runnable: +2
+  story.at(50).waits("worker").at(64).sleeps("worker");  // waiting running: 14
+  story.at(79).wakes("worker");                          // waiting blocked: 15
+  story.at(95).runs("worker");                           // waiting runnable: 16
   story.at(96).releases("main").at(100).acquires("worker");
   story.at(101).releases("worker");
-  story.at(118).preempted("worker");                      // released running: 17
-  story.at(136).runs("worker");                           // released runnable: 18
+  story.at(118).preempted("worker");                            // released running: 17
+  story.at(136).runs("worker");                                 // released runnable: 18
   story.at(137).disk_sleeps("worker").at(156).wakes("worker");  // released blocked: 19
   story.at(200).loses(0, 3, 210);
   story.at(240).ends();
@@ -155,12 +155,12 @@ TEST(Model, BlameIsSplitByWhatTheHolderDid) {
   Story story = two_threads();
   story.at(10).acquires("main");
   story.at(20).waits("worker").at(21).sleeps("worker");
-  story.at(30).preempted("main");  // running 10
-  story.at(50).runs("main");       // runnable 20
-  story.at(55).sleeps("main");     // running 5
-  story.at(95).wakes("main");      // blocked 40
-  story.at(98).runs("main");       // runnable 3
-  story.at(100).releases("main");  // running 2
+  story.at(30).preempted("main");                                                   // running 10
+  story.at(50).runs("main");                                                        // runnable 20
+  story.at(55).sleeps("main");                                                      // running 5
+  story.at(95).wakes("main");                                                       // blocked 40
+  story.at(98).runs("main");                                                        // runnable 3
+  story.at(100).releases("main");                                                   // running 2
   story.at(101).wakes("worker").at(105).runs("worker").at(107).acquires("worker");  // hand-off 7
   story.at(110).ends();
   const Played played(story);
@@ -236,8 +236,8 @@ TEST(Model, ForcedAndVoluntaryReleases) {
   Story story = two_threads();
   story.at(10).acquires("main").at(11).releases("main");
   story.at(20).acquires("main").at(21).waits("worker").at(25).releases("main");
-  story.at(26).acquires("worker");           // takes over …
-  story.at(27).forced("main");               // … before the release says what it was
+  story.at(26).acquires("worker");  // takes over …
+  story.at(27).forced("main");      // … before the release says what it was
   story.at(30).releases("worker").at(40).ends();
   const Played played(story);
   EXPECT_THAT(broken_invariants(played.model), IsEmpty());
@@ -268,8 +268,8 @@ TEST(Model, AttachInMidRunIsUnknownUntilProved) {
   Story story;
   story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
   story.at(0).seen("main").seen("worker").is_python("main");
-  story.at(10).sleeps("worker");   // proves that it sleeps, nothing about the GIL
-  story.at(30).releases("main");   // proves that it had the GIL; since when is not known
+  story.at(10).sleeps("worker");  // proves that it sleeps, nothing about the GIL
+  story.at(30).releases("main");  // proves that it had the GIL; since when is not known
   story.at(40).acquires("main");
   story.at(50).wakes("worker").at(60).runs("worker").at(70).waits("worker");
   story.at(80).releases("main").at(85).acquires("worker").at(90).ends();
@@ -317,7 +317,7 @@ TEST(Model, LossMakesEverythingUnknownUntilItIsOver) {
   Story story = two_threads();
   story.at(10).acquires("main").at(20).waits("worker");
   story.at(50).loses(1, 7, 100);
-  story.at(60).releases("main").at(70).acquires("worker");       // true, but of a past with holes
+  story.at(60).releases("main").at(70).acquires("worker");  // true, but of a past with holes
   story.at(80).sleeps("main").at(90).runs("main");
   story.at(110).releases("worker").at(120).acquires("main");
   story.at(130).sleeps("worker").at(150).ends();
@@ -656,7 +656,7 @@ TEST(Model, WhoLeavesACpuWasOnIt) {
   Story story = two_threads();
   story.at(5).acquires("main").at(10).preempted("main");
   story.at(20).waits("worker");
-  story.after(100, 70).sleeps("main");   // it had run since 30
+  story.after(100, 70).sleeps("main");                    // it had run since 30
   story.at(110).wakes("main").at(150).preempted("main");  // and this time nobody knows since when
   story.at(160).ends();
   const Played played(story);

@@ -72,9 +72,9 @@ TEST(Json, HasEveryFieldOfTheSchema) {
   Story story = two_threads();
   const Played played(story);
   const Json document = json_of(played.model);
-  const Json histogram = {{"count", 0},     {"sum_s", 0.0},   {"min_s", 0.0},
-                          {"max_s", 0.0},   {"p50_s", 0.0},   {"p90_s", 0.0},
-                          {"p99_s", 0.0},   {"p999_s", 0.0},  {"buckets", Json::array()}};
+  const Json histogram = {{"count", 0},   {"sum_s", 0.0},  {"min_s", 0.0},
+                          {"max_s", 0.0}, {"p50_s", 0.0},  {"p90_s", 0.0},
+                          {"p99_s", 0.0}, {"p999_s", 0.0}, {"buckets", Json::array()}};
   Json handoff = histogram;
   handoff["wakeup_s"] = handoff["runqueue_s"] = handoff["lock_s"] = 0.0;
   const Json cells = {
@@ -178,8 +178,7 @@ TEST(Json, FiguresOfTwoThreads) {
 TEST(Json, CellsSumToLives) {
   for (uint64_t seed = 1; seed <= 50; seed++) {
     const Simulation simulation(seed);
-    const Json document =
-        json_of(Played(simulation.tables(), simulation.events()).model);
+    const Json document = json_of(Played(simulation.tables(), simulation.events()).model);
     for (const Json& process : document["processes"]) {
       for (const Json& t : process["threads"]) {
         double sum = 0;
@@ -203,9 +202,9 @@ TEST(Json, WhatIsNotKnownIsNull) {
 }
 
 TEST(Json, HostileNamesGiveValidJson) {
-  const std::string names[] = {"\"quoted\\", "\x01\x1b[2J\n\t\x7f", "\xff\xfe", "\xc3\x28",
-                               "\xe2\x82", "\xed\xa0\x80", std::string("a\0b", 3),
-                               "\xf4\x90\x80\x80", "ünïcödé ✓"};
+  const std::string names[] = {
+      "\"quoted\\",   "\x01\x1b[2J\n\t\x7f",  "\xff\xfe",         "\xc3\x28", "\xe2\x82",
+      "\xed\xa0\x80", std::string("a\0b", 3), "\xf4\x90\x80\x80", "ünïcödé ✓"};
   for (const std::string& name : names) {
     Story story;
     story.process("main", 100);
@@ -256,7 +255,8 @@ TEST(Snapshot, AForkedChildIsReportedOnceItUsesItsGil) {
   for (const bool uses_it : {false, true}) {
     Story story;
     story.process("main", 100).process("child", 200).on_cpu("child", 1);
-    story.at(0).execs("main").is_python("main").at(5).acquires("main").at(10).forks("main", "child");
+    story.at(0).execs("main").is_python("main").at(5).acquires("main").at(10).forks("main",
+                                                                                    "child");
     story.at(20).runs("child");
     if (uses_it) story.at(30).acquires("child");
     story.at(40).execs("child", "ls").at(50).ends();

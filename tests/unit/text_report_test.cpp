@@ -89,12 +89,15 @@ std::string verdict(const Snapshot& s) {
 }
 
 Snapshot turns() {
-  Snapshot s = snapshot({thread(100, {{released, kBlocked, 1960 * kMs}, {holding, kRunning, 40 * kMs}}),
-                         thread(101, {{holding, kRunning, 1000 * kMs}, {waiting, kBlocked, 980 * kMs},
-                                      {waiting, kRunnable, 20 * kMs}}),
-                         thread(102, {{holding, kRunning, 960 * kMs}, {waiting, kBlocked, 1020 * kMs},
-                                      {waiting, kRunning, 20 * kMs}})},
-                        gil(1990 * kMs, 4 * kMs, 0, 6 * kMs, 0));
+  Snapshot s =
+      snapshot({thread(100, {{released, kBlocked, 1960 * kMs}, {holding, kRunning, 40 * kMs}}),
+                thread(101, {{holding, kRunning, 1000 * kMs},
+                             {waiting, kBlocked, 980 * kMs},
+                             {waiting, kRunnable, 20 * kMs}}),
+                thread(102, {{holding, kRunning, 960 * kMs},
+                             {waiting, kBlocked, 1020 * kMs},
+                             {waiting, kRunning, 20 * kMs}})},
+               gil(1990 * kMs, 4 * kMs, 0, 6 * kMs, 0));
   Histogram waits;
   for (uint64_t i = 0; i < 200; i++) waits.add(5 * kMs + i * 1000);
   for (size_t i = 1; i < 3; i++) {
@@ -163,9 +166,18 @@ TEST(TextReport, ManyThreadsAndProcessesAreSummedUp) {
 }
 
 TEST(TextReport, NoNameDrivesTheTerminal) {
-  const std::string names[] = {"\x1b[31mred", "a\nb\rc\td", "bell\a", "del\x7f",
-                               "c1 \xc2\x9b" "31m", "raw c1 \x9b" "31m", "\xff\xfe", "\xe2\x82",
-                               "\xc0\x9b", "\xe0\x82\x9b"};
+  const std::string names[] = {"\x1b[31mred",
+                               "a\nb\rc\td",
+                               "bell\a",
+                               "del\x7f",
+                               "c1 \xc2\x9b"
+                               "31m",
+                               "raw c1 \x9b"
+                               "31m",
+                               "\xff\xfe",
+                               "\xe2\x82",
+                               "\xc0\x9b",
+                               "\xe0\x82\x9b"};
   for (const std::string& name : names) {
     Snapshot s = turns();
     s.processes.push_back(s.processes[0]);  // with two, each has its command line above it
@@ -183,7 +195,8 @@ TEST(TextReport, NoNameDrivesTheTerminal) {
       ASSERT_LT(byte, 0xf5);
       ASSERT_NE(byte, 0xc0);
     }
-    EXPECT_THAT(text, Not(HasSubstr("\x9b" "31m")));
+    EXPECT_THAT(text, Not(HasSubstr("\x9b"
+                                    "31m")));
   }
 }
 
@@ -191,22 +204,23 @@ TEST(Format, PrintableKeepsWhatIsText) {
   for (const std::string text : {"plain", "ünïcödé", "日本語", "✓ ok", "𝔘"})
     EXPECT_EQ(printable(text), text);
   EXPECT_EQ(printable("a\x1b[0mb"), "a?[0mb");
-  EXPECT_EQ(printable("\xc2\x9b" "2J"), "?2J");
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "2J"),
+            "?2J");
 }
 
 // --- the verdict ---------------------------------------------------------------------------------
 
 TEST(Verdict, ThreadsThatTakeTurns) {
-  EXPECT_THAT(verdict(turns()),
-              AllOf(HasSubstr("took turns"), HasSubstr("1.0 of 4 CPUs"), HasSubstr("50–52 %"),
-                    HasSubstr("faster")));
+  EXPECT_THAT(verdict(turns()), AllOf(HasSubstr("took turns"), HasSubstr("1.0 of 4 CPUs"),
+                                      HasSubstr("50–52 %"), HasSubstr("faster")));
 }
 
 TEST(Verdict, AThreadThatSleepsWithTheGil) {
-  Snapshot s = snapshot(
-      {thread(100, {{holding, kBlocked, 1000 * kMs}, {released, kRunning, 1000 * kMs}}),
-       thread(101, {{waiting, kBlocked, 900 * kMs}, {holding, kRunning, 1100 * kMs}})},
-      gil(1000 * kMs, 0, 1000 * kMs, 0, 0));
+  Snapshot s =
+      snapshot({thread(100, {{holding, kBlocked, 1000 * kMs}, {released, kRunning, 1000 * kMs}}),
+                thread(101, {{waiting, kBlocked, 900 * kMs}, {holding, kRunning, 1100 * kMs}})},
+               gil(1000 * kMs, 0, 1000 * kMs, 0, 0));
   s.processes[0].threads[0].held_sleeps = 50;
   s.processes[0].threads[0].held_sleep_max_ns = 21 * kMs;
   BlameSnapshot b;
@@ -219,23 +233,23 @@ TEST(Verdict, AThreadThatSleepsWithTheGil) {
 }
 
 TEST(Verdict, NativeWorkInParallelIsFine) {
-  const Snapshot s = snapshot(
-      {thread(100, {{released, kRunning, 1900 * kMs}, {holding, kRunning, 100 * kMs}}),
-       thread(101, {{released, kRunning, 1900 * kMs}, {holding, kRunning, 100 * kMs}})},
-      gil(200 * kMs, 0, 0, 0, 1800 * kMs));
+  const Snapshot s =
+      snapshot({thread(100, {{released, kRunning, 1900 * kMs}, {holding, kRunning, 100 * kMs}}),
+                thread(101, {{released, kRunning, 1900 * kMs}, {holding, kRunning, 100 * kMs}})},
+               gil(200 * kMs, 0, 0, 0, 1800 * kMs));
   EXPECT_THAT(verdict(s), AllOf(HasSubstr("not the problem"), HasSubstr("2.0 of 4 CPUs")));
 }
 
 TEST(Verdict, OneThreadAlone) {
-  const Snapshot s = snapshot({thread(100, {{holding, kRunning, 2 * kSecond}})},
-                              gil(2 * kSecond, 0, 0, 0, 0));
+  const Snapshot s =
+      snapshot({thread(100, {{holding, kRunning, 2 * kSecond}})}, gil(2 * kSecond, 0, 0, 0, 0));
   EXPECT_THAT(verdict(s), AllOf(HasSubstr("nobody waited"), HasSubstr("1.0 of 4 CPUs")));
 }
 
 TEST(Verdict, APreemptedHolder) {
-  const Snapshot s = snapshot(
-      {thread(100, {{holding, kRunning, 1000 * kMs}, {holding, kRunnable, 1000 * kMs}})},
-      gil(1000 * kMs, 1000 * kMs, 0, 0, 0));
+  const Snapshot s =
+      snapshot({thread(100, {{holding, kRunning, 1000 * kMs}, {holding, kRunnable, 1000 * kMs}})},
+               gil(1000 * kMs, 1000 * kMs, 0, 0, 0));
   EXPECT_THAT(verdict(s), AllOf(HasSubstr("preempted"), HasSubstr("1.00s")));
 }
 
@@ -273,8 +287,9 @@ TEST(Verdict, RandomSnapshotsAreJudgedToo) {
 // --- figures -------------------------------------------------------------------------------------
 
 size_t glyphs(const std::string& bar) {
-  return static_cast<size_t>(std::count_if(
-      bar.begin(), bar.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<size_t>(std::count_if(bar.begin(), bar.end(), [](char c) {
+    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  }));
 }
 
 TEST(StateBar, IsFullAndTrueToAGlyph) {
@@ -304,8 +319,8 @@ TEST(StateBar, Simple) {
   EXPECT_EQ(state_bar(thread(1, {{released, kBlocked, 1}}), 3), "···");
   EXPECT_EQ(state_bar(thread(1, {{unknown, CpuState::unknown, 1}}), 3), "???");
   EXPECT_EQ(state_bar(thread(1, {})), "");
-  EXPECT_THAT(bar_legend("██░░"), AllOf(HasSubstr("holding"), HasSubstr("waiting"),
-                                        Not(HasSubstr("unknown"))));
+  EXPECT_THAT(bar_legend("██░░"),
+              AllOf(HasSubstr("holding"), HasSubstr("waiting"), Not(HasSubstr("unknown"))));
 }
 
 TEST(Format, Figures) {

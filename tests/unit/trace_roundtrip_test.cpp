@@ -23,12 +23,12 @@
 namespace giltop {
 namespace {
 
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::kStart_ns;
 using testing::Message;
 using testing::Simulation;
 using testing::Story;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 // A directory that goes away with the test.
 class TempDir {
@@ -87,15 +87,15 @@ struct Recorded {
   std::string json;
 };
 
-// Plays events to a model and a writer, as `giltop record` does; a block every `flush_every` events.
+// Plays events to a model and a writer, as `giltop record` does; a block every `flush_every`
+// events.
 Recorded record(const EventTables& tables, const std::vector<Event>& events, size_t flush_every,
                 bool pack = true) {
   Recorded out;
   Model model(tables);
   RunFacts run = run_facts();
-  TraceWriter writer(tables, [&](std::string block) {
-    out.bytes += pack ? compressed(block) : block;
-  });
+  TraceWriter writer(tables,
+                     [&](std::string block) { out.bytes += pack ? compressed(block) : block; });
   writer.start(kSystem, {kStart_ns - 10, kStart_ns - 20, 1'700'000'000'000'000'000}, run);
   size_t count = 0;
   for (const Event& event : events) {
@@ -194,16 +194,16 @@ TEST_F(TraceRoundtrip, HistoriesSeenFromTheMiddle) {
 TEST_F(TraceRoundtrip, HistoriesWithLosses) {
   for (uint64_t seed = 1; seed <= 150 && !HasFatalFailure(); seed++) {
     const Simulation simulation(seed, {.steps = 400});
-    expect_same(simulation.tables(),
-                testing::with_losses(simulation.events(), seed, 1 + seed % 8), seed);
+    expect_same(simulation.tables(), testing::with_losses(simulation.events(), seed, 1 + seed % 8),
+                seed);
   }
 }
 
 TEST_F(TraceRoundtrip, HistoriesWithHiddenSwitches) {
   for (uint64_t seed = 1; seed <= 150 && !HasFatalFailure(); seed++) {
     const Simulation simulation(seed, {.steps = 400});
-    expect_same(simulation.tables(),
-                testing::with_hidden_switch_ins(simulation.events(), seed, 20), seed);
+    expect_same(simulation.tables(), testing::with_hidden_switch_ins(simulation.events(), seed, 20),
+                seed);
   }
 }
 
@@ -257,8 +257,9 @@ TEST_F(TraceRoundtrip, TheFirstEventMayConcernNobody) {
 TEST_F(TraceRoundtrip, HostileNamesSurvive) {
   Story story;
   story.process("main", 100);
-  story.at(0).execs("main", "a\"b\\\x1b[31m\xff").is_python(
-      "main", {"c\n", std::string("x\0y", 3) + "\xc3\x28", "3.11", "", true});
+  story.at(0)
+      .execs("main", "a\"b\\\x1b[31m\xff")
+      .is_python("main", {"c\n", std::string("x\0y", 3) + "\xc3\x28", "3.11", "", true});
   story.at(5).renamed("main", "\xe2\x82").at(10).acquires("main").at(20).ends();
   expect_same(story.tables(), story.events(), 0);
 }
@@ -415,7 +416,8 @@ TEST_F(TraceRoundtrip, ForeignFiles) {
   EXPECT_THAT(read_back(path_).error, HasSubstr("not a Perfetto trace"));
   // What looks like a packet at its first byte: text that begins with a newline.
   write_bytes(path_, "\n\x05hello, this is text that goes on for a while\n");
-  EXPECT_THAT(read_back(path_).error, ::testing::AnyOf(HasSubstr("not a"), HasSubstr("breaks off")));
+  EXPECT_THAT(read_back(path_).error,
+              ::testing::AnyOf(HasSubstr("not a"), HasSubstr("breaks off")));
   EXPECT_THAT(read_back(dir_.path()).error, HasSubstr("directory"));
   EXPECT_THAT(read_back("/dev/null").error, HasSubstr("not a regular file"));
 
@@ -433,8 +435,7 @@ TEST_F(TraceRoundtrip, ForeignFiles) {
   EXPECT_THAT(read_back(path_).error, HasSubstr("not a giltop recording"));
   Message other;
   other.bytes(1, std::string("\x48\x05", 2));
-  write_bytes(path_, other.data() + record.data() +
-                          compressed(record.data()));
+  write_bytes(path_, other.data() + record.data() + compressed(record.data()));
   EXPECT_THAT(read_back(path_).error, HasSubstr("not a giltop recording"));
 }
 

@@ -12,14 +12,14 @@ namespace giltop {
 namespace {
 
 using testing::check_trace_bytes;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing::kStart_ns;
 using testing::Message;
 using testing::Simulation;
 using testing::Story;
 using testing::TraceCounts;
-using ::testing::Contains;
-using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 
 // The packets of a recording, uncompressed: to the importer that is the same.
 class Writing {
@@ -232,7 +232,8 @@ TEST(TraceChecker, FindsWhatBreaksARule) {
   EXPECT_THAT(with(state_of(100, 8)), Contains(HasSubstr("main thread")));
   EXPECT_THAT(with(state_of(555, 3)), Contains(HasSubstr("not described")));
   EXPECT_THAT(with(state_of(101, 1)), Contains(HasSubstr("CREATED")));
-  EXPECT_THAT(with(event_of(event::kEnd, kRootTrack, 0)), Contains(HasSubstr("without a beginning")));
+  EXPECT_THAT(with(event_of(event::kEnd, kRootTrack, 0)),
+              Contains(HasSubstr("without a beginning")));
   EXPECT_THAT(with(event_of(event::kBegin, kRootTrack, 1)), Contains(HasSubstr("never ends")));
   EXPECT_THAT(with(event_of(event::kBegin, 999, 1)), Contains(HasSubstr("not described")));
   EXPECT_THAT(with(event_of(event::kInstant, kRootTrack, 12345)), Contains(HasSubstr("interned")));
