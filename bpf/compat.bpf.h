@@ -17,7 +17,7 @@ static __always_inline __u32 task_state(struct task_struct *task)
 
 /* fa2c3254d7cf ("sched/tracing: Don't re-read p->state when emitting sched_switch event", 5.18)
  * added the fourth argument. The loader looks it up in BTF; the verifier drops the dead branch. */
-const volatile bool switch_has_prev_state = false;
+const volatile __u8 switch_has_prev_state = 0; /* no bool: C++ has no _Bool for the skeleton */
 
 #define TASK_RUNNING 0x0
 #define TASK_INTERRUPTIBLE 0x1

@@ -4,7 +4,7 @@
 #define GILTOP_FILTER_BPF_H
 
 /* Set by the loader before load: trace what traced processes fork and execute. */
-const volatile bool follow_children = true;
+const volatile __u8 follow_children = 1;
 
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;

@@ -106,5 +106,7 @@ struct gt_entry {
 #define GT_COOKIE_OFFSET_MASK 0xffffffffULL
 
 #define GT_HELD_SLOTS 1024
+/* Or-ed into a slot of `held` by the loader while it sends the SIGCONT. */
+#define GT_LETTING_GO 0x80000000u
 
 #endif

@@ -11,6 +11,8 @@
 #include <csignal>
 #include <ctime>
 
+#include "giltop/abi.h"
+
 namespace giltop {
 namespace {
 
@@ -32,7 +34,7 @@ void close_others(int keep) {
   if (got == 1) _exit(0);
   for (int round = 0; round < 20; round++) {
     for (size_t i = 0; i < slots; i++) {
-      const uint32_t tgid = std::atomic_ref<uint32_t>(held[i]).exchange(0);
+      const uint32_t tgid = std::atomic_ref<uint32_t>(held[i]).exchange(0) & ~GT_LETTING_GO;
       if (tgid != 0) kill(static_cast<pid_t>(tgid), SIGCONT);
     }
     const timespec pause{0, 50'000'000};

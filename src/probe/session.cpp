@@ -419,9 +419,13 @@ void LiveSession::on_entry(const gt_entry& entry) {
 }
 
 void LiveSession::let_go(uint32_t tgid) {
-  kill(static_cast<pid_t>(tgid), SIGCONT);
+  // It may run into its next hold before we are back from kill(): that one's mark must stay.
+  const std::atomic_ref slot(skeleton_->bss->held[tgid % GT_HELD_SLOTS]);
   uint32_t expected = tgid;
-  std::atomic_ref(skeleton_->bss->held[tgid % GT_HELD_SLOTS]).compare_exchange_strong(expected, 0);
+  const bool ours = slot.compare_exchange_strong(expected, tgid | GT_LETTING_GO);
+  kill(static_cast<pid_t>(tgid), SIGCONT);
+  expected = tgid | GT_LETTING_GO;
+  if (ours) slot.compare_exchange_strong(expected, 0);
 }
 
 // --- end -----------------------------------------------------------------------------------------
@@ -431,7 +435,7 @@ void LiveSession::detach() {
   if (attachments_) attachments_->clear();
   if (!skeleton_) return;
   for (uint32_t& slot : skeleton_->bss->held) {
-    const uint32_t tgid = std::atomic_ref(slot).exchange(0);
+    const uint32_t tgid = std::atomic_ref(slot).exchange(0) & ~GT_LETTING_GO;
     if (tgid != 0) kill(static_cast<pid_t>(tgid), SIGCONT);
   }
 }
@@ -447,8 +451,11 @@ void LiveSession::stop(const EventSink& sink) {
   drain();
   detach();
   drain();
-  execs_.clear();
-  entries_.clear();
+  // Whoever was stopped after detach() had looked at `held`, or whose mark another had taken.
+  for (const gt_exec& exec : std::exchange(execs_, {}))
+    if (exec.h.state == GT_HELD) let_go(exec.h.tgid);
+  for (const gt_entry& entry : std::exchange(entries_, {}))
+    if (entry.h.state == GT_HELD) let_go(entry.h.tgid);
   take_losses(watermark_ + 1);
   reorder_.push(end);
   bool ended = false;
