@@ -11,6 +11,8 @@ namespace giltop {
 namespace {
 
 constexpr size_t kMaxThreads = 16;    // rows of a process; the rest is summed up
+constexpr uint64_t kBrief = 50;       // a thread is brief below this part of its process's life
+constexpr size_t kMaxBrief = 4;       // more of them are one row
 constexpr size_t kFullProcesses = 2;  // of many, shown in full: the worst
 constexpr size_t kMaxProcesses = 12;  // shown at all
 constexpr size_t kMaxBlame = 4;
@@ -19,18 +21,37 @@ std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
   return h.count == 0 ? "–" : format_duration(ns);
 }
 
-std::string thread_row(const ThreadSnapshot& t, bool unknown) {
+std::string thread_row(const std::string& name, const ThreadSnapshot& t, bool unknown) {
   const uint64_t life = t.life_ns();
   const auto percent = [&](GilState g) { return format_percent(t.in(g), life) + "%"; };
-  std::string row = "  " + pad_right(fmt::format("{} {}", t.tid, printable(t.comm)), 22);
-  row += pad_left(format_seconds(life), 8) + pad_left(percent(GilState::holding), 10) +
-         pad_left(percent(GilState::waiting), 9) + pad_left(percent(GilState::released), 10);
+  std::string row = "  " + pad_right(name, 22);
+  row += pad_left(life < 100'000'000 ? format_duration(life) : format_seconds(life), 8) +
+         pad_left(percent(GilState::holding), 10) + pad_left(percent(GilState::waiting), 9) +
+         pad_left(percent(GilState::released), 10);
   if (unknown) row += pad_left(percent(GilState::unknown), 9);
   row += pad_left(duration_or_dash(t.wait, t.wait.p50_ns), 11) +
          pad_left(duration_or_dash(t.wait, t.wait.p99_ns), 8) +
          pad_left(duration_or_dash(t.wait, t.wait.max_ns), 8) +
          pad_left(duration_or_dash(t.hold, t.hold.max_ns), 10);
   return row + "  " + state_bar(t) + "\n";
+}
+
+std::string name_of(const ThreadSnapshot& t) {
+  return fmt::format("{} {}", t.tid, printable(t.comm));
+}
+
+// Short-lived threads as one: their lives and cells summed up, the longest of their waits and
+// holds.
+ThreadSnapshot sum_of(const std::vector<const ThreadSnapshot*>& threads) {
+  ThreadSnapshot sum;
+  for (const ThreadSnapshot* t : threads) {
+    sum.last_ns += t->life_ns();
+    for (size_t g = 0; g < sum.matrix.size(); g++)
+      for (size_t c = 0; c < sum.matrix[g].size(); c++) sum.matrix[g][c] += t->matrix[g][c];
+    sum.hold.count += t->hold.count;
+    sum.hold.max_ns = std::max(sum.hold.max_ns, t->hold.max_ns);
+  }
+  return sum;
 }
 
 void gil_lines(std::string& out, const GilSnapshot& g) {
@@ -83,11 +104,16 @@ void gil_lines(std::string& out, const GilSnapshot& g) {
 }
 
 std::string process_part(const ProcessSnapshot& p) {
-  std::vector<const ThreadSnapshot*> threads;
+  const uint64_t span = span_ns(p);
+  std::vector<const ThreadSnapshot*> threads, brief;
   bool unknown = false;
   for (const ThreadSnapshot& t : p.threads) {
-    threads.push_back(&t);
+    (t.life_ns() < span / kBrief ? brief : threads).push_back(&t);
     unknown = unknown || t.in(GilState::unknown)*1000 >= t.life_ns();
+  }
+  if (brief.size() <= kMaxBrief) {
+    threads.insert(threads.end(), brief.begin(), brief.end());
+    brief.clear();
   }
   const auto used = [](const ThreadSnapshot* t) {
     return t->in(GilState::holding) + t->in(GilState::waiting);
@@ -102,11 +128,16 @@ std::string process_part(const ProcessSnapshot& p) {
   std::string bars;
   const size_t shown = threads.size() <= kMaxThreads + 2 ? threads.size() : kMaxThreads;
   for (size_t i = 0; i < shown; i++) {
-    out += thread_row(*threads[i], unknown);
+    out += thread_row(name_of(*threads[i]), *threads[i], unknown);
     bars += state_bar(*threads[i]);
   }
   if (shown < threads.size())
     out += fmt::format("  … and {} more threads\n", format_count(threads.size() - shown));
+  if (!brief.empty()) {
+    const ThreadSnapshot sum = sum_of(brief);
+    out += thread_row(fmt::format("{} brief threads", format_count(brief.size())), sum, unknown);
+    bars += state_bar(sum);
+  }
   out += "  " + bar_legend(bars) + "\n\n";
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) gils.push_back(&g);
