@@ -134,7 +134,7 @@ int on_process_exec(__u64 *ctx)
 	bool unknown;
 	struct gt_exec *e;
 
-	if (!is_tracked(task->tgid))
+	if (!armed || !is_tracked(task->tgid))
 		return 0;
 	e = reserve(GT_EXEC, sizeof(*e));
 	if (!e)
@@ -154,9 +154,13 @@ int on_process_exec(__u64 *ctx)
 SEC("uprobe")
 int on_entry(struct pt_regs *ctx)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 id = bpf_get_current_pid_tgid();
 	struct gt_entry *e;
+	__u32 *what;
 
+	if (!armed)
+		return 0;
 	if (!is_tracked(id >> 32)) {
 		__sync_fetch_and_add(&filtered_hits, 1);
 		return 0;
@@ -165,7 +169,10 @@ int on_entry(struct pt_regs *ctx)
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_ENTRY, id >> 32, (__u32)id);
-	e->h.state = hold(id >> 32);
+	file_key(&e->file, BPF_CORE_READ(task, mm, exe_file));
+	what = bpf_map_lookup_elem(&known_files, &e->file);
+	if (!what || *what != GT_TELL_AT_ENTRY)
+		e->h.state = hold(id >> 32);
 	submit_now(e);
 	return 0;
 }

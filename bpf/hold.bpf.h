@@ -8,7 +8,12 @@
 #ifndef GILTOP_HOLD_BPF_H
 #define GILTOP_HOLD_BPF_H
 
-__u32 held[GT_HELD_SLOTS]; /* process ids, by id modulo slots; 0 is free */
+__u32 held[GT_HELD_SLOTS]; /* process ids, in a slot from their own number on; 0 is free */
+
+/* The loader's word that it is there to let go whom we hold: boot clock, set at every poll. A giltop
+ * that is stopped itself, or stuck, must not take others along. */
+__u64 heartbeat_ns;
+#define HEARTBEAT_LIMIT_NS 500000000ULL
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -21,9 +26,21 @@ struct {
 
 static __always_inline __u8 hold(__u32 tgid)
 {
-	held[tgid % GT_HELD_SLOTS] = tgid;
+	__u32 *slot = 0;
+	int i;
+
+	if (bpf_ktime_get_boot_ns() - heartbeat_ns > HEARTBEAT_LIMIT_NS)
+		return 0;
+	for (i = 0; i < GT_HELD_TRIES; i++) {
+		slot = &held[(tgid + i) % GT_HELD_SLOTS];
+		if (__sync_val_compare_and_swap(slot, 0, tgid) == 0)
+			break;
+		slot = 0;
+	}
+	if (!slot)
+		return 0;
 	if (bpf_send_signal(SIGSTOP)) {
-		held[tgid % GT_HELD_SLOTS] = 0;
+		*slot = 0;
 		return 0;
 	}
 	return GT_HELD;

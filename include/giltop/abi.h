@@ -99,13 +99,19 @@ struct gt_exit {
 /* GT_ENTRY */
 struct gt_entry {
 	struct gt_header h;
+	struct gt_file_key file; /* of the program, not of the loader that started it */
 };
+
+/* What known_files says of a program. */
+#define GT_HOLD_AT_ENTRY 1 /* where its entry point is watched */
+#define GT_TELL_AT_ENTRY 2 /* what it maps is known, too: nobody need wait */
 
 /* The cookie of a GIL site: its kind (GT_GIL_*), and the offset of its argument from the GIL. */
 #define GT_COOKIE_KIND_SHIFT 32
 #define GT_COOKIE_OFFSET_MASK 0xffffffffULL
 
 #define GT_HELD_SLOTS 1024
+#define GT_HELD_TRIES 8 /* a process's mark is in one of so many slots from its id on */
 /* Or-ed into a slot of `held` by the loader while it sends the SIGCONT. */
 #define GT_LETTING_GO 0x80000000u
 

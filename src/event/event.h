@@ -60,6 +60,7 @@ struct ProcessFacts {
   std::string python;    // "3.11.2"; empty: not a CPython that giltop can trace
   std::string build_id;  // hex, may be empty
   bool free_threaded = false;
+  bool late = false;  // probed after it had begun to run: its first events are missed
   bool operator==(const ProcessFacts&) const = default;
 };
 

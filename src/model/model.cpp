@@ -293,6 +293,7 @@ Change Model::apply(const Event& event) {
     case EventKind::process: {
       Process& process = process_of(event.tgid);
       process.facts = event.other;
+      if (tables_->facts(event.other).late) process.from_start = false;
       if (!process.alive.empty()) change.thread = process.alive.front();
       break;
     }

@@ -75,6 +75,7 @@ Status Attachments::attach_sites(File& file, const Fd& fd) {
   auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
   file.sites = std::move(*probes);
+  probed_files_++;
   return ok();
 }
 

@@ -44,6 +44,7 @@ class Attachments {
   void unwatch_entry(File& file) { file.entry.reset(); }
 
   void clear();  // removes every probe
+  size_t probed_files() const { return probed_files_; }
 
  private:
   Status attach_sites(File& file, const Fd& fd);
@@ -52,6 +53,7 @@ class Attachments {
   int only_pid_;
   std::map<FileId, std::unique_ptr<File>> files_;
   std::vector<std::unique_ptr<File>> nameless_;  // without an identity
+  size_t probed_files_ = 0;
 };
 
 }  // namespace giltop

@@ -2,6 +2,7 @@
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
+#include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -53,6 +54,8 @@ bool switch_has_prev_state() {
   return type && btf_is_func_proto(type) && btf_vlen(type) >= 5;
 }
 
+constexpr uint64_t kParentWatch_ns = 1'000'000'000;  // a parent hears of its child's stop by then
+
 struct KeyLess {
   bool operator()(const gt_file_key& a, const gt_file_key& b) const {
     return std::memcmp(&a, &b, sizeof(a)) < 0;
@@ -89,8 +92,14 @@ class LiveSession final : public Session {
   void on_exec(const gt_exec& exec);
   void on_entry(const gt_entry& entry);
   void let_go(uint32_t tgid);
+  void watch_parent(uint32_t tgid);
+  void continue_parents();
+  void beat() {
+    std::atomic_ref(skeleton_->bss->heartbeat_ns).store(boot_ns(), std::memory_order_relaxed);
+  }
   // The process is (or may be) a CPython made of `files`: probed already; tell the model.
-  void report_process(uint32_t tgid, const std::vector<File*>& files, uint64_t ts_ns);
+  void report_process(uint32_t tgid, const std::vector<File*>& files, uint64_t ts_ns,
+                      bool late = false);
   Result<std::vector<File*>> mapped_files(uint32_t tgid);
   void refuse(uint32_t tgid, const File& file);
   void settle_pending_threads(uint64_t now_ns);
@@ -111,6 +120,8 @@ class LiveSession final : public Session {
   std::vector<std::string> refusals_;
   std::vector<gt_exec> execs_;
   std::vector<gt_entry> entries_;
+  std::vector<uint32_t> stopped_;  // traced processes that went into a stop
+  std::map<uint32_t, uint64_t> stopped_with_child_;  // parents of those we held; until when
   std::array<uint64_t, GT_KINDS> lost_seen_{};
   std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
   uint64_t watermark_ = 0;                  // events up to here are out
@@ -134,6 +145,12 @@ Status LiveSession::load() {
       (major < 5 || (major == 5 && minor < 15)))
     return Error(std::string("cannot trace: giltop needs Linux 5.15 or newer, this is ") +
                  system.release);
+  struct stat pid_namespace;
+  constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, include/linux/proc_ns.h
+  if (stat("/proc/self/ns/pid", &pid_namespace) == 0 &&
+      pid_namespace.st_ino != kInitialPidNamespace)
+    return Error("cannot trace from inside a PID namespace: run giltop on the host, or the container "
+                 "with the host's (docker run --pid=host)");
   skeleton_.reset(giltop_bpf__open());
   if (!skeleton_) return system_error("open the BPF programs", errno);
   skeleton_->rodata->wake_bytes = static_cast<uint32_t>(options_.ring_bytes / 8);
@@ -160,7 +177,7 @@ Status LiveSession::load() {
       Ring::make(bpf_map__fd(skeleton_->maps.ring), bpf_map__max_entries(skeleton_->maps.ring));
   if (!ring) return ring.error();
   ring_.emplace(std::move(*ring));
-  auto guard = Guard::make(skeleton_->bss->held, GT_HELD_SLOTS);
+  auto guard = Guard::make(skeleton_->bss->held, GT_HELD_SLOTS, &skeleton_->bss->heartbeat_ns);
   if (!guard) return guard.error();
   guard_.emplace(std::move(*guard));
   attachments_.emplace(
@@ -254,6 +271,7 @@ Status LiveSession::arm() {
   };
   for (const uint32_t tgid : tracked_) before[tgid] = threads_of(tgid);
   const uint64_t now = boot_ns();
+  beat();
   std::atomic_ref(skeleton_->bss->armed).store(1);
   armed_ = true;
   watermark_ = next_watermark_ = now;
@@ -291,6 +309,8 @@ uint64_t LiveSession::drain() {
                         if (record.size() < sizeof(header)) return;
                         std::memcpy(&header, record.data(), sizeof(header));
                         if (header.kind < GT_KINDS) taken_[header.kind]++;
+        if (header.kind == GT_SWITCH && header.state == GT_TASK_STOPPED)
+          stopped_.push_back(header.tgid);
                         if (header.kind == GT_EXEC && record.size() == sizeof(gt_exec)) {
                           std::memcpy(&execs_.emplace_back(), record.data(), sizeof(gt_exec));
                         } else if (header.kind == GT_ENTRY && record.size() == sizeof(gt_entry)) {
@@ -300,10 +320,12 @@ uint64_t LiveSession::drain() {
 }
 
 void LiveSession::poll(int timeout_ms, const EventSink& sink) {
+  beat();
   ring_->wait(timeout_ms);
   const uint64_t in_hand = drain();
   for (const gt_exec& exec : std::exchange(execs_, {})) on_exec(exec);
   for (const gt_entry& entry : std::exchange(entries_, {})) on_entry(entry);
+  continue_parents();
   settle_pending_threads(in_hand);
   take_losses(watermark_ + 1);
   // Out goes what was in hand a round ago. The round in between gives a program that found the ring
@@ -342,8 +364,10 @@ void LiveSession::settle_pending_threads(uint64_t now_ns) {
   pending_threads_.clear();
 }
 
-void LiveSession::report_process(uint32_t tgid, const std::vector<File*>& files, uint64_t ts_ns) {
+void LiveSession::report_process(uint32_t tgid, const std::vector<File*>& files, uint64_t ts_ns,
+                                 bool late) {
   ProcessFacts facts;
+  facts.late = late;
   for (const File* file : files) {
     if (file->inspection.kind != Inspection::Kind::cpython || !file->error.empty()) continue;
     facts.python = file->inspection.cpython.version;
@@ -390,8 +414,8 @@ void LiveSession::on_exec(const gt_exec& exec) {
       }
       refuse(tgid, *file);
       known_[exec.file] = file;
-      const uint32_t one = 1;
-      bpf_map_update_elem(bpf_map__fd(skeleton_->maps.known_files), &exec.file, &one, BPF_ANY);
+      const uint32_t what = GT_HOLD_AT_ENTRY;
+      bpf_map_update_elem(bpf_map__fd(skeleton_->maps.known_files), &exec.file, &what, BPF_ANY);
     }
   }
   if (file && file->inspection.kind == Inspection::Kind::cpython && file->error.empty())
@@ -402,6 +426,7 @@ void LiveSession::on_exec(const gt_exec& exec) {
 // A program that the dynamic loader has just finished mapping: is there a CPython among it?
 void LiveSession::on_entry(const gt_entry& entry) {
   const uint32_t tgid = entry.h.tgid;
+  const size_t probed = attachments_->probed_files();
   if (const auto files = mapped_files(tgid)) {
     bool python = false;
     for (const File* file : *files) {
@@ -409,8 +434,12 @@ void LiveSession::on_entry(const gt_entry& entry) {
           python || (file->inspection.kind == Inspection::Kind::cpython && file->error.empty());
       refuse(tgid, *file);
     }
+    // Nobody waited, and there was a new CPython after all: its first events are missed.
+    const bool late = entry.h.state != GT_HELD && attachments_->probed_files() != probed;
     if (python) {
-      report_process(tgid, *files, entry.h.ts_ns);
+      report_process(tgid, *files, entry.h.ts_ns, late);
+      const uint32_t what = GT_TELL_AT_ENTRY;
+      bpf_map_update_elem(bpf_map__fd(skeleton_->maps.known_files), &entry.file, &what, BPF_ANY);
     } else if (!files->empty()) {
       attachments_->unwatch_entry(*files->front());
     }
@@ -419,13 +448,38 @@ void LiveSession::on_entry(const gt_entry& entry) {
 }
 
 void LiveSession::let_go(uint32_t tgid) {
+  watch_parent(tgid);
   // It may run into its next hold before we are back from kill(): that one's mark must stay.
-  const std::atomic_ref slot(skeleton_->bss->held[tgid % GT_HELD_SLOTS]);
-  uint32_t expected = tgid;
-  const bool ours = slot.compare_exchange_strong(expected, tgid | GT_LETTING_GO);
+  std::optional<uint32_t> marked;
+  for (uint32_t i = 0; i < GT_HELD_TRIES && !marked; i++) {
+    const uint32_t slot = (tgid + i) % GT_HELD_SLOTS;
+    uint32_t expected = tgid;
+    if (std::atomic_ref(skeleton_->bss->held[slot])
+            .compare_exchange_strong(expected, tgid | GT_LETTING_GO))
+      marked = slot;
+  }
   kill(static_cast<pid_t>(tgid), SIGCONT);
-  expected = tgid | GT_LETTING_GO;
-  if (ours) slot.compare_exchange_strong(expected, 0);
+  uint32_t expected = tgid | GT_LETTING_GO;
+  if (marked)
+    std::atomic_ref(skeleton_->bss->held[*marked]).compare_exchange_strong(expected, 0);
+}
+
+// su, script and their like stop themselves when their child was stopped, and wait for a shell that
+// continues them. Nobody will: so we do, when it is our doing.
+void LiveSession::watch_parent(uint32_t tgid) {
+  const auto info = process_info(static_cast<pid_t>(tgid));
+  if (info && info->parent > 1)
+    stopped_with_child_[static_cast<uint32_t>(info->parent)] = boot_ns() + kParentWatch_ns;
+}
+
+void LiveSession::continue_parents() {
+  for (const uint32_t tgid : std::exchange(stopped_, {})) {
+    const auto watched = stopped_with_child_.find(tgid);
+    if (watched == stopped_with_child_.end() || watched->second < boot_ns()) continue;
+    kill(static_cast<pid_t>(tgid), SIGCONT);
+    watch_parent(tgid);
+  }
+  std::erase_if(stopped_with_child_, [now = boot_ns()](const auto& w) { return w.second < now; });
 }
 
 // --- end -----------------------------------------------------------------------------------------
@@ -433,7 +487,13 @@ void LiveSession::let_go(uint32_t tgid) {
 void LiveSession::detach() {
   scheduler_.clear();
   if (attachments_) attachments_->clear();
-  if (!skeleton_) return;
+  if (!skeleton_ || !ring_) return;
+  drain();
+  // Whoever was stopped and not yet looked at; then any mark that is left.
+  for (const gt_exec& exec : std::exchange(execs_, {}))
+    if (exec.h.state == GT_HELD) let_go(exec.h.tgid);
+  for (const gt_entry& entry : std::exchange(entries_, {}))
+    if (entry.h.state == GT_HELD) let_go(entry.h.tgid);
   for (uint32_t& slot : skeleton_->bss->held) {
     const uint32_t tgid = std::atomic_ref(slot).exchange(0) & ~GT_LETTING_GO;
     if (tgid != 0) kill(static_cast<pid_t>(tgid), SIGCONT);
@@ -448,14 +508,7 @@ void LiveSession::stop(const EventSink& sink) {
   end.ts_ns = boot_ns();
   std::atomic_ref(skeleton_->bss->armed).store(0);
   // Programs that saw `armed` set may still emit; once detached, none runs any more.
-  drain();
   detach();
-  drain();
-  // Whoever was stopped after detach() had looked at `held`, or whose mark another had taken.
-  for (const gt_exec& exec : std::exchange(execs_, {}))
-    if (exec.h.state == GT_HELD) let_go(exec.h.tgid);
-  for (const gt_entry& entry : std::exchange(entries_, {}))
-    if (entry.h.state == GT_HELD) let_go(entry.h.tgid);
   take_losses(watermark_ + 1);
   reorder_.push(end);
   bool ended = false;

@@ -520,6 +520,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     facts.python = notes.text("python");
     facts.build_id = notes.text("build_id");
     facts.free_threaded = notes.number("free_threaded") != 0;
+    facts.late = notes.number("late") != 0;
     e.kind = EventKind::process;
     e.other = tables_.add(std::move(facts));
   } else if (name == kSeen) {

@@ -426,6 +426,7 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
     note("python", facts.python);
     note("build_id", facts.build_id);
     note("free_threaded", facts.free_threaded);
+    note("late", facts.late);
     root_end(ts);
     return;
   }

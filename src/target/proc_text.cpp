@@ -77,11 +77,14 @@ std::optional<ProcStat> parse_stat(std::string_view text) {
   ProcStat stat;
   stat.comm = text.substr(open + 1, close - open - 1);
   text.remove_prefix(close + 1);
-  constexpr int kBlanksBeforeStartTime = 20;  // field 22; field 3 follows the parenthesis
-  for (int i = 0; i < kBlanksBeforeStartTime; ++i) {
+  constexpr int kBlanksBeforeParent = 2;      // field 4; field 3 follows the parenthesis
+  constexpr int kBlanksBeforeStartTime = 20;  // field 22
+  for (int i = 1; i <= kBlanksBeforeStartTime; ++i) {
     const size_t blank = text.find(' ');
     if (blank == std::string_view::npos) return std::nullopt;
     text.remove_prefix(blank + 1);
+    std::string_view field = text;
+    if (i == kBlanksBeforeParent && !take_number(field, 10, ' ', stat.parent)) return std::nullopt;
   }
   if (!take_number(text, 10, ' ', stat.start_time_ticks)) return std::nullopt;
   return stat;

@@ -21,6 +21,7 @@ std::string unescape_maps_path(std::string_view path);
 
 struct ProcStat {
   std::string comm;               // raw, may hold blanks and parentheses
+  uint64_t parent = 0;            // process id
   uint64_t start_time_ticks = 0;  // since boot, in clock ticks of USER_HZ
 };
 // /proc/PID/stat.

@@ -169,6 +169,7 @@ Result<ProcessInfo> process_info(pid_t tgid) {
 
   ProcessInfo info;
   info.tgid = tgid;
+  info.parent = static_cast<pid_t>(stat->parent);
   info.comm = escape_controls(stat->comm);
   info.cmdline = parse_cmdline(*cmdline);
   constexpr uint64_t kNsPerSecond = 1'000'000'000;

@@ -52,6 +52,7 @@ struct ThreadInfo {
 
 struct ProcessInfo {
   pid_t tgid = 0;
+  pid_t parent = 0;
   std::string comm;            // control characters escaped
   std::string cmdline;         // arguments joined by one blank, control characters escaped
   uint64_t start_time_ns = 0;  // boot clock, from /proc/PID/stat (clock-tick resolution)

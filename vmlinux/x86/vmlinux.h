@@ -40,12 +40,15 @@ struct sched_info {
 	long long unsigned int last_arrival;
 };
 
+struct mm_struct;
+
 struct signal_struct;
 
 struct task_struct {
 	unsigned int __state;
 	struct sched_entity se;
 	struct sched_info sched_info;
+	struct mm_struct *mm;
 	pid_t pid;
 	pid_t tgid;
 	char comm[16];
@@ -54,6 +57,14 @@ struct task_struct {
 
 struct pt_regs {
 	long unsigned int di;
+};
+
+struct file;
+
+struct mm_struct {
+	struct {
+		struct file *exe_file;
+	};
 };
 
 struct signal_struct {
