@@ -32,6 +32,15 @@ std::string check_size(std::string& text) {
   return {};
 }
 
+// More than nothing, at most a year.
+std::string check_seconds(std::string& text) {
+  char* end = nullptr;
+  const double seconds = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != 0 || !(seconds > 0) || seconds > 366 * 86400.0)
+    return "not a duration in seconds: " + text;
+  return {};
+}
+
 }  // namespace
 
 int run(int argc, char** argv) {
@@ -67,7 +76,7 @@ int run(int argc, char** argv) {
   record_app->add_option("-o,--output", record.output, "File to write; an old one becomes FILE.old")
       ->capture_default_str();
   record_app->add_option("-d,--duration", record.duration_s, "Stop after so many seconds")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Validator(check_seconds, "SECONDS"));
   CLI::Option* pids = record_app->add_option("-p,--pid", record.pids, "Processes to attach to")
                           ->delimiter(',')
                           ->check(CLI::Range(1u, 4194304u));
@@ -102,8 +111,8 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    const std::string what = e.what();
-    say(what);
+    const bool stray = dynamic_cast<const CLI::ExtrasError*>(&e) && record_app->parsed();
+    say(std::string(e.what()) + (stray ? "; a command goes behind --" : ""));
     return static_cast<int>(Exit::usage);
   }
 

@@ -31,6 +31,7 @@ struct Identity {
     (void)!write(error, &number, sizeof(number));
     _exit(number == ENOENT ? 127 : 126);
   };
+  StopSignals::reset_in_child();
   std::signal(SIGPIPE, SIG_DFL);  // ignored by giltop, and an exec would keep that
   char word;
   ssize_t got;

@@ -75,11 +75,23 @@ StopSignals::StopSignals() {
   action.sa_sigaction = on_signal;
   action.sa_flags = SA_SIGINFO;
   sigemptyset(&action.sa_mask);
-  for (size_t i = 0; i < std::size(kSignals); i++) sigaction(kSignals[i], &action, &before_[i]);
+  for (size_t i = 0; i < std::size(kSignals); i++) {
+    sigaction(kSignals[i], &action, &before_[i]);
+    // nohup and the like have it ignored: so do we, and so does the command.
+    if (before_[i].sa_handler == SIG_IGN) sigaction(kSignals[i], &before_[i], nullptr);
+  }
 }
 
 StopSignals::~StopSignals() {
   for (size_t i = 0; i < std::size(kSignals); i++) sigaction(kSignals[i], &before_[i], nullptr);
+}
+
+void StopSignals::reset_in_child() {
+  for (const int number : kSignals) {
+    struct sigaction now {};
+    if (sigaction(number, nullptr, &now) == 0 && now.sa_handler != SIG_IGN)
+      std::signal(number, SIG_DFL);
+  }
 }
 
 bool StopSignals::stop_requested() { return stop_count != 0; }

@@ -29,6 +29,8 @@ class StopSignals {
  public:
   StopSignals();
   ~StopSignals();
+  // In a forked child: what was ours is the default again, what was ignored stays ignored.
+  static void reset_in_child();
   static bool stop_requested();
   // The signal that asked, when a process sent it rather than the terminal; else 0.
   static int sent_signal();

@@ -1,6 +1,8 @@
 #include "cli/recording.h"
 
+#include <poll.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -78,6 +80,7 @@ class Recording {
   std::unique_ptr<TraceFile> file_;
   TraceWriter writer_;
   std::unique_ptr<Session> session_;
+  std::vector<Fd> targets_;  // of -p
   RunFacts run_;
   uint64_t own_cpu_before_ = 0;
 };
@@ -85,14 +88,16 @@ class Recording {
 void Recording::update_run() {
   run_.events = session_->records();
   run_.probe_hits = session_->probe_hits();
+  run_.other_probe_hits = session_->other_probe_hits();
   run_.probe_cost_ns =
       static_cast<uint64_t>(static_cast<double>(run_.probe_hits) * session_->hit_cost_ns());
   run_.own_cpu_ns = own_cpu_ns() - own_cpu_before_;
 }
 
 bool Recording::targets_ended() const {
-  return std::all_of(options_.pids.begin(), options_.pids.end(), [](uint32_t pid) {
-    return kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH;
+  return std::all_of(targets_.begin(), targets_.end(), [](const Fd& target) {
+    pollfd ended{target.get(), POLLIN, 0};
+    return !target || poll(&ended, 1, 0) > 0;
   });
 }
 
@@ -106,7 +111,10 @@ Status Recording::prepare() {
   if (!made) return made.error();
   session_ = std::move(*made);
   for (const uint32_t pid : options_.pids) {
+    // A descriptor of the process tells its end, also while nobody reaps it.
+    Fd target(static_cast<int>(syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0)));
     if (const Status done = session_->attach_process(pid); !done) return done;
+    targets_.push_back(std::move(target));
     if (const Status done = session_->track(pid); !done) return done;
   }
   if (options_.command) {
@@ -136,10 +144,14 @@ Result<RecordingResult> Recording::run() {
   if (file_) writer_.start(system, read_clocks(), run_);
   const Session::EventSink sink = [this](const Event& event) { take(event); };
   const uint64_t start = boot_ns();
-  if (const Status armed = session_->arm(); !armed) return armed.error();
-  for (const uint32_t pid : options_.pids)
-    if (kill(static_cast<pid_t>(pid), 0) != 0 && errno == ESRCH)
-      return Error("process " + std::to_string(pid) + " ended while giltop attached to it");
+  const Status armed = session_->arm();
+  const bool ended = !options_.pids.empty() && targets_ended();
+  if (!armed || ended) {
+    if (file_) file_->discard();
+    return armed ? Error("process " + std::to_string(options_.pids.front()) +
+                         " ended while giltop attached to it")
+                 : armed.error();
+  }
   if (child_) child_->go();
 
   RecordingResult result;
@@ -153,10 +165,7 @@ Result<RecordingResult> Recording::run() {
       if (!started) {
         result.status = child_->failed_status();
         session_->stop(sink);
-        if (file_) {
-          (void)file_->close();
-          unlink(options_.file.c_str());
-        }
+        if (file_) file_->discard();
         return started.error();
       }
       child_started = *started;

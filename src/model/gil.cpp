@@ -94,6 +94,15 @@ Gil::Row& Gil::row(const Thread& waiter, const Thread* behind) {
   return rows_.back();
 }
 
+// rows_.size() where there is none.
+size_t Gil::find_row(uint64_t key) const {
+  if (slots_.empty()) return rows_.size();
+  const size_t mask = slots_.size() - 1;
+  for (size_t at = hash(key) & mask; slots_[at] != 0; at = (at + 1) & mask)
+    if (rows_[slots_[at] - 1].key == key) return slots_[at] - 1;
+  return rows_.size();
+}
+
 void Gil::grow() {
   slots_.assign(std::max<size_t>(16, slots_.size() * 2), 0);
   const size_t mask = slots_.size() - 1;
@@ -109,8 +118,8 @@ std::vector<Gil::Blame> Gil::blame() const {
   std::vector<Row> rows = rows_;
   for (const Thread* waiter : waiters) {
     const uint64_t key = key_of(*waiter, blamed());
-    auto found = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.key == key; });
-    if (found == rows.end()) found = rows.insert(rows.end(), Row{key, waiter, blamed(), {}});
+    const size_t at = find_row(key);
+    Row* found = at < rows_.size() ? &rows[at] : &rows.emplace_back(Row{key, waiter, blamed(), {}});
     for (size_t c = 0; c < kLedgerColumns; c++) found->parts[c] += ledger[c] - waiter->wait_mark[c];
   }
   std::vector<Blame> result;

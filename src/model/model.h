@@ -133,6 +133,7 @@ class Gil {
     Ledger parts{};
   };
   Row& row(const Thread& waiter, const Thread* behind);
+  size_t find_row(uint64_t key) const;
   void grow();
   std::vector<Row> rows_;
   std::vector<uint32_t> slots_;  // open addressing into rows_, index + 1; power of two

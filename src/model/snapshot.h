@@ -16,11 +16,12 @@ struct RunFacts {
   std::string kernel;   // release, "6.18.44"
   std::string mode = "exact";
   unsigned cpus = 0;
-  uint64_t events = 0;         // records taken from the ring
-  uint64_t probe_hits = 0;     // traps of uprobes, those of untraced processes included
-  uint64_t probe_cost_ns = 0;  // estimate of what they and the scheduler hooks cost the targets
-  uint64_t own_cpu_ns = 0;     // CPU time of giltop itself
-  bool finished = false;       // the recorder ended in order
+  uint64_t events = 0;            // records taken from the ring
+  uint64_t probe_hits = 0;        // traps of uprobes in the traced processes
+  uint64_t other_probe_hits = 0;  // and in others that run the same file
+  uint64_t probe_cost_ns = 0;     // estimate of what they and the scheduler hooks cost the targets
+  uint64_t own_cpu_ns = 0;        // CPU time of giltop itself
+  bool finished = false;          // the recorder ended in order
 
   bool operator==(const RunFacts&) const = default;
 };

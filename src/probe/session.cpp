@@ -77,6 +77,7 @@ class LiveSession final : public Session {
   std::vector<std::string> refusals() const override { return refusals_; }
   uint64_t records() const override { return decoder_.counts().records; }
   uint64_t probe_hits() const override;
+  uint64_t other_probe_hits() const override { return skeleton_->bss->filtered_hits; }
   double hit_cost_ns() const override { return hit_cost_ns_; }
   uint64_t malformed() const override { return decoder_.counts().malformed; }
   uint64_t late() const override { return reorder_.late(); }
@@ -120,7 +121,7 @@ class LiveSession final : public Session {
   std::vector<std::string> refusals_;
   std::vector<gt_exec> execs_;
   std::vector<gt_entry> entries_;
-  std::vector<uint32_t> stopped_;  // traced processes that went into a stop
+  std::vector<uint32_t> stopped_;                    // traced processes that went into a stop
   std::map<uint32_t, uint64_t> stopped_with_child_;  // parents of those we held; until when
   std::array<uint64_t, GT_KINDS> lost_seen_{};
   std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
@@ -149,8 +150,9 @@ Status LiveSession::load() {
   constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, include/linux/proc_ns.h
   if (stat("/proc/self/ns/pid", &pid_namespace) == 0 &&
       pid_namespace.st_ino != kInitialPidNamespace)
-    return Error("cannot trace from inside a PID namespace: run giltop on the host, or the container "
-                 "with the host's (docker run --pid=host)");
+    return Error(
+        "cannot trace from inside a PID namespace: run giltop on the host, or the container "
+        "with the host's (docker run --pid=host)");
   skeleton_.reset(giltop_bpf__open());
   if (!skeleton_) return system_error("open the BPF programs", errno);
   skeleton_->rodata->wake_bytes = static_cast<uint32_t>(options_.ring_bytes / 8);
@@ -309,8 +311,8 @@ uint64_t LiveSession::drain() {
                         if (record.size() < sizeof(header)) return;
                         std::memcpy(&header, record.data(), sizeof(header));
                         if (header.kind < GT_KINDS) taken_[header.kind]++;
-        if (header.kind == GT_SWITCH && header.state == GT_TASK_STOPPED)
-          stopped_.push_back(header.tgid);
+                        if (header.kind == GT_SWITCH && header.state == GT_TASK_STOPPED)
+                          stopped_.push_back(header.tgid);
                         if (header.kind == GT_EXEC && record.size() == sizeof(gt_exec)) {
                           std::memcpy(&execs_.emplace_back(), record.data(), sizeof(gt_exec));
                         } else if (header.kind == GT_ENTRY && record.size() == sizeof(gt_entry)) {
@@ -460,8 +462,7 @@ void LiveSession::let_go(uint32_t tgid) {
   }
   kill(static_cast<pid_t>(tgid), SIGCONT);
   uint32_t expected = tgid | GT_LETTING_GO;
-  if (marked)
-    std::atomic_ref(skeleton_->bss->held[*marked]).compare_exchange_strong(expected, 0);
+  if (marked) std::atomic_ref(skeleton_->bss->held[*marked]).compare_exchange_strong(expected, 0);
 }
 
 // su, script and their like stop themselves when their child was stopped, and wait for a shell that
@@ -520,7 +521,7 @@ void LiveSession::stop(const EventSink& sink) {
 }
 
 uint64_t LiveSession::probe_hits() const {
-  uint64_t hits = skeleton_->bss->filtered_hits + taken_[GT_ENTRY];
+  uint64_t hits = taken_[GT_ENTRY];
   for (const int kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
     hits += taken_[static_cast<size_t>(kind)] + lost_seen_[static_cast<size_t>(kind)];
   return hits;

@@ -52,9 +52,10 @@ class Session {
   // Why processes that were executed under this session could not be traced, one line each.
   virtual std::vector<std::string> refusals() const = 0;
 
-  virtual uint64_t records() const = 0;     // taken from the ring
-  virtual uint64_t probe_hits() const = 0;  // traps, those of untraced processes included
-  virtual double hit_cost_ns() const = 0;   // of one trap, measured here at start
+  virtual uint64_t records() const = 0;           // taken from the ring
+  virtual uint64_t other_probe_hits() const = 0;  // in processes that are not traced
+  virtual uint64_t probe_hits() const = 0;        // traps in the traced processes
+  virtual double hit_cost_ns() const = 0;         // of one trap, measured here at start
   virtual uint64_t malformed() const = 0;
   virtual uint64_t late() const = 0;  // events that came behind their turn
 };

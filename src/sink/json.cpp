@@ -124,6 +124,7 @@ std::string to_json(const Snapshot& s) {
                          {"inferred_switches", s.inferred_switches},
                          {"overhead",
                           {{"probe_hits", s.run.probe_hits},
+                           {"other_probe_hits", s.run.other_probe_hits},
                            {"estimated_s", seconds(s.run.probe_cost_ns)},
                            {"giltop_cpu_s", seconds(s.run.own_cpu_ns)}}},
                          {"processes", std::move(processes)}};

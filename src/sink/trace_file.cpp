@@ -16,12 +16,15 @@ namespace giltop {
 Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
                                                    std::optional<Owner> owner) {
   struct stat info;
-  const bool exists = stat(path.c_str(), &info) == 0;
+  bool exists = stat(path.c_str(), &info) == 0;
+  bool renamed = false;
   if (exists && S_ISDIR(info.st_mode)) return Error("cannot write " + path + ": it is a directory");
   if (exists && S_ISREG(info.st_mode) && info.st_size > 0) {
     if (access(path.c_str(), W_OK) != 0) return system_error("cannot write " + path, errno);
     if (std::rename(path.c_str(), (path + ".old").c_str()) != 0)
       return system_error("cannot rename " + path + " to " + path + ".old", errno);
+    exists = false;
+    renamed = true;
   }
   Fd fd(
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644));
@@ -31,10 +34,11 @@ Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
   if (owner && !exists && fchown(fd.get(), owner->uid, owner->gid) != 0) {
     // A file system without owners: the file stays root's, which is no reason not to record.
   }
-  return std::unique_ptr<TraceFile>(new TraceFile(std::move(fd), path));
+  return std::unique_ptr<TraceFile>(new TraceFile(std::move(fd), path, !exists, renamed));
 }
 
-TraceFile::TraceFile(Fd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {
+TraceFile::TraceFile(Fd fd, std::string path, bool made, bool renamed)
+    : fd_(std::move(fd)), path_(std::move(path)), made_(made), renamed_(renamed) {
   // Signals belong to the main thread.
   sigset_t all, before;
   sigfillset(&all);
@@ -50,6 +54,12 @@ void TraceFile::write(std::string block) {
   changed_.wait(lock, [this] { return queue_.size() < kQueue; });
   queue_.push_back(std::move(block));
   changed_.notify_all();
+}
+
+void TraceFile::discard() {
+  (void)close();
+  if (made_) unlink(path_.c_str());
+  if (renamed_) (void)std::rename((path_ + ".old").c_str(), path_.c_str());
 }
 
 Status TraceFile::close() {

@@ -34,6 +34,8 @@ class TraceFile {
 
   // Waits while kQueue blocks are waiting: the backlog then stays in the ring, where it is counted.
   void write(std::string block);
+  // Takes it all back: the file is removed if it was made here, and the old one is there again.
+  void discard();
   // Writes what is left and closes. Errors: the first that any write met.
   Status close();
 
@@ -41,7 +43,7 @@ class TraceFile {
   uint64_t bytes_written();
 
  private:
-  TraceFile(Fd fd, std::string path);
+  TraceFile(Fd fd, std::string path, bool made, bool renamed);
   void run();
   void put(const std::string& block);
 
@@ -59,6 +61,8 @@ class TraceFile {
 
   Fd fd_;
   std::string path_;
+  bool made_;     // it was not there before, and is a regular file
+  bool renamed_;  // what was there is FILE.old now
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::string> queue_;

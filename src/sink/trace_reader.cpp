@@ -505,6 +505,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     run.cpus = static_cast<unsigned>(std::min<uint64_t>(notes.number("cpus"), 65536));
     run.events = notes.number("events");
     run.probe_hits = notes.number("probe_hits");
+    run.other_probe_hits = notes.number("other_probe_hits");
     run.probe_cost_ns = notes.number("probe_cost_ns");
     run.own_cpu_ns = notes.number("own_cpu_ns");
     run.finished = notes.number("finished") != 0;

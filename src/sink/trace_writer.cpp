@@ -196,6 +196,7 @@ void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
   note("cpus", run.cpus);
   note("events", run.events);
   note("probe_hits", run.probe_hits);
+  note("other_probe_hits", run.other_probe_hits);
   note("probe_cost_ns", run.probe_cost_ns);
   note("own_cpu_ns", run.own_cpu_ns);
   note("finished", run.finished);

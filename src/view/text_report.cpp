@@ -202,8 +202,11 @@ std::string text_report(const Snapshot& s) {
         "report it.\n",
         format_count(s.violations));
   const uint64_t span = std::max<uint64_t>(s.duration_ns(), 1);
-  out += fmt::format("Overhead about {} % ({} probe hits); giltop itself used {} of CPU.\n",
+  out += fmt::format("Overhead about {} % ({} probe hits{}); giltop itself used {} of CPU.\n",
                      format_percent(s.run.probe_cost_ns, span, 2), format_count(s.run.probe_hits),
+                     s.run.other_probe_hits == 0 ? std::string()
+                                                 : ", and " + format_count(s.run.other_probe_hits) +
+                                                       " in other processes of the same Python",
                      format_seconds(s.run.own_cpu_ns));
   return out;
 }

@@ -42,6 +42,9 @@ TEST_F(Input, Usage) {
   refuses({"report"}, 2, "FILE");
   refuses({"frobnicate"}, 2, "frobnicate");
   refuses({"report", "x", "--", "true"}, 2, "only record");
+  refuses({"record", "python3", "x.py"}, 2, "--");
+  for (const char* bad : {"nan", "inf", "-1", "0", "1e30", "soon"})
+    refuses({"record", "-d", bad, "--", "true"}, 2, bad);
 }
 
 TEST_F(Input, NoSuchProcess) {
@@ -157,6 +160,20 @@ TEST_F(Input, Command) {
   write_file(directory_.path("plain"), "text\n");
   refuses({"record", "-o", file(), "--", directory_.path("plain")}, 126, "plain");
   expect_no_file();
+}
+
+TEST_F(Input, ACommandThatCannotRunCostsNothing) {
+  const std::string link = directory_.path("null");
+  std::filesystem::create_symlink("/dev/null", link);
+  refuses({"record", "-o", link, "--", "/no/such/program"}, 127, "/no/such/program");
+  EXPECT_TRUE(std::filesystem::is_symlink(link)) << "what giltop did not make it must not remove";
+  EXPECT_TRUE(std::filesystem::exists("/dev/null"));
+
+  EXPECT_EQ(run({GILTOP_BINARY, "record", "-q", "-o", file(), "--", "true"}).status, 0);
+  const std::string before = read_file(file());
+  refuses({"record", "-o", file(), "--", "/no/such/program"}, 127, "/no/such/program");
+  EXPECT_EQ(read_file(file()), before) << "the recording that was there is still there";
+  EXPECT_FALSE(std::filesystem::exists(file() + ".old"));
 }
 
 TEST_F(Input, Recordings) {

@@ -170,6 +170,55 @@ TEST_F(Recording, TheCommandsStatusAndOutputAreItsOwn) {
   EXPECT_FALSE(read_file(directory_.path("s.pftrace.old")).empty()) << "the old file is kept";
 }
 
+TEST_F(Recording, TheCommandFindsItsSignalsAsTheyWere) {
+  const Ran pipe = run({GILTOP_BINARY, "record", "-q", "-o", directory_.path("s.pftrace"), "--",
+                        "sh", "-c", "yes | head -1"});
+  EXPECT_EQ(pipe.out, "y\n");
+  EXPECT_EQ(pipe.err, "") << "yes ends by SIGPIPE, with no word";
+}
+
+TEST_F(Recording, ParentsThatMindStoppedChildrenGoOn) {
+  // script(1) stops itself when its child was stopped, and waits to be continued.
+  const Ran ran = run({GILTOP_BINARY, "record", "-q", "-o", directory_.path("p.pftrace"), "--",
+                       "script", "-qec", python() + " -c 'print(43)'", "/dev/null"},
+                      seconds(30));
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_NE(ran.out.find("43"), std::string::npos);
+}
+
+TEST_F(Recording, AStoppedGiltopHoldsNobody) {
+  // As by Ctrl-Z: what its target starts meanwhile is not held, however new it is.
+  Program recorder({GILTOP_BINARY, "record", "-q", "-o", directory_.path("z.pftrace"), "--", "sh",
+                    "-c",
+                    "echo ready; read go; cp /bin/echo " + directory_.path("new") + "; " +
+                        directory_.path("new") + " through"});
+  ASSERT_TRUE(recorder.wait_for("ready"));
+  recorder.signal(SIGSTOP);
+  usleep(700'000);  // longer than its heartbeat counts
+  recorder.write_line("go");
+  EXPECT_TRUE(recorder.wait_for("through", seconds(10)));
+  recorder.signal(SIGCONT);
+  EXPECT_EQ(recorder.finish().status, 0);
+}
+
+TEST_F(Recording, AZombieHasEnded) {
+  // Its parent does not reap it: it is there, and over.
+  Program parent({python(), "-c",
+                  "import subprocess, sys\n"
+                  "p = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+                  "print('child', p.pid, flush=True)\n"
+                  "input()\n"
+                  "p.stdin.close()\n"
+                  "input()\n"});
+  ASSERT_TRUE(parent.wait_for("\n"));
+  const std::string pid = parent.out().substr(6, parent.out().find('\n') - 6);
+  const std::string file = directory_.path("zombie.pftrace");
+  Program recorder({GILTOP_BINARY, "record", "-q", "-o", file, "-p", pid});
+  for (int i = 0; i < 500 && read_file(file).empty(); i++) usleep(20'000);
+  parent.write_line("end it");
+  EXPECT_EQ(recorder.finish(seconds(10)).status, 0);
+}
+
 TEST_F(Recording, TheCommandRunsAsTheInvokingUser) {
   // As sudo would set it, for the user nobody.
   Program ran({GILTOP_BINARY, "record", "-q", "-o", directory_.path("u.pftrace"), "--", "id", "-u"},
