@@ -113,10 +113,12 @@ TEST_F(Input, AProcessThatEndsDuringAttach) {
 
 TEST_F(Input, NoRoot) {
   std::filesystem::permissions(directory_.path(""), std::filesystem::perms(0777));
-  Program ran({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", GILTOP_BINARY,
-               "record", "-o", file(), "--", "true"});
+  // A copy that others may read, wherever the build is.
+  const std::string copy = directory_.path("giltop");
+  std::filesystem::copy_file(GILTOP_BINARY, copy);
+  Program ran({"setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", copy, "record",
+               "-o", file(), "--", "true"});
   const Ran result = ran.finish();
-  if (result.status == 127) GTEST_SKIP() << "giltop's build folder is not readable for others";
   EXPECT_EQ(result.status, 1);
   EXPECT_THAT(result.err, HasSubstr("sudo"));
   EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;

@@ -61,7 +61,8 @@ TEST_F(Recording, AKilledRecorderLeavesAReadableFileAndAnUnharmedTarget) {
     usleep(20'000);
     if (i == 10) target.write_line("go");
   }
-  usleep(1'200'000);  // over a flush, so that there is something to read
+  // And more of it: some hundred hand-overs have been flushed.
+  for (int i = 0; i < 500 && read_file(file).size() < 6000; i++) usleep(20'000);
   recorder.signal(SIGKILL);
   EXPECT_EQ(recorder.finish().status, 128 + SIGKILL);
   EXPECT_EQ(target.finish().status, 0) << target.err();
