@@ -87,23 +87,35 @@ int64_t Model::charge_run(Thread& thread, const Event& event, CpuState after) {
   return -static_cast<int64_t>(lag);
 }
 
+// What the CPU charged to nobody since the thread was switched in. The hypervisor may also take the
+// CPU in the middle of a switch, after the run queue's clock was read and before the tracepoint:
+// that time is of no run that was seen. Returns true then.
+bool Model::count_stolen(Thread& thread, const Event& event, int64_t lead_ns) {
+  if (!thread.switch_in_seen || thread.cpu != event.cpu ||
+      event.value <= thread.switch_in_uncharged_ns)
+    return false;
+  const uint64_t uncharged = event.value - thread.switch_in_uncharged_ns;
+  const uint64_t seen = event.ts_ns - thread.switch_in_ns;
+  const uint64_t booked = seen + static_cast<uint64_t>(std::max<int64_t>(lead_ns, 0));
+  const uint64_t before = event.other > booked + kLeastLead_ns ? event.other - booked : 0;
+  thread.stolen_ns += std::min(uncharged - std::min(uncharged, before), booked);
+  return before != 0;
+}
+
 void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
   const bool unseen = thread.cpu_state == CpuState::running
                           ? thread.inferred.to_ns != 0 && event.other != 0
                           : thread.cpu_state != CpuState::unknown;
-  if (unseen) {
-    mend_run(thread, event);
-    change.mended = true;
-  } else if (thread.cpu_state == CpuState::running && thread.switch_in_seen &&
-             thread.cpu == event.cpu && event.value > thread.switch_in_uncharged_ns) {
-    thread.stolen_ns +=
-        std::min(event.value - thread.switch_in_uncharged_ns, event.ts_ns - thread.switch_in_ns);
-  }
   const CpuState after = event.state == static_cast<uint8_t>(TaskState::runnable)
                              ? CpuState::runnable
                              : CpuState::blocked;
-  if (!unseen && thread.cpu_state == CpuState::running)
+  if (unseen) {
+    mend_run(thread, event);
+    change.told_apart = true;
+  } else if (thread.cpu_state == CpuState::running) {
     change.lead_ns = charge_run(thread, event, after);
+    change.told_apart = count_stolen(thread, event, change.lead_ns);
+  }
   thread.inferred = {};
   set_cpu_state(thread, after, event.ts_ns);
   thread.cpu = event.cpu;

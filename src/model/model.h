@@ -167,7 +167,9 @@ struct Change {
   // This switch-out told that the kernel charged the thread with so much more of the CPU than lay
   // between its switches (less, where negative).
   int64_t lead_ns = 0;
-  bool mended = false;       // this switch-out told when a run began that was not seen to begin
+  // This switch-out's own figures were needed: a run that was not seen to begin, or time stolen in
+  // the middle of a switch.
+  bool told_apart = false;
   Process* ended = nullptr;  // the whole process image is over
 };
 
@@ -228,6 +230,7 @@ class Model {
   void on_gil_forced(Thread& thread, Gil& gil);
   void prove_running(Thread& thread, uint64_t ts_ns);
   void mend_run(Thread& thread, const Event& event);
+  bool count_stolen(Thread& thread, const Event& event, int64_t lead_ns);
   int64_t charge_run(Thread& thread, const Event& event, CpuState after);
   void on_switch_out(Thread& thread, const Event& event, Change& change);
   void on_switch_in(Thread& thread, const Event& event);

@@ -371,10 +371,12 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   }
   const uint32_t state = task_state_of(event.state);
   // The reader takes the event from the numbers, and the state that is drawn next as no event.
-  if (change.mended && state != task::kDead) write_raw(event);
-  if (change.lead_ns != 0 && state != task::kDead)
+  if (change.told_apart && state != task::kDead) {
+    write_raw(event);
+  } else if (change.lead_ns != 0 && state != task::kDead) {
     counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
             static_cast<uint64_t>(change.lead_ns));
+  }
   if (state == task::kDead) {
     write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
     end_track(shown, event.ts_ns, false);
