@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <sstream>
 
 #include "model/model.h"
 #include "sink/trace_reader.h"
@@ -61,10 +64,14 @@ void collect(const std::vector<uint64_t>& truth, const std::vector<uint64_t>& se
 
 class Double : public Live {
  protected:
-  void compare(const std::vector<std::string>& before) {
-    const std::string log_file = directory_.path("log" + std::to_string(runs_++));
+  // Runs the double behind `before`; `root` is what it sees as its root directory.
+  void compare(const std::vector<std::string>& before, const std::string& root = "",
+               const std::string& program = GILTOP_DOUBLE) {
+    const std::string name =
+        (root.empty() ? directory_.path("log") : "/log") + std::to_string(runs_++);
+    const std::string log_file = root + name;
     std::vector<std::string> command = before;
-    command.insert(command.end(), {GILTOP_DOUBLE, "4", "2", "7", log_file});
+    command.insert(command.end(), {program, "4", "2", "7", name});
     const Recorded recorded = record(command);
     const Log truth = read_log(log_file);
     ASSERT_FALSE(truth.empty()) << recorded.ran.err;
@@ -98,6 +105,13 @@ class Double : public Live {
 
 TEST_F(Double, EveryTransitionAtItsTime) { compare({}); }
 
+// As on kernels before 6.6, Debian 12's among them.
+TEST_F(Double, WithAPerfEventForEachProbe) {
+  setenv("GILTOP_UPROBES", "perf", 1);
+  compare({});
+  unsetenv("GILTOP_UPROBES");
+}
+
 // The first events are not missed however the program came to be executed.
 TEST_F(Double, BehindAShell) { compare({"sh", "-c", "\"$@\"; exit $?", "sh"}); }
 TEST_F(Double, BehindEnvAndASecondExec) {
@@ -107,6 +121,21 @@ TEST_F(Double, BehindAScript) {
   const std::string script = directory_.path("shim");
   write_file(script, "#!/bin/sh\nset -e\nexec \"$@\"\n", true);
   compare({script});
+}
+
+TEST_F(Double, BehindAChroot) {
+  // Another root, with copies of all that the double needs: other files than any giltop has seen.
+  const std::string root = directory_.path("root");
+  std::filesystem::create_directories(root);
+  std::filesystem::copy_file(GILTOP_DOUBLE, root + "/double");
+  std::istringstream libraries(run({"ldd", GILTOP_DOUBLE}).out);
+  for (std::string word; libraries >> word;) {
+    if (word[0] != '/') continue;
+    const std::filesystem::path copy = root + word;
+    std::filesystem::create_directories(copy.parent_path());
+    std::filesystem::copy_file(word, copy, std::filesystem::copy_options::skip_existing);
+  }
+  compare({"chroot", root}, root, "/double");
 }
 
 }  // namespace
