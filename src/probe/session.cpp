@@ -405,6 +405,14 @@ void LiveSession::on_exec(const gt_exec& exec) {
   const uint32_t tgid = exec.h.tgid;
   const auto known = known_.find(exec.file);
   File* file = known == known_.end() ? nullptr : known->second;
+  // A file that is new, in a process that could not be held: it may run Python already.
+  const bool late = !file && options_.follow_children && exec.h.state != GT_HELD;
+  if (late) {
+    const std::string line =
+        "some programs ran before giltop could look at them: their first events are missed";
+    if (std::find(refusals_.begin(), refusals_.end(), line) == refusals_.end())
+      refusals_.push_back(line);
+  }
   if (!file) {
     if (auto fd = open_executable(static_cast<pid_t>(tgid))) {
       Fd watch_fd(dup(fd->get()));
@@ -421,7 +429,7 @@ void LiveSession::on_exec(const gt_exec& exec) {
     }
   }
   if (file && file->inspection.kind == Inspection::Kind::cpython && file->error.empty())
-    report_process(tgid, {file}, exec.h.ts_ns);
+    report_process(tgid, {file}, exec.h.ts_ns, late);
   if (exec.h.state == GT_HELD) let_go(tgid);
 }
 
