@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Which processes are traced. Keys are process ids of the initial namespace. */
+/* Which processes are traced. Keys are process ids of the initial namespace.
+ *
+ * Host-wide, a process is traced from the exec of a file that is known to be a Python, or from its
+ * first GIL event on: the probes sit in Pythons only, so whoever hits one is one. */
 #ifndef GILTOP_FILTER_BPF_H
 #define GILTOP_FILTER_BPF_H
 
 /* Set by the loader before load: trace what traced processes fork and execute. */
 const volatile __u8 follow_children = 1;
+const volatile __u8 host_wide = 0;
 
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;
@@ -19,6 +23,34 @@ struct {
 static __always_inline bool is_tracked(__u32 tgid)
 {
 	return tgid && bpf_map_lookup_elem(&tracked, &tgid);
+}
+
+static __always_inline bool track(__u32 tgid)
+{
+	__u32 how = GT_TELL;
+
+	return bpf_map_update_elem(&tracked, &tgid, &how, BPF_ANY) == 0;
+}
+
+static __always_inline void told(__u32 tgid)
+{
+	__u32 how = GT_TRACED;
+
+	bpf_map_update_elem(&tracked, &tgid, &how, BPF_EXIST);
+}
+
+/* The id of `task` in its own PID namespace; 0 where that is the initial one. */
+static __always_inline __u32 ns_tid(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	unsigned int level = BPF_CORE_READ(pid, level);
+	/* The elements' size is the running kernel's: vmlinux.h has only the fields we use. */
+	void *number = (void *)&pid->numbers[0].nr + level * bpf_core_type_size(struct upid);
+	int nr;
+
+	if (level == 0 || bpf_probe_read_kernel(&nr, sizeof(nr), number))
+		return 0;
+	return nr;
 }
 
 #endif

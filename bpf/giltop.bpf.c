@@ -21,27 +21,58 @@ char LICENSE[] SEC("license") = "GPL";
 /* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means and where in
  * the GIL's struct the condition variable lies that is its first argument: which GIL it is, then. */
 
+static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool new)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct gt_found *e = reserve(GT_FOUND, sizeof(*e));
+
+	if (!e)
+		return false;
+	stamp(&e->h, GT_FOUND, tgid, tid);
+	e->h.state = new ? GT_NEW : 0;
+	e->h.extra = file;
+	file_key(&e->file, BPF_CORE_READ(task, mm, exe_file));
+	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
+	e->ns_tid = ns_tid(task);
+	e->pad = 0;
+	submit_now(e);
+	return true;
+}
+
 SEC("uprobe")
 int on_gil(struct pt_regs *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
+	__u32 tgid = id >> 32, *how;
 	struct gt_gil *e;
 	enum gt_kind kind;
 	__u64 cookie;
 
 	if (!armed)
 		return 0;
-	if (!is_tracked(id >> 32)) {
+	how = bpf_map_lookup_elem(&tracked, &tgid);
+	if (!how && !host_wide) {
 		__sync_fetch_and_add(&filtered_hits, 1);
 		return 0;
 	}
 	cookie = bpf_get_attach_cookie(ctx);
 	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
+	if (!how || *how == GT_TELL) {
+		bool new = !how;
+
+		if (new && !track(tgid)) {
+			count_lost(kind);
+			return 0;
+		}
+		/* Found the ring full? Then the next one tells. */
+		if (tell_found(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, new))
+			told(tgid);
+	}
 	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;
 	e->gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
-	stamp(&e->h, kind, id >> 32, (__u32)id);
+	stamp(&e->h, kind, tgid, (__u32)id);
 	submit(e);
 	return 0;
 }
@@ -101,7 +132,7 @@ int on_process_fork(__u64 *ctx)
 {
 	struct task_struct *parent = (struct task_struct *)ctx[0];
 	struct task_struct *child = (struct task_struct *)ctx[1];
-	__u32 tgid = child->tgid, one = 1;
+	__u32 tgid = child->tgid;
 	struct gt_fork *e;
 
 	if (!armed || !is_tracked(parent->tgid))
@@ -109,7 +140,7 @@ int on_process_fork(__u64 *ctx)
 	if (tgid != parent->tgid) {
 		if (!follow_children)
 			return 0;
-		if (bpf_map_update_elem(&tracked, &tgid, &one, BPF_ANY)) {
+		if (!track(tgid)) {
 			count_lost(GT_FORK);
 			return 0;
 		}
@@ -120,10 +151,35 @@ int on_process_fork(__u64 *ctx)
 	stamp(&e->h, GT_FORK, tgid, child->pid);
 	e->h.extra = parent->pid;
 	e->parent_tgid = parent->tgid;
-	e->pad = 0;
+	e->ns_tid = ns_tid(child);
 	bpf_core_read(e->comm, sizeof(e->comm), &child->comm);
 	submit(e);
 	return 0;
+}
+
+/* Host-wide: what the exec of `key` by `tgid` makes of it (GT_NEW ...). False: nothing to tell. */
+static __always_inline bool follow_exec(__u32 tgid, const struct gt_file_key *key, __u8 *state)
+{
+	__u32 *what = bpf_map_lookup_elem(&known_files, key);
+	bool python = what && *what == GT_PYTHON;
+
+	if (is_tracked(tgid)) {
+		if (!python) {
+			bpf_map_delete_elem(&tracked, &tgid);
+			*state = what ? GT_LEFT : GT_LEFT | GT_UNSEEN;
+		}
+	} else if (python) {
+		if (!track(tgid)) {
+			count_lost(GT_EXEC);
+			return false;
+		}
+		*state = GT_NEW;
+	} else if (what) {
+		return false;
+	} else {
+		*state = GT_UNSEEN;
+	}
+	return true;
 }
 
 SEC("tp_btf/sched_process_exec")
@@ -131,21 +187,30 @@ int on_process_exec(__u64 *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx[0];
 	struct linux_binprm *bprm = (struct linux_binprm *)ctx[2];
-	bool unknown;
+	struct gt_file_key key;
 	struct gt_exec *e;
+	__u8 state = 0;
 
-	if (!armed || !is_tracked(task->tgid))
+	if (!armed || (!host_wide && !is_tracked(task->tgid)))
+		return 0;
+	file_key(&key, bprm->file);
+	if (host_wide && !follow_exec(task->tgid, &key, &state))
 		return 0;
 	e = reserve(GT_EXEC, sizeof(*e));
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_EXEC, task->tgid, task->pid);
+	e->h.state = state;
 	e->h.extra = (__u32)ctx[1];
-	file_key(&e->file, bprm->file);
+	e->file = key;
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
-	unknown = follow_children && !bpf_map_lookup_elem(&known_files, &e->file);
-	if (unknown)
-		e->h.state = hold(task->tgid);
+	e->ns_tid = ns_tid(task);
+	e->pad = 0;
+	if (!host_wide) {
+		track(task->tgid); /* a new image: its first GIL event tells which Python it is */
+		if (follow_children && !bpf_map_lookup_elem(&known_files, &key))
+			e->h.state = hold(task->tgid);
+	}
 	submit_now(e);
 	return 0;
 }

@@ -15,8 +15,9 @@ __u32 held[GT_HELD_SLOTS]; /* process ids, in a slot from their own number on; 0
 __u64 heartbeat_ns;
 #define HEARTBEAT_LIMIT_NS 500000000ULL
 
+/* LRU: a host executes any number of files. One that is forgotten is looked at again. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);
 	__type(key, struct gt_file_key);
 	__type(value, __u32);

@@ -21,7 +21,8 @@ enum gt_kind {
 	GT_EXEC = 7,        /* a process replaced its image */
 	GT_EXIT = 8,        /* a thread ends */
 	GT_ENTRY = 9,       /* a program reached its ELF entry point and is held there */
-	GT_KINDS = 10,
+	GT_FOUND = 10,      /* the first GIL event of a program image: which Python it is */
+	GT_KINDS = 11,
 };
 
 /* gt_header.state of GT_SWITCH: how the previous task left the CPU. */
@@ -39,12 +40,16 @@ struct gt_header {
 	__u32 tid;
 	__u16 cpu;
 	__u8 kind;  /* enum gt_kind */
-	__u8 state; /* GT_SWITCH: enum gt_task_state; GT_EXEC, GT_ENTRY: GT_HELD; GT_EXIT: GT_LAST */
-	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before */
+	__u8 state; /* GT_SWITCH: enum gt_task_state; GT_EXIT: GT_LAST; others: GT_HELD ... GT_LEFT */
+	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before;
+	              * GT_FOUND: the file's number, from the cookie */
 };
 
-#define GT_HELD 1 /* the process got SIGSTOP and waits for giltop's SIGCONT */
 #define GT_LAST 1 /* it was the last thread of its process */
+#define GT_HELD 1 /* GT_EXEC, GT_ENTRY: it got SIGSTOP and waits for giltop's SIGCONT */
+#define GT_NEW 2  /* GT_EXEC, GT_FOUND: not traced before, traced from here on */
+#define GT_UNSEEN 4 /* GT_EXEC: of a file the loader has not looked at; the process is not traced */
+#define GT_LEFT 8 /* GT_EXEC: it was traced until here and is no more: the file is no Python */
 
 /* GT_GIL_* */
 struct gt_gil {
@@ -73,7 +78,7 @@ struct gt_wakeup {
 struct gt_fork {
 	struct gt_header h; /* of the child */
 	__u32 parent_tgid;
-	__u32 pad;
+	__u32 ns_tid; /* the child's id in its own PID namespace; 0: that is the initial one */
 	char comm[GT_COMM];
 };
 
@@ -89,6 +94,16 @@ struct gt_exec {
 	struct gt_header h;
 	struct gt_file_key file;
 	char comm[GT_COMM];
+	__u32 ns_tid; /* as in gt_fork */
+	__u32 pad;
+};
+
+struct gt_found {
+	struct gt_header h;
+	struct gt_file_key file; /* the program: it may have loaded the Python as a library */
+	char comm[GT_COMM];
+	__u32 ns_tid; /* of h.tid */
+	__u32 pad;
 };
 
 struct gt_exit {
@@ -105,10 +120,18 @@ struct gt_entry {
 /* What known_files says of a program. */
 #define GT_HOLD_AT_ENTRY 1 /* where its entry point is watched */
 #define GT_TELL_AT_ENTRY 2 /* what it maps is known, too: nobody need wait */
+#define GT_PYTHON 3        /* host-wide: it is a Python, or has loaded one: traced from its exec on */
+#define GT_OTHER 4         /* host-wide: not a Python itself */
 
-/* The cookie of a GIL site: its kind (GT_GIL_*), and the offset of its argument from the GIL. */
-#define GT_COOKIE_KIND_SHIFT 32
+/* What `tracked` says of a process. */
+#define GT_TRACED 1
+#define GT_TELL 2 /* and its next GIL event is to be told with a GT_FOUND */
+
+/* The cookie of a GIL site: the offset of its argument from the GIL, its kind (GT_GIL_*), and the
+ * loader's number of the file. */
 #define GT_COOKIE_OFFSET_MASK 0xffffffffULL
+#define GT_COOKIE_KIND_SHIFT 32
+#define GT_COOKIE_FILE_SHIFT 34
 
 #define GT_HELD_SLOTS 1024
 #define GT_HELD_TRIES 8 /* a process's mark is in one of so many slots from its id on */

@@ -66,6 +66,7 @@ int run(int argc, char** argv) {
       "Examples:\n"
       "  sudo giltop record -- python3 app.py     run and trace a command\n"
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
+      "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
       "  sudo giltop demo                         five workloads, compared");
 
@@ -80,6 +81,8 @@ int run(int argc, char** argv) {
   CLI::Option* pids = record_app->add_option("-p,--pid", record.pids, "Processes to attach to")
                           ->delimiter(',')
                           ->check(CLI::Range(1u, 4194304u));
+  CLI::Option* all = record_app->add_flag("-a,--all", record.all,
+                                          "Every CPython process of the host, now and later");
   record_app->add_flag("-s,--subprocesses", record.subprocesses,
                        "Trace what they fork and execute, too (always on with a command)");
   std::string buffer = std::to_string(record.buffer_bytes);
@@ -135,8 +138,12 @@ int run(int argc, char** argv) {
       say("either -p PID or -- COMMAND, not both");
       return static_cast<int>(Exit::usage);
     }
-    if (pids->count() == 0 && command.empty()) {
-      say("nothing to record: give -p PID, or -- COMMAND");
+    if (all->count() != 0 && (pids->count() != 0 || !command.empty())) {
+      say("-a is every process of the host: it goes with neither -p PID nor -- COMMAND");
+      return static_cast<int>(Exit::usage);
+    }
+    if (pids->count() == 0 && command.empty() && all->count() == 0) {
+      say("nothing to record: give -p PID, -a, or -- COMMAND");
       return static_cast<int>(Exit::usage);
     }
     record.buffer_bytes = std::stoull(buffer);

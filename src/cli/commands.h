@@ -11,6 +11,7 @@ struct RecordArguments {
   std::string output = "giltop.pftrace";
   double duration_s = 0;  // 0: until it ends
   std::vector<uint32_t> pids;
+  bool all = false;  // every CPython process of the host
   std::vector<std::string> command;
   uint64_t buffer_bytes = 16 << 20;
   bool subprocesses = false;

@@ -1,6 +1,8 @@
 // giltop record: trace processes or a command into a file and sum up.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/recording.h"
@@ -10,6 +12,23 @@
 
 namespace giltop {
 
+namespace {
+
+// So that one knows that it works, and how it ends.
+std::string tracing_line(const RecordArguments& arguments) {
+  std::string whom = "every Python of this host";
+  if (!arguments.all) {
+    whom.clear();
+    for (const uint32_t pid : arguments.pids)
+      whom += (whom.empty() ? "" : ", ") + std::to_string(pid);
+  }
+  return "tracing " + whom +
+         (arguments.duration_s > 0 ? fmt::format(" for {:g} s", arguments.duration_s) : "") +
+         "; Ctrl-C ends it";
+}
+
+}  // namespace
+
 int run_record(const RecordArguments& arguments) {
   RecordingOptions options;
   options.file = arguments.output;
@@ -17,6 +36,7 @@ int run_record(const RecordArguments& arguments) {
   if (arguments.duration_s > 0)
     options.duration_ns = static_cast<uint64_t>(arguments.duration_s * 1e9);
   options.pids = arguments.pids;
+  options.host_wide = arguments.all;
   options.follow_children = arguments.subprocesses || !arguments.command.empty();
   if (!arguments.command.empty()) {
     Child::Options command;
@@ -26,7 +46,10 @@ int run_record(const RecordArguments& arguments) {
   }
   const StopSignals signals;
   std::optional<Child> child;
-  const auto result = record(options, child);
+  bool said = arguments.quiet || !arguments.command.empty();
+  const auto result = record(options, child, [&](uint64_t) {
+    if (!std::exchange(said, true)) say(tracing_line(arguments));
+  });
   if (!result) {
     say(result.error());
     return child && child->failed_status() != 0 ? child->failed_status()

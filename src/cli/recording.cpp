@@ -105,11 +105,13 @@ Status Recording::prepare() {
   SessionOptions session;
   session.ring_bytes = options_.ring_bytes;
   session.follow_children = options_.follow_children;
-  if (!options_.follow_children && options_.pids.size() == 1)
+  session.host_wide = options_.host_wide;
+  if (!options_.host_wide && !options_.follow_children && options_.pids.size() == 1)
     session.only_pid = static_cast<int>(options_.pids.front());
   auto made = Session::make(session, tables_);
   if (!made) return made.error();
   session_ = std::move(*made);
+  if (options_.host_wide) session_->attach_all();
   for (const uint32_t pid : options_.pids) {
     // A descriptor of the process tells its end, also while nobody reaps it.
     Fd target(static_cast<int>(syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0)));
@@ -152,6 +154,7 @@ Result<RecordingResult> Recording::run() {
                          " ended while giltop attached to it")
                  : armed.error();
   }
+  if (progress_) progress_(0);
   if (child_) child_->go();
 
   RecordingResult result;
@@ -187,7 +190,7 @@ Result<RecordingResult> Recording::run() {
     }
     if (options_.duration_ns && now - start >= *options_.duration_ns) break;
     if (child_ && child_->poll()) break;
-    if (!child_ && targets_ended()) break;
+    if (!options_.pids.empty() && targets_ended()) break;
     if (file_ && file_->failed()) break;
   }
   session_->stop(sink);

@@ -18,6 +18,7 @@ struct RecordingOptions {
   size_t ring_bytes = 16 << 20;
   std::optional<uint64_t> duration_ns;
   std::vector<uint32_t> pids;  // to attach to; or
+  bool host_wide = false;      // every CPython process there is and will be; or
   std::optional<Child::Options> command;
   bool follow_children = true;
 };
@@ -32,7 +33,8 @@ struct RecordingResult {
 };
 
 // Records until the duration is over, the command or all processes ended, or a signal came.
-// `progress` is called now and then with the time since the start, ns; may be empty.
+// `progress` is called now and then with the time since the start, ns, first as soon as events flow;
+// may be empty.
 // `child` outlives the recording: a command that still runs is the caller's to wait for.
 Result<RecordingResult> record(const RecordingOptions& options, std::optional<Child>& child,
                                const std::function<void(uint64_t)>& progress = {});

@@ -23,7 +23,7 @@ std::string_view comm_of(const char (&comm)[GT_COMM]) {
 
 }  // namespace
 
-bool Decoder::decode_rare(std::span<const std::byte> record, Event& event) {
+bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint32_t& ns_tid) {
   gt_header header;
   std::memcpy(&header, record.data(), sizeof(header));
   bool well_formed = header.tid != 0 && header.tid <= kMaxTid && header.tgid <= kMaxTid;
@@ -36,19 +36,35 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event) {
     case GT_FORK: {
       gt_fork fork;
       well_formed = well_formed && read(record, fork) && fork.h.extra <= kMaxTid &&
-                    fork.parent_tgid <= kMaxTid;
+                    fork.parent_tgid <= kMaxTid && fork.ns_tid <= kMaxTid;
       if (!well_formed) break;
       event.kind = EventKind::fork;
       event.value = uint64_t{fork.parent_tgid} << 32 | fork.h.extra;
       event.other = tables_.intern(comm_of(fork.comm));
+      ns_tid = fork.ns_tid;
       break;
     }
     case GT_EXEC: {
       gt_exec exec;
-      well_formed = well_formed && read(record, exec);
+      well_formed = well_formed && read(record, exec) && exec.ns_tid <= kMaxTid;
       if (!well_formed) break;
+      if (exec.h.state & GT_LEFT) {  // to the model it ends here
+        event.kind = EventKind::exit;
+        event.state = 1;
+        break;
+      }
+      wanted = !(exec.h.state & GT_UNSEEN);
+      if (!wanted) break;
       event.kind = EventKind::exec;
       event.other = tables_.intern(comm_of(exec.comm));
+      ns_tid = exec.ns_tid;
+      break;
+    }
+    case GT_FOUND: {
+      gt_found found;
+      well_formed = well_formed && read(record, found) && found.ns_tid <= kMaxTid;
+      wanted = false;
+      if (well_formed) ns_tid = found.ns_tid;
       break;
     }
     case GT_EXIT: {

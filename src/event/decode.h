@@ -15,7 +15,8 @@ struct DecodeCounts {
 };
 
 // Called once per record; `sink(event)` is called for each event in it (a context switch holds two:
-// who left, then who came). Records are checked against their size. ENTRY records carry no event.
+// who left, then who came; a fork in a PID namespace says its id there). Records are checked
+// against their size. ENTRY records carry no event.
 class Decoder {
  public:
   explicit Decoder(EventTables& tables) : tables_(tables) {}
@@ -27,7 +28,8 @@ class Decoder {
 
  private:
   // Everything but the GIL and scheduler kinds. False: malformed, or nothing for the model.
-  bool decode_rare(std::span<const std::byte> record, Event& event);
+  // `ns_tid`: the thread's id in its own PID namespace; 0 where that is the initial one.
+  bool decode_rare(std::span<const std::byte> record, Event& event, uint32_t& ns_tid);
 
   EventTables& tables_;
   DecodeCounts counts_;

@@ -82,7 +82,14 @@ inline void Decoder::decode(std::span<const std::byte> record, Sink&& sink) {
   event.tgid = header.tgid;
   event.tid = header.tid;
   event.cpu = header.cpu;
-  if (decode_rare(record, event)) sink(event);
+  uint32_t ns_tid = 0;
+  if (decode_rare(record, event, ns_tid)) sink(event);
+  if (ns_tid == 0) return;
+  event.kind = EventKind::ns_id;
+  event.state = 0;
+  event.value = 0;
+  event.other = ns_tid;
+  sink(event);
 }
 
 }  // namespace giltop

@@ -25,6 +25,7 @@ enum class EventKind : uint8_t {
   thread_seen,  // a thread that was there when tracing began; `other` = comm
   thread_name,  // `other` = comm
   process,      // `other` = index of ProcessFacts
+  ns_id,        // `other` = the thread's id in its own PID namespace
   loss,  // `other` records of kind `state` (enum gt_kind) were lost between ts_ns and `value`
   end,   // the observation ends
 };
@@ -49,9 +50,9 @@ struct Event {
 static_assert(sizeof(Event) == 32);
 
 // What is counted when the ring is full: the order of enum gt_kind.
-inline constexpr std::array<std::string_view, 10> kRecordKinds = {
-    "gil_wait", "gil_acquire", "gil_release", "gil_forced", "switch",
-    "wakeup",   "fork",        "exec",        "exit",       "entry"};
+inline constexpr std::array<std::string_view, 11> kRecordKinds = {
+    "gil_wait", "gil_acquire", "gil_release", "gil_forced", "switch", "wakeup",
+    "fork",     "exec",        "exit",        "entry",      "found"};
 
 // One program image of one process.
 struct ProcessFacts {

@@ -290,6 +290,16 @@ Change Model::apply(const Event& event) {
       change.thread = thread;
       break;
     }
+    case EventKind::ns_id: {
+      Thread* thread = by_tid_[event.tid];
+      if (!thread || thread->ended || thread->process->tgid != event.tgid) {
+        thread = &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
+        change.began = true;
+      }
+      thread->ns_tid = event.other;
+      change.thread = thread;
+      break;
+    }
     case EventKind::process: {
       Process& process = process_of(event.tgid);
       process.facts = event.other;

@@ -32,6 +32,7 @@ struct Process;
 // One thread of one program image, from the first to the last moment it was observed.
 struct Thread {
   uint32_t tid = 0;
+  uint32_t ns_tid = 0;  // its id in its own PID namespace; 0: that is the initial one, or not known
   uint32_t index = 0;  // dense, in order of appearance, never reused
   Process* process = nullptr;
   uint32_t comm = 0;  // EventTables text

@@ -6,6 +6,7 @@ namespace {
 ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   ThreadSnapshot out;
   out.tid = thread.tid;
+  out.ns_tid = thread.ns_tid;
   out.comm = tables.text(thread.comm);
   out.first_ns = thread.first_ns;
   out.last_ns = thread.last_ns;
@@ -104,8 +105,10 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.complete = process.from_start && !process.lost;
     p.ended = process.ended;
     for (const auto& gil : process.gils) p.gils.push_back(snapshot_of(*gil));
-    for (const Thread* thread : process.threads)
+    for (const Thread* thread : process.threads) {
+      if (thread->tid == process.tgid && thread->ns_tid != 0) p.ns_pid = thread->ns_tid;
       p.threads.push_back(snapshot_of(*thread, model.tables()));
+    }
   }
   return out;
 }

@@ -39,6 +39,7 @@ HistogramSnapshot snapshot_of(const Histogram& histogram);
 
 struct ThreadSnapshot {
   uint32_t tid = 0;
+  uint32_t ns_tid = 0;  // in its own PID namespace; 0: that is the initial one, or not known
   std::string comm;
   uint64_t first_ns = 0, last_ns = 0;
   std::array<std::array<uint64_t, 4>, 4> matrix{};  // ns, [GilState][CpuState]
@@ -80,6 +81,7 @@ struct GilSnapshot {
 
 struct ProcessSnapshot {
   uint32_t pid = 0;
+  uint32_t ns_pid = 0;  // as ns_tid
   std::string comm, cmdline, python, build_id;
   bool free_threaded = false;
   bool complete = false;  // seen from its first instruction on, nothing lost

@@ -1,9 +1,11 @@
 #include "probe/attachments.h"
 
 #include <fcntl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <limits>
 
 #include "giltop/abi.h"
 #include "target/elf_file.h"
@@ -13,6 +15,12 @@ namespace {
 
 // A path that leads to the open file itself, whatever its name leads to by now.
 std::string path_of(const Fd& fd) { return "/proc/self/fd/" + std::to_string(fd.get()); }
+
+bool is_on_overlay(const Fd& fd) {
+  struct statfs system;
+  constexpr auto kOverlay = 0x794c7630;  // OVERLAYFS_SUPER_MAGIC, include/uapi/linux/magic.h
+  return fstatfs(fd.get(), &system) == 0 && system.f_type == kOverlay;
+}
 
 gt_kind kind_of(SiteKind kind) {
   switch (kind) {
@@ -30,37 +38,88 @@ gt_kind kind_of(SiteKind kind) {
 
 }  // namespace
 
+const std::string& Attachments::File::refusal() const {
+  return inspection.kind == Inspection::Kind::cpython ? error : inspection.reason;
+}
+
+Attachments::File* Attachments::find(const FileId& id) const {
+  const auto known = files_.find(id);
+  return known == files_.end() ? nullptr : known->second;
+}
+
+Attachments::File* Attachments::by_number(uint32_t number) const {
+  return number < all_.size() ? all_[number].get() : nullptr;
+}
+
+// An overlay file system (containers) has inodes of its own, others for each mount; a uprobe is set
+// on the inode below. A file that is below two overlays must have its probes once, or each hit is
+// counted twice. Which inode is below cannot be asked; overlayfs passes on its number, time and
+// size (Documentation/filesystems/overlayfs.rst), and with the same build-id it is taken for the
+// same.
+Attachments::File* Attachments::same_below(const FileId& id, const File& file) const {
+  const std::string& build_id = file.inspection.cpython.build_id;
+  if (build_id.empty()) return nullptr;
+  for (const auto& [other_id, other] : files_) {
+    if (other->on_overlay && other_id.inode == id.inode && other_id.mtime_ns == id.mtime_ns &&
+        other_id.size == id.size && other->inspection.cpython.build_id == build_id)
+      return other;
+  }
+  return nullptr;
+}
+
 Attachments::File* Attachments::add(Fd fd, const std::string& path) {
   const auto id = file_id(fd);
   if (id) {
-    const auto known = files_.find(*id);
-    if (known != files_.end()) return known->second.get();
+    if (File* known = find(*id)) {
+      // A lack of memory or descriptors may be over.
+      if (known->inspection.kind == Inspection::Kind::cpython && !known->is_traced())
+        attach_or_note(*known, fd);
+      return known;
+    }
   }
+  if (id) drop_overwritten(*id);
   auto owned = std::make_unique<File>();
-  File* file = owned.get();
-  file->path = path;
-  if (id) {
-    files_.emplace(*id, std::move(owned));
-  } else {
-    nameless_.push_back(std::move(owned));
-  }
+  owned->path = path;
+  owned->number = static_cast<uint32_t>(all_.size());
   Fd probe_fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   auto elf = ElfFile::make(std::move(fd));
-  if (!elf) {
-    file->error = elf.error().message();
-    return file;
+  if (elf) {
+    auto inspection = inspect_elf(*elf);
+    if (inspection) {
+      owned->inspection = std::move(*inspection);
+    } else {
+      owned->error = inspection.error().message();
+    }
+  } else {
+    owned->error = elf.error().message();
   }
-  auto inspection = inspect_elf(*elf);
-  if (!inspection) {
-    file->error = inspection.error().message();
-    return file;
-  }
-  file->inspection = std::move(*inspection);
+  File* file = owned.get();
   if (file->inspection.kind == Inspection::Kind::cpython) {
-    if (const Status attached = attach_sites(*file, probe_fd); !attached)
-      file->error = attached.error().message();
+    file->on_overlay = is_on_overlay(probe_fd);
+    if (File* same = id && file->on_overlay ? same_below(*id, *file) : nullptr) {
+      files_.emplace(*id, same);
+      return same;
+    }
+    attach_or_note(*file, probe_fd);
   }
+  all_.push_back(std::move(owned));
+  if (id) files_.emplace(*id, file);
   return file;
+}
+
+// The same inode with another content, written in place: the old probes would now sit anywhere.
+void Attachments::drop_overwritten(const FileId& id) {
+  const FileId first{id.device, id.inode, std::numeric_limits<int64_t>::min(), 0};
+  for (auto at = files_.lower_bound(first);
+       at != files_.end() && at->first.device == id.device && at->first.inode == id.inode; ++at) {
+    at->second->sites.reset();
+    at->second->entry.reset();
+  }
+}
+
+void Attachments::attach_or_note(File& file, const Fd& fd) {
+  const Status attached = attach_sites(file, fd);
+  file.error = attached ? std::string() : attached.error().message();
 }
 
 Status Attachments::attach_sites(File& file, const Fd& fd) {
@@ -69,8 +128,9 @@ Status Attachments::attach_sites(File& file, const Fd& fd) {
   for (const GilSite& site : python.sites) {
     const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
     const uint64_t offset = on_switch_cond ? python.switch_cond_offset : python.cond_offset;
-    places.push_back(
-        {site.file_offset, uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT | offset});
+    places.push_back({site.file_offset, uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
+                                            uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT |
+                                            offset});
   }
   auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
@@ -93,11 +153,7 @@ Status Attachments::watch_entry(File& file, const Fd& fd) {
 }
 
 void Attachments::clear() {
-  for (auto& [id, file] : files_) {
-    file->sites.reset();
-    file->entry.reset();
-  }
-  for (auto& file : nameless_) {
+  for (auto& file : all_) {
     file->sites.reset();
     file->entry.reset();
   }

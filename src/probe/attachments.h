@@ -20,11 +20,17 @@ namespace giltop {
 class Attachments {
  public:
   struct File {
-    std::string path;  // for messages
+    std::string path;     // for messages
+    uint32_t number = 0;  // what its probes' cookies say of it
     Inspection inspection;
     std::string error;  // unreadable, not ELF, or a site that could not be probed
+    bool on_overlay = false;
     Uprobes sites;
     Uprobes entry;  // set while the program's entry point is watched
+
+    bool is_traced() const { return static_cast<bool>(sites); }
+    // Why it cannot be traced, where it is an interpreter; else empty.
+    const std::string& refusal() const;
   };
 
   struct Programs {
@@ -35,9 +41,13 @@ class Attachments {
   explicit Attachments(Programs programs, int only_pid = -1)
       : programs_(programs), only_pid_(only_pid) {}
 
+  // The file of an identity that was added before; else null.
+  File* find(const FileId& id) const;
+
   // What the file is; where it is a CPython, its sites are probed when this returns. A file that
-  // cannot be read or probed is kept with its error: it will not be tried again. Never null.
+  // cannot be read is kept with its error; one that could not be probed is tried again. Never null.
   File* add(Fd fd, const std::string& path);
+  File* by_number(uint32_t number) const;
 
   // Stops programs that run `file` at their entry point, or lets them run through.
   Status watch_entry(File& file, const Fd& fd);
@@ -48,11 +58,14 @@ class Attachments {
 
  private:
   Status attach_sites(File& file, const Fd& fd);
+  void drop_overwritten(const FileId& id);
+  void attach_or_note(File& file, const Fd& fd);
+  File* same_below(const FileId& id, const File& file) const;
 
   Programs programs_;
   int only_pid_;
-  std::map<FileId, std::unique_ptr<File>> files_;
-  std::vector<std::unique_ptr<File>> nameless_;  // without an identity
+  std::vector<std::unique_ptr<File>> all_;  // by number
+  std::map<FileId, File*> files_;
   size_t probed_files_ = 0;
 };
 

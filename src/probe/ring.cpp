@@ -42,6 +42,12 @@ Ring::~Ring() {
   if (producer_) munmap(producer_, page_ + 2 * bytes_);
 }
 
+void Ring::add_wakeup(int fd) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  (void)epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event);
+}
+
 void Ring::wait(int timeout_ms) {
   epoll_event event;
   (void)epoll_wait(epoll_.get(), &event, 1,

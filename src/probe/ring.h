@@ -26,6 +26,9 @@ class Ring {
   Ring& operator=(Ring&&) = delete;
   ~Ring();
 
+  // wait() ends when `fd` is readable, too. Errors are ignored: it ends by its timeout then.
+  void add_wakeup(int fd);
+
   // Sleeps until the kernel side wakes us, at most `timeout_ms`.
   void wait(int timeout_ms);
 

@@ -20,11 +20,13 @@ struct SessionOptions {
   // Trace children too, whatever they execute: a traced process is stopped for some ms when it
   // executes a file that is new to giltop, so that none of its events is missed.
   bool follow_children = true;
-  int only_pid = -1;  // set probes in this process alone
+  bool host_wide = false;  // every CPython process of the host, now and later; holds nobody
+  int only_pid = -1;       // set probes in this process alone
 };
 
-// In this order: make, track (and attach_process for what runs already), arm, poll …, stop. Probes
-// are set before anything is emitted; everything is gone from the kernel when the session is.
+// In this order: make, track (and attach_process or attach_all for what runs already), arm, poll …,
+// stop. Probes are set before anything is emitted; everything is gone from the kernel when the
+// session is.
 class Session {
  public:
   using EventSink = std::function<void(const Event&)>;
@@ -40,6 +42,9 @@ class Session {
   // that can be traced, and why.
   virtual Status attach_process(uint32_t tgid) = 0;
 
+  // Finds every CPython process of the host and traces it. What cannot be is in refusals().
+  virtual void attach_all() = 0;
+
   // Lets events flow. Threads that are there already are reported as seen at this moment.
   virtual Status arm() = 0;
 
@@ -49,7 +54,7 @@ class Session {
   // Removes the probes, passes on what is left, and an `end` event at the moment of the call.
   virtual void stop(const EventSink& sink) = 0;
 
-  // Why processes that were executed under this session could not be traced, one line each.
+  // Why processes that came to be seen under this session could not be traced, one line each.
   virtual std::vector<std::string> refusals() const = 0;
 
   virtual uint64_t records() const = 0;           // taken from the ring

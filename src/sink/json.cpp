@@ -18,6 +18,9 @@ std::string address(uint64_t value) {
 // Names come from the target and need not be UTF-8; a byte that is not becomes U+FFFD when dumped.
 Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
 
+// An id in a container's PID namespace.
+Json id_or_null(uint32_t id) { return id == 0 ? Json(nullptr) : Json(id); }
+
 Json histogram(const HistogramSnapshot& h) {
   Json buckets = Json::array();
   for (const auto& b : h.buckets) buckets.push_back({seconds(b.upper_ns), b.count});
@@ -42,6 +45,7 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns) {
                             {"unknown_s", seconds(t.in(g, CpuState::unknown))}};
   }
   return {{"tid", t.tid},
+          {"ns_tid", id_or_null(t.ns_tid)},
           {"comm", t.comm},
           {"name", nullptr},  // Python's own name for it: not read
           {"first_s", seconds(t.first_ns - start_ns)},
@@ -100,6 +104,7 @@ std::string to_json(const Snapshot& s) {
     for (const GilSnapshot& g : p.gils) gils.push_back(gil(g));
     for (const ThreadSnapshot& t : p.threads) threads.push_back(thread(t, s.first_ns));
     processes.push_back({{"pid", p.pid},
+                         {"ns_pid", id_or_null(p.ns_pid)},
                          {"comm", p.comm},
                          {"cmdline", p.cmdline},
                          {"python", text_or_null(p.python)},

@@ -79,6 +79,7 @@ inline constexpr const char* kFork = "started";
 inline constexpr const char* kExec = "exec";
 inline constexpr const char* kExit = "exit";
 inline constexpr const char* kRename = "renamed";
+inline constexpr const char* kNsId = "namespace id";  // of a thread in a PID namespace
 inline constexpr const char* kLost = "lost events";
 inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";

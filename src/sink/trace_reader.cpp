@@ -538,6 +538,9 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.state = notes.number("last") != 0;
   } else if (name == kRename) {
     e.kind = EventKind::thread_name;
+  } else if (name == kNsId) {
+    e.kind = EventKind::ns_id;
+    e.other = notes.id("ns_tid");
   } else if (name == kLost) {
     const auto kind = std::find(kRecordKinds.begin(), kRecordKinds.end(), notes.text("kind"));
     if (kind == kRecordKinds.end()) throw Damaged{"a loss of an unknown kind"};

@@ -456,6 +456,9 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
     case EventKind::thread_seen:
       name = kSeen;
       break;
+    case EventKind::ns_id:
+      name = kNsId;
+      break;
     default:
       name = kRename;
       break;
@@ -463,7 +466,11 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   root_begin(name);
   note("pid", event.tgid);
   note("tid", event.tid);
-  note("comm", tables_.text(event.other));
+  if (event.kind == EventKind::ns_id) {
+    note("ns_tid", event.other);
+  } else {
+    note("comm", tables_.text(event.other));
+  }
   if (event.kind == EventKind::fork) {
     note("parent_pid", event.value >> 32);
     note("parent_tid", event.value & 0xffffffffu);

@@ -99,6 +99,22 @@ std::string hex(uint64_t value) {
   return {digits.data(), end.ptr};
 }
 
+FileId id_of(const struct stat& status) {
+  constexpr uint64_t kNsPerSecond = 1'000'000'000;
+  // Unsigned: a file may claim any year, and only equality matters.
+  const uint64_t mtime_ns = static_cast<uint64_t>(status.st_mtim.tv_sec) * kNsPerSecond +
+                            static_cast<uint64_t>(status.st_mtim.tv_nsec);
+  return FileId{status.st_dev, status.st_ino, static_cast<int64_t>(mtime_ns),
+                static_cast<uint64_t>(status.st_size)};
+}
+
+// What a link below /proc/PID leads to.
+Result<FileId> path_id(pid_t tgid, const std::string& name) {
+  struct stat status;
+  if (::stat(proc_path(tgid, name).c_str(), &status) != 0) return process_error(tgid, errno, name);
+  return id_of(status);
+}
+
 bool process_exists(pid_t tgid) { return ::access(proc_path(tgid, "stat").c_str(), F_OK) == 0; }
 
 struct CloseDirectory {
@@ -144,12 +160,27 @@ Result<Fd> open_executable(pid_t tgid) {
 Result<FileId> file_id(const Fd& fd) {
   struct stat status;
   if (::fstat(fd.get(), &status) != 0) return system_error("fstat", errno);
-  constexpr uint64_t kNsPerSecond = 1'000'000'000;
-  // Unsigned: a file may claim any year, and only equality matters.
-  const uint64_t mtime_ns = static_cast<uint64_t>(status.st_mtim.tv_sec) * kNsPerSecond +
-                            static_cast<uint64_t>(status.st_mtim.tv_nsec);
-  return FileId{status.st_dev, status.st_ino, static_cast<int64_t>(mtime_ns),
-                static_cast<uint64_t>(status.st_size)};
+  return id_of(status);
+}
+
+Result<FileId> mapping_id(pid_t tgid, const MappedFile& file) {
+  const std::string name = "map_files/" + hex(file.start) + "-" + hex(file.end);
+  return path_id(tgid, name);
+}
+
+Result<FileId> executable_id(pid_t tgid) { return path_id(tgid, "exe"); }
+
+std::vector<pid_t> process_ids() {
+  std::vector<pid_t> ids;
+  const std::unique_ptr<DIR, CloseDirectory> processes(::opendir("/proc"));
+  if (!processes) return ids;
+  while (const dirent* const entry = ::readdir(processes.get())) {
+    const std::string_view name = entry->d_name;
+    pid_t id = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
+    if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) ids.push_back(id);
+  }
+  return ids;
 }
 
 Result<ProcessInfo> process_info(pid_t tgid) {

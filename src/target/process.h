@@ -39,11 +39,20 @@ Result<std::vector<MappedFile>> executable_mappings(pid_t tgid);
 // Errors: neither can be opened; not a regular file.
 Result<Fd> open_mapping(pid_t tgid, const MappedFile& file);
 
+// The identity of a mapped file without opening it. Errors: as above.
+Result<FileId> mapping_id(pid_t tgid, const MappedFile& file);
+
+// The identity of /proc/PID/exe. Errors: no such process; it has none.
+Result<FileId> executable_id(pid_t tgid);
+
 // Opens /proc/PID/exe. Errors: as above; a kernel thread or zombie has none.
 Result<Fd> open_executable(pid_t tgid);
 
 // Identity of an open file. Errors: fstat fails.
 Result<FileId> file_id(const Fd& fd);
+
+// Every process there is, by id. Empty where /proc cannot be read.
+std::vector<pid_t> process_ids();
 
 struct ThreadInfo {
   pid_t tid = 0;

@@ -148,8 +148,10 @@ std::string process_part(const ProcessSnapshot& p) {
 std::string title(const ProcessSnapshot& p) {
   std::string line = printable(p.cmdline.empty() ? p.comm : p.cmdline);
   if (line.size() > 100) line = pad_right(line, 100);
-  return fmt::format("{} · Python {}{} · {}", p.pid, p.python,
-                     p.free_threaded ? " free-threaded" : "", line);
+  const std::string id = p.ns_pid == 0 ? std::to_string(p.pid)
+                                       : fmt::format("{} ({} in its container)", p.pid, p.ns_pid);
+  return fmt::format("{} · Python {}{} · {}", id, p.python, p.free_threaded ? " free-threaded" : "",
+                     line);
 }
 
 }  // namespace

@@ -194,6 +194,55 @@ TEST_F(Decode, AnEntryIsForTheSessionOnly) {
   expect_size_matters(record);
 }
 
+TEST_F(Decode, IdsInANamespaceAreAnEventOfTheirOwn) {
+  const auto expect_id = [&](const std::vector<Event>& events, uint32_t id) {
+    ASSERT_FALSE(events.empty());
+    EXPECT_EQ(events.back().kind, EventKind::ns_id);
+    EXPECT_EQ(events.back().tgid, 100u);
+    EXPECT_EQ(events.back().tid, 101u);
+    EXPECT_EQ(events.back().other, id);
+    EXPECT_EQ(events.back().value, 0u);
+    EXPECT_EQ(events.back().state, 0u);
+  };
+  gt_fork fork{};
+  fork.h = header(GT_FORK);
+  fork.ns_tid = 7;
+  EXPECT_EQ(decode(fork).size(), 2u);
+  expect_id(decode(fork), 7);
+  fork.ns_tid = kMaxTid + 1;
+  expect_malformed(fork);
+  gt_exec exec{};
+  exec.h = header(GT_EXEC);
+  exec.ns_tid = 8;
+  EXPECT_EQ(decode(exec).size(), 2u);
+  expect_id(decode(exec), 8);
+  gt_found found{};
+  found.h = header(GT_FOUND);
+  EXPECT_TRUE(decode(found).empty()) << "for the session only";
+  found.ns_tid = 9;
+  EXPECT_EQ(decode(found).size(), 1u);
+  expect_id(decode(found), 9);
+  expect_size_matters(found);
+}
+
+TEST_F(Decode, AnExecThatIsNotFollowed) {
+  gt_exec exec{};
+  exec.h = header(GT_EXEC);
+  exec.h.state = GT_UNSEEN;
+  exec.ns_tid = 8;
+  EXPECT_TRUE(decode(exec).empty()) << "not traced: for the session only";
+  for (const uint8_t state : {GT_LEFT, GT_LEFT | GT_UNSEEN}) {
+    exec.h.state = state;
+    const auto events = decode(exec);
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_EQ(events[0].kind, EventKind::exit) << "it ends here for us";
+    EXPECT_EQ(events[0].state, 1u);
+  }
+  exec.h.state = GT_NEW;
+  ASSERT_EQ(decode(exec).size(), 2u);
+  EXPECT_EQ(decode(exec)[0].kind, EventKind::exec);
+}
+
 TEST_F(Decode, UnknownKindsAreCounted) {
   for (unsigned kind = GT_KINDS; kind < 256; kind++) {
     gt_gil record{};
@@ -238,7 +287,8 @@ TEST_F(Decode, RandomBytesNeverCrash) {
   uint64_t events = 0;
   for (int i = 0; i < 100'000; i++) {
     constexpr size_t kSizes[] = {sizeof(gt_gil),  sizeof(gt_switch), sizeof(gt_wakeup),
-                                 sizeof(gt_fork), sizeof(gt_exec),   sizeof(gt_exit)};
+                                 sizeof(gt_fork), sizeof(gt_exec),   sizeof(gt_exit),
+                                 sizeof(gt_found)};
     std::vector<std::byte> bytes(rng() % 2 ? kSizes[rng() % std::size(kSizes)] : rng() % 72);
     for (std::byte& b : bytes) b = static_cast<std::byte>(rng());
     if (bytes.size() > offsetof(gt_header, kind) && rng() % 4)
@@ -252,7 +302,7 @@ TEST_F(Decode, RandomBytesNeverCrash) {
       events++;
       EXPECT_LE(event.tid, kMaxTid);
       EXPECT_LE(event.tgid, kMaxTid);
-      EXPECT_LE(event.kind, EventKind::exit);
+      EXPECT_TRUE(event.kind <= EventKind::exit || event.kind == EventKind::ns_id);
     });
   }
   EXPECT_EQ(decoder_.counts().records, 100'000u);

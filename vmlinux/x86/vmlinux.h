@@ -42,6 +42,8 @@ struct sched_info {
 
 struct mm_struct;
 
+struct pid;
+
 struct signal_struct;
 
 struct task_struct {
@@ -51,6 +53,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	pid_t pid;
 	pid_t tgid;
+	struct pid *thread_pid;
 	char comm[16];
 	struct signal_struct *signal;
 };
@@ -65,6 +68,15 @@ struct mm_struct {
 	struct {
 		struct file *exe_file;
 	};
+};
+
+struct upid {
+	int nr;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[0];
 };
 
 struct signal_struct {

@@ -1,0 +1,136 @@
+// Targets: which processes are traced, and what Python each of them runs.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "event/event.h"
+#include "giltop/abi.h"
+#include "probe/attachments.h"
+#include "probe/holds.h"
+#include "probe/mmap_watch.h"
+
+namespace giltop {
+
+// A process comes to be known
+//   - by attach_process() or attach_all(), when it runs already;
+//   - by its exec. One that is traced and follows its children is held there, when the file is new,
+//     and again at its entry point, when the loader has mapped its libraries. Host-wide nobody is
+//     held: an exec of a file that is known to be a Python is traced from there on in the kernel;
+//   - by a mapping: a libpython that is loaded later (dlopen, ld.so);
+//   - host-wide, by its first GIL event, which names the file that the probe sits in.
+// Whichever is first. What is found is told to the model as events.
+class Targets {
+ public:
+  struct Options {
+    bool follow_children = true;
+    bool host_wide = false;
+  };
+  struct Maps {  // descriptors of the kernel side's maps
+    int tracked = -1;
+    int known_files = -1;
+  };
+  using Push = std::function<void(const Event&)>;
+
+  // `attachments` and `holds` outlive it.
+  Targets(Options options, Maps maps, Attachments& attachments, Holds& holds, EventTables& tables,
+          Push push)
+      : options_(options),
+        maps_(maps),
+        attachments_(attachments),
+        holds_(holds),
+        tables_(tables),
+        push_(std::move(push)) {}
+
+  Status track(uint32_t tgid);
+  Status attach_process(uint32_t tgid);
+  void attach_all();
+  // Looks into /proc for what on_mapping() should have told: some of that was lost.
+  void rescan();
+
+  // Reports the threads of what came to be traced since the last call as seen at the moment that
+  // `now` is called. At first that is when the kernel side begins to tell.
+  void see_threads(const std::function<uint64_t()>& now);
+
+  // What the kernel side told, in its order.
+  void on_fork(uint32_t tgid, uint32_t tid);  // of a thread or process
+  void on_exec(const gt_exec& exec);
+  void on_entry(const gt_entry& entry);
+  void on_found(const gt_found& found);
+  void on_last_exit(uint32_t tgid);
+  void on_mapping(const NewMapping& mapping);
+
+  // Every record up to `now_ns` was passed on: a thread that no fork told of was there before.
+  void settle_threads(uint64_t now_ns);
+
+  // Why processes could not be traced, one line each.
+  std::vector<std::string> refusals() const;
+
+ private:
+  using File = Attachments::File;
+  // What a process runs since its last exec.
+  struct Image {
+    std::vector<File*> pythons;
+    bool at_loader = false;  // executed and not yet at the entry point, where it will be looked at
+  };
+  struct KeyLess {
+    bool operator()(const gt_file_key& a, const gt_file_key& b) const {
+      return std::memcmp(&a, &b, sizeof(a)) < 0;
+    }
+  };
+  struct Known {  // a program
+    File* file = nullptr;
+    uint32_t what = 0;  // as told the kernel side
+  };
+  struct Mapped {
+    File* file = nullptr;
+    FileId id;
+    MappedFile place;
+  };
+  struct Refusal {
+    uint32_t tgid = 0;
+    uint64_t count = 0;
+  };
+
+  bool is_tracked(uint32_t tgid) const;
+  void untrack(uint32_t tgid);
+  void tell_kernel(const gt_file_key& key, Known& known, uint32_t what);
+  // Traces a process that runs already and maps the file `id` at `place`.
+  bool adopt(uint32_t tgid, const FileId& id, const MappedFile& place);
+  Result<std::vector<File*>> mapped_files(uint32_t tgid);
+  File* file_of(pid_t pid, const FileId& id, const MappedFile& place);
+  Mapped mapped_file(const NewMapping& mapping);
+  // The process is a CPython made of image.pythons, all probed: tells the model.
+  void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late,
+              std::string_view comm = {});
+  void refuse(uint32_t tgid, const File& file);
+  void exec_held(const gt_exec& exec);
+  void exec_host_wide(const gt_exec& exec);
+  Known& look_at_program(uint32_t tgid, const gt_file_key& key);
+
+  Options options_;
+  Maps maps_;
+  Attachments& attachments_;
+  Holds& holds_;
+  EventTables& tables_;
+  Push push_;
+  std::vector<uint32_t> new_;  // traced since the last see_threads()
+  std::map<gt_file_key, Known, KeyLess> programs_;
+  std::unordered_map<uint32_t, Image> images_;
+  // When a mapping of a file that is no Python was last looked at, by device, inode and generation.
+  std::map<std::array<uint64_t, 3>, uint64_t> others_;
+  std::set<std::pair<uint32_t, uint32_t>> pending_threads_;  // tgid, tid: seen, may yet show a fork
+  std::map<std::pair<std::string, std::string>, Refusal> refusals_;  // by file and reason
+  bool missed_ = false;
+};
+
+}  // namespace giltop
