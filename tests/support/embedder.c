@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -18,6 +19,16 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: embedder LIBPYTHON [PYTHON ARGUMENTS]\n");
     return 2;
   }
+  char* early = getenv("EMBEDDER_EARLY");
+  if (early) {
+    char* program = strdup(early);
+    unsetenv("EMBEDDER_EARLY");
+    setenv("LD_PRELOAD", argv[1], 1);
+    if (program) execv(program, argv);
+    perror("embedder: cannot execute EMBEDDER_EARLY");
+    return 2;
+  }
+  unsetenv("LD_PRELOAD");  // not for the children
   if (getenv("EMBEDDER_READY")) {
     printf("ready %d\n", (int)getpid());
     fflush(stdout);
