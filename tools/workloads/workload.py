@@ -352,6 +352,45 @@ def writers(args):
     print("\n".join(sorted(lines)), flush=True)
 
 
+def iomix(args):
+    """for 1 s two threads pass a byte to and fro, one sleeps 1 ms at a time and one computes
+
+    Truth: of each thread, calls: those of its system calls that let go of the GIL. Threads "ping",
+    "pong", "sleeper" and "computer"."""
+    to_pong, to_ping = os.pipe(), os.pipe()
+    end = time.monotonic() + args.scale
+
+    def ping(record):
+        calls = 0
+        while time.monotonic() < end:
+            os.write(to_pong[1], b"x")
+            os.read(to_ping[0], 1)
+            calls += 2
+        os.close(to_pong[1])
+        record["calls"] = calls
+
+    def pong(record):
+        calls = 1  # the read that finds the end
+        while os.read(to_pong[0], 1):
+            os.write(to_ping[1], b"x")
+            calls += 2
+        record["calls"] = calls
+
+    def sleeper(record):
+        calls = 0
+        while time.monotonic() < end:
+            time.sleep(0.001)
+            calls += 1
+        record["calls"] = calls
+
+    def computer(record):
+        while time.monotonic() < end:
+            compute(1000)
+        record["calls"] = 0
+
+    run_threads(("ping", ping), ("pong", pong), ("sleeper", sleeper), ("computer", computer))
+
+
 def forks(args):
     """children by os.fork, os.fork and exec, multiprocessing and subprocess, while a thread computes
 
@@ -448,8 +487,8 @@ def setswitch(args):
 
 # ---- The command line ----
 
-WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, writers, forks, shortthreads,
-             setswitch]
+WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, writers, iomix, forks,
+             shortthreads, setswitch]
 
 
 def positive(text):
