@@ -2,7 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <filesystem>
+#include <functional>
+#include <map>
 
 #include "support/interpreters.h"
 #include "support/live.h"
@@ -145,6 +148,192 @@ TEST_P(Matrix, SitesAreThoseOfItsDisassembly) {
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Matrix);
 INSTANTIATE_TEST_SUITE_P(On, Matrix, ::testing::ValuesIn(installed_interpreters()),
+                         [](const auto& tested) { return tested.param.name; });
+
+std::vector<Interpreter> interpreters_that(const std::function<bool(const Interpreter&)>& wanted) {
+  std::vector<Interpreter> found;
+  for (const Interpreter& python : installed_interpreters())
+    if (wanted(python)) found.push_back(python);
+  return found;
+}
+
+// --- more than one GIL ---------------------------------------------------------------------------
+
+class SubInterpreters : public Matrix {};
+
+TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
+  double starved = 1;
+  for (int attempt = 0; attempt < 5 && starved >= 0.1; attempt++) {
+    const Recorded recorded = record_script({"interpreters", "--scale", "0.5"});
+    const Json& found = process(recorded);
+    ASSERT_FALSE(found.is_null()) << recorded.ran.err;
+    ASSERT_EQ(found.at("gils").size(), 3u) << "the main interpreter's and two more";
+    starved = 0;
+    for (const Json& measured : recorded.truth.at("threads")) {
+      if (measured.at("tid") == recorded.truth.at("pid")) continue;
+      const Json& thread = Recorded::thread(found, measured.at("tid"));
+      starved = std::max(starved, in_cpu_state(thread, "runnable") / life(thread));
+      // It starts in the main interpreter, whose GIL it may have to wait for.
+      EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.02);
+      EXPECT_GT(in_gil_state(thread, "holding") / life(thread), 0.95);
+    }
+    // The main one's is the first.
+    for (size_t i = 1; i < 3; i++) {
+      const Json& gil = found.at("gils")[i];
+      EXPECT_EQ(gil.at("contended"), 0);
+      double life = 0;
+      for (const auto& [column, time] : gil.at("ledger").items()) life += time.get<double>();
+      if (starved < 0.1) {
+        // It is made, and imports, before its thread begins.
+        EXPECT_GT(gil.at("ledger").at("held_running_s").get<double>() / life, 0.8);
+      }
+    }
+  }
+}
+
+TEST_P(SubInterpreters, OrOneForAll) {
+  const Recorded recorded = record_script({"interpreters", "--shared", "--scale", "0.3"});
+  const Json& found = process(recorded);
+  ASSERT_FALSE(found.is_null()) << recorded.ran.err;
+  EXPECT_EQ(found.at("gils").size(), 1u);
+  EXPECT_GT(found.at("gils")[0].at("contended").get<int>(), 0);
+}
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SubInterpreters);
+INSTANTIATE_TEST_SUITE_P(On, SubInterpreters,
+                         ::testing::ValuesIn(interpreters_that([](const Interpreter& python) {
+                           return python.minor >= 12 && !python.debug && !python.free_threaded &&
+                                  !python.embedded();
+                         })),
+                         [](const auto& tested) { return tested.param.name; });
+
+// --- a libpython that comes late -----------------------------------------------------------------
+
+class Embedder : public Matrix {};
+
+TEST_P(Embedder, LoadsItsPythonLate) {
+  std::vector<std::string> words = {"iomix", "--scale", "0.2", "--truth",
+                                    GetParam().inside(directory_.path(), "truth.json")};
+  const auto command =
+      GetParam().command(directory_.path(), "workload.py", words, Interpreter::Load::late);
+  // Followed by itself: known from the moment of the mapping, so the first events may be missed.
+  Recorded followed = record(command);
+  followed.truth = Json::parse(read_file(directory_.path("truth.json")));
+  const Json& first = process(followed);
+  ASSERT_FALSE(first.is_null()) << followed.ran.err;
+  EXPECT_EQ(first.at("python"), followed.truth.at("python"));
+  EXPECT_EQ(first.at("complete"), false);
+  for (const Json& measured : followed.truth.at("threads")) {
+    if (measured.at("tid") == followed.truth.at("pid")) continue;
+    const Json& thread = Recorded::thread(first, measured.at("tid"));
+    ASSERT_FALSE(thread.is_null());
+    EXPECT_GE(thread.at("acquires").get<uint64_t>(), measured.at("calls").get<uint64_t>());
+  }
+
+  // Host-wide, once more after giltop knows the file: nothing is missed.
+  const std::string json = directory_.path("a.json");
+  Program recorder(
+      {GILTOP_BINARY, "record", "-a", "-o", directory_.path("a.pftrace"), "--json=" + json});
+  ASSERT_TRUE(recorder.wait_for("tracing every Python")) << recorder.err();
+  for (int i = 0; i < 2; i++) EXPECT_EQ(run(command).status, 0);
+  recorder.signal(SIGINT);
+  const Ran ran = recorder.finish();
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  Recorded all;
+  all.report = Json::parse(read_file(json));
+  all.truth = Json::parse(read_file(directory_.path("truth.json")));
+  EXPECT_EQ(all.report.at("violations"), 0);
+  const Json& second = process(all);
+  ASSERT_FALSE(second.is_null()) << ran.err;
+  check(all, second);
+}
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Embedder);
+INSTANTIATE_TEST_SUITE_P(On, Embedder,
+                         ::testing::ValuesIn(interpreters_that([](const Interpreter& python) {
+                           return python.embedded() && !python.debug;
+                         })),
+                         [](const auto& tested) { return tested.param.name; });
+
+class TwoPythons : public Live {};
+
+TEST_F(TwoPythons, HaveAGilEach) {
+  // Libraries with a standard library in the usual place beside them.
+  std::map<int, std::string> libraries;
+  for (const Interpreter& python : installed_interpreters())
+    if (python.root.empty() && !python.free_threaded && python.minor >= 7 &&
+        python.gil_file.find("/lib/libpython") != std::string::npos)
+      libraries.emplace(python.minor, python.gil_file);
+  if (libraries.size() < 2) GTEST_SKIP() << "needs two libpythons of different versions";
+  std::vector<std::string> command = {GILTOP_TWO_PYTHONS};
+  for (const auto& [minor, path] : {*libraries.begin(), *libraries.rbegin()}) {
+    command.push_back(path);
+    command.push_back(std::filesystem::path(path).parent_path().parent_path());
+  }
+  const Recorded recorded = record(command);
+  ASSERT_EQ(recorded.report.at("processes").size(), 1u) << recorded.ran.err;
+  const Json& process = recorded.process();
+  ASSERT_EQ(process.at("gils").size(), 2u);
+  for (const Json& gil : process.at("gils")) {
+    EXPECT_GT(gil.at("acquires").get<int>(), 10);
+    EXPECT_GT(gil.at("contended").get<int>(), 5);
+  }
+  for (const int minor : {libraries.begin()->first, libraries.rbegin()->first})
+    EXPECT_THAT(process.at("python").get<std::string>(),
+                ::testing::HasSubstr("3." + std::to_string(minor) + "."));
+}
+
+// --- builds that can do without ------------------------------------------------------------------
+
+class FreeThreaded : public Matrix {};
+
+TEST_P(FreeThreaded, ItsGilIsSwitchedOnAndSeen) {
+  write_file(directory_.path("flip.py"),
+             "import json, os, sys, threading, time\n"
+             "def work():\n"
+             "    end = time.monotonic() + 0.3\n"
+             "    while time.monotonic() < end: sum(range(1000))\n"
+             "def two():\n"
+             "    threads = [threading.Thread(target=work) for _ in range(2)]\n"
+             "    for t in threads: t.start()\n"
+             "    ids = [t.native_id for t in threads]\n"
+             "    for t in threads: t.join()\n"
+             "    return ids\n"
+             "off = two()\n"
+             "import needs_gil\n"
+             "on = two()\n"
+             "with open(sys.argv[1], 'w') as f:\n"
+             "    json.dump({'pid': os.getpid(), 'off': off, 'on': on}, f)\n");
+  const Recorded recorded = [&] {
+    Recorded r = record(GetParam().command(directory_.path(), "flip.py",
+                                           {GetParam().inside(directory_.path(), "truth.json")}));
+    const std::string truth = read_file(directory_.path("truth.json"));
+    EXPECT_TRUE(Json::accept(truth)) << r.ran.err;
+    if (Json::accept(truth)) r.truth = Json::parse(truth);
+    return r;
+  }();
+  const Json& found = process(recorded);
+  ASSERT_FALSE(found.is_null()) << recorded.ran.err;
+  EXPECT_EQ(found.at("free_threaded"), true);
+  for (const Json& tid : recorded.truth.at("off")) {
+    const Json& thread = Recorded::thread(found, tid);
+    EXPECT_EQ(thread.at("contended"), 0);
+    EXPECT_LT(in_gil_state(thread, "waiting") + in_gil_state(thread, "holding"), 0.01);
+    EXPECT_GT(in_cpu_state(thread, "running"), 0.05);
+  }
+  for (const Json& tid : recorded.truth.at("on")) {
+    const Json& thread = Recorded::thread(found, tid);
+    EXPECT_GT(thread.at("acquires").get<int>(), 5);
+    EXPECT_GT(in_gil_state(thread, "waiting") / life(thread), 0.2);
+    EXPECT_GT(in_gil_state(thread, "holding") / life(thread), 0.2);
+  }
+}
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(FreeThreaded);
+INSTANTIATE_TEST_SUITE_P(On, FreeThreaded,
+                         ::testing::ValuesIn(interpreters_that([](const Interpreter& python) {
+                           return python.free_threaded;
+                         })),
                          [](const auto& tested) { return tested.param.name; });
 
 // CI fetches them: none of these may go missing there without a word.

@@ -391,6 +391,29 @@ def iomix(args):
     run_threads(("ping", ping), ("pong", pong), ("sleeper", sleeper), ("computer", computer))
 
 
+def interpreters(args):
+    """for 1 s two threads compute, each in a sub-interpreter of its own (3.12 and newer)
+
+    With a GIL of its own each, unless --shared. Truth: own_gils."""
+    try:
+        import _interpreters as module  # 3.13+
+
+        ids = [module.create("legacy" if args.shared else "isolated") for _ in range(2)]
+        run_in = module.exec
+    except ImportError:
+        import _xxsubinterpreters as module  # 3.12
+
+        ids = [module.create(isolated=not args.shared) for _ in range(2)]
+        run_in = module.run_string
+    code = ("import time\nend = time.monotonic() + %r\n"
+            "while time.monotonic() < end: sum(range(1000))\n" % args.scale)
+    run_threads(*[("computer-%d" % i, lambda record, id=id: run_in(id, code))
+                  for i, id in enumerate(ids, 1)])
+    truth.add(own_gils=not args.shared)
+    for id in ids:
+        module.destroy(id)
+
+
 def forks(args):
     """children by os.fork, os.fork and exec, multiprocessing and subprocess, while a thread computes
 
@@ -487,7 +510,8 @@ def setswitch(args):
 
 # ---- The command line ----
 
-WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, writers, iomix, forks,
+WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, writers, iomix,
+             interpreters, forks,
              shortthreads, setswitch]
 
 
@@ -523,6 +547,8 @@ def parse_arguments():
         command.set_defaults(function=function)
         if function is asleep:
             command.add_argument("--release", action="store_true", help="release the GIL to sleep")
+        elif function is interpreters:
+            command.add_argument("--shared", action="store_true", help="all with the main one's GIL")
         elif function is writers:
             command.add_argument("threads", type=int, metavar="N")
             command.add_argument("seconds", type=positive, metavar="SECONDS")

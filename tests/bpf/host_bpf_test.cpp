@@ -1,0 +1,324 @@
+// Host-wide: what runs already, what starts later, containers, deleted files, and bad company.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "support/live.h"
+
+namespace giltop::testing {
+namespace {
+
+using std::chrono::seconds;
+using ::testing::HasSubstr;
+
+class Host : public Live {
+ protected:
+  // giltop record -a, from the moment that it traces.
+  struct Recorder {
+    Program program;
+    std::string json;
+    Recorder(const TemporaryDirectory& directory, const std::vector<std::string>& more)
+        : program(words(directory, more)), json(directory.path("a.json")) {
+      EXPECT_TRUE(program.wait_for("tracing every Python")) << program.err();
+    }
+    static std::vector<std::string> words(const TemporaryDirectory& directory,
+                                          const std::vector<std::string>& more) {
+      std::vector<std::string> all = {GILTOP_BINARY,
+                                      "record",
+                                      "-a",
+                                      "-o",
+                                      directory.path("a.pftrace"),
+                                      "--json=" + directory.path("a.json")};
+      all.insert(all.end(), more.begin(), more.end());
+      return all;
+    }
+    Json finish() {
+      program.signal(SIGINT);
+      ran = program.finish();
+      EXPECT_EQ(ran.status, 0) << ran.err;
+      const std::string text = read_file(json);
+      if (!Json::accept(text)) {
+        ADD_FAILURE() << "no report: " << ran.err;
+        return {{"processes", Json::array()}};
+      }
+      const Json report = Json::parse(text);
+      EXPECT_EQ(report.at("violations"), 0);
+      EXPECT_EQ(report.at("lost_events"), 0);
+      return report;
+    }
+    Ran ran;
+  };
+
+  static const Json& process(const Json& report, int pid) {
+    static const Json none;
+    for (const Json& p : report.at("processes"))
+      if (p.at("pid") == pid) return p;
+    return none;
+  }
+
+  static uint64_t acquires(const Json& process) {
+    uint64_t sum = 0;
+    for (const Json& gil : process.at("gils")) sum += gil.at("acquires").get<uint64_t>();
+    return sum;
+  }
+
+  // Acquires of each thread, as the double counted them itself.
+  static std::map<uint32_t, uint64_t> logged_acquires(const std::string& path) {
+    std::map<uint32_t, uint64_t> counts;
+    std::ifstream in(path);
+    uint32_t tid;
+    std::string kind;
+    uint64_t ns;
+    while (in >> tid >> kind >> ns)
+      if (kind == "acquire") counts[tid]++;
+    return counts;
+  }
+
+  // Copies the double and its libraries below `root`.
+  static void make_root(const std::string& root) {
+    std::filesystem::create_directories(root);
+    std::filesystem::copy_file(GILTOP_DOUBLE, root + "/double");
+    std::istringstream libraries(run({"ldd", GILTOP_DOUBLE}).out);
+    for (std::string word; libraries >> word;) {
+      if (word[0] != '/') continue;
+      const std::filesystem::path copy = root + word;
+      std::filesystem::create_directories(copy.parent_path());
+      std::filesystem::copy_file(word, copy, std::filesystem::copy_options::skip_existing);
+    }
+  }
+};
+
+TEST_F(Host, WhatRunsAndWhatStarts) {
+  Program before({GILTOP_DOUBLE, "2", "1", "7", directory_.path("before"), "--ready"});
+  ASSERT_TRUE(before.wait_for("ready"));
+  Recorder recorder(directory_, {});
+  before.write_line("go");
+  const int before_pid = before.pid();
+  EXPECT_EQ(before.finish().status, 0);
+  // Of a file that is known by now: nothing of it may be missed.
+  Program after({GILTOP_DOUBLE, "2", "1", "7", directory_.path("after")});
+  const int after_pid = after.pid();
+  EXPECT_EQ(after.finish().status, 0);
+  const Json report = recorder.finish();
+  for (const auto& [pid, name] : {std::pair(before_pid, "before"), std::pair(after_pid, "after")}) {
+    SCOPED_TRACE(name);
+    const Json& found = process(report, pid);
+    ASSERT_FALSE(found.is_null());
+    EXPECT_EQ(found.at("complete"), pid == after_pid);
+    EXPECT_TRUE(found.at("ns_pid").is_null());
+    for (const auto& [tid, count] : logged_acquires(directory_.path(name))) {
+      const Json& thread = Recorded::thread(found, tid);
+      ASSERT_FALSE(thread.is_null()) << tid;
+      EXPECT_EQ(thread.at("acquires"), count) << tid;
+    }
+  }
+}
+
+// With a PID namespace, a mount namespace and a root of its own: all of its files are new to
+// giltop, and its first run is looked at while it runs. The second is not missed in the least.
+TEST_F(Host, AContainer) {
+  const std::string root = directory_.path("root");
+  make_root(root);
+  Recorder recorder(directory_, {});
+  const std::vector<std::string> container = {"unshare", "--pid", "--fork", "--mount",
+                                              "chroot",  root,    "/double"};
+  for (const std::string name : {"first", "second"}) {
+    std::vector<std::string> command = container;
+    command.insert(command.end(), {"2", "1", "7", "/" + name});
+    EXPECT_EQ(run(command).status, 0);
+  }
+  const Json report = recorder.finish();
+  std::vector<Json> found;
+  for (const Json& p : report.at("processes"))
+    if (p.at("cmdline").get<std::string>().rfind("/double", 0) == 0) found.push_back(p);
+  ASSERT_EQ(found.size(), 2u);
+  for (const Json& p : found) {
+    EXPECT_EQ(p.at("ns_pid"), 1) << "the first of its namespace";
+    EXPECT_GT(p.at("pid"), 1);
+  }
+  EXPECT_GT(acquires(found[0]), 0u);
+  EXPECT_TRUE(found[1].at("complete"));
+  const auto logged = logged_acquires(root + "/second");
+  ASSERT_FALSE(logged.empty());
+  for (const auto& [ns_tid, count] : logged) {
+    const auto& threads = found[1].at("threads");
+    const auto thread = std::find_if(threads.begin(), threads.end(),
+                                     [id = ns_tid](const Json& t) { return t.at("ns_tid") == id; });
+    ASSERT_NE(thread, threads.end()) << ns_tid;
+    EXPECT_EQ(thread->at("acquires"), count);
+    EXPECT_NE(thread->at("tid"), ns_tid);
+  }
+}
+
+TEST_F(Host, AFileThatIsDeletedOrReplaced) {
+  const std::string copy = directory_.path("double");
+  std::filesystem::copy_file(GILTOP_DOUBLE, copy);
+  Program gone({copy, "2", "1", "7", directory_.path("gone"), "--ready"});
+  ASSERT_TRUE(gone.wait_for("ready"));
+  std::filesystem::remove(copy);
+  write_file(copy, "something else\n");
+  Recorder recorder(directory_, {});
+  gone.write_line("go");
+  const int pid = gone.pid();
+  EXPECT_EQ(gone.finish().status, 0);
+  const Json report = recorder.finish();
+  const Json& found = process(report, pid);
+  ASSERT_FALSE(found.is_null());
+  for (const auto& [tid, count] : logged_acquires(directory_.path("gone")))
+    EXPECT_EQ(Recorded::thread(found, tid).at("acquires"), count) << tid;
+}
+
+TEST_F(Host, TwoHundredShortLives) {
+  ASSERT_FALSE(python().empty());
+  Recorder recorder(directory_, {});
+  const auto open_files = [&] {
+    std::error_code ignored;
+    const std::filesystem::directory_iterator files(
+        "/proc/" + std::to_string(recorder.program.pid()) + "/fd", ignored);
+    return std::distance(begin(files), end(files));
+  };
+  const auto memory_kb = [&] {
+    std::istringstream status(
+        read_file("/proc/" + std::to_string(recorder.program.pid()) + "/status"));
+    for (std::string word; status >> word;)
+      if (word == "VmRSS:") {
+        long kb = 0;
+        status >> kb;
+        return kb;
+      }
+    return 0L;
+  };
+  const std::string script =
+      "for i in $(seq \"$1\"); do \"$0\" -c 'import os; print(os.getpid())'; done";
+  std::set<int> pids;
+  const auto start = [&](int count) {
+    const Ran ran = run({"sh", "-c", script, python(), std::to_string(count)}, seconds(100));
+    EXPECT_EQ(ran.status, 0);
+    std::istringstream lines(ran.out);
+    for (int pid; lines >> pid;) pids.insert(pid);
+  };
+  start(20);
+  const auto files = open_files();
+  const long kb = memory_kb();
+  start(180);
+  EXPECT_EQ(open_files(), files);
+  // What is kept of each is its figures.
+  EXPECT_LT(memory_kb() - kb, 180 * 64) << "KB";
+  EXPECT_EQ(pids.size(), 200u);
+  const Json report = recorder.finish();
+  size_t complete = 0;
+  for (const int pid : pids) {
+    const Json& found = process(report, pid);
+    ASSERT_FALSE(found.is_null()) << pid;
+    EXPECT_GT(acquires(found), 0u) << pid;
+    complete += found.at("complete").get<bool>();
+  }
+  EXPECT_GE(complete, 199u) << "all but the first, whose file was not known";
+}
+
+TEST_F(Host, WhatCannotBeTracedIsToldAndTheRestGoesOn) {
+  write_file(directory_.path("pypy.c"),
+             "int pypy_main_startup(int a, char **b) { return a && b; }\n"
+             "int rpython_startup_code(void) { return 0; }\n"
+             "#include <unistd.h>\nint main(void) { write(1, \"ready\", 5); char c; "
+             "return read(0, &c, 1) < 0; }\n");
+  const Ran built =
+      run({"cc", "-rdynamic", "-o", directory_.path("pypy3"), directory_.path("pypy.c")});
+  ASSERT_EQ(built.status, 0) << built.err;
+  Program before({directory_.path("pypy3")});
+  ASSERT_TRUE(before.wait_for("ready"));
+  Recorder recorder(directory_, {});
+  Program after({directory_.path("pypy3")});
+  ASSERT_TRUE(after.wait_for("ready"));
+  const Ran double_ran = run({GILTOP_DOUBLE, "2", "1", "7", "/dev/null"});
+  EXPECT_EQ(double_ran.status, 0);
+  const Json report = recorder.finish();
+  EXPECT_THAT(recorder.ran.err, HasSubstr("PyPy"));
+  EXPECT_THAT(recorder.ran.err, HasSubstr(std::to_string(before.pid())));
+  EXPECT_EQ(before.finish().status, 0);
+  EXPECT_EQ(after.finish().status, 0);
+  EXPECT_FALSE(report.at("processes").empty());
+}
+
+// Libraries of all sorts of names and contents.
+TEST_F(Host, GarbageWithAPythonsName) {
+  ASSERT_FALSE(python().empty());
+  const std::string whole = read_file(GILTOP_DOUBLE);
+  const std::string folder = directory_.path("lib");
+  std::filesystem::create_directories(folder);
+  std::vector<std::string> names;
+  const auto add = [&](const std::string& text) {
+    names.push_back(folder + "/libpython3." + std::to_string(names.size()) + ".so.1.0");
+    write_file(names.back(), text);
+  };
+  add(std::string(100'000, '\xcc'));
+  add("\x7f"
+      "ELF" +
+      std::string(5000, '\xff'));
+  add(whole.substr(0, 64));
+  add(whole.substr(0, whole.size() / 2));
+  std::string broken = whole;
+  for (size_t i = 64; i < broken.size(); i += 97) broken[i] = static_cast<char>(i * 31);
+  add(broken);
+  const std::string script = directory_.path("map.py");
+  write_file(script,
+             "import mmap, sys, time\n"
+             "maps = []\n"
+             "for name in sys.argv[1:]:\n"
+             "    with open(name, 'rb') as f:\n"
+             "        maps.append(mmap.mmap(f.fileno(), 0, mmap.MAP_PRIVATE,"
+             " mmap.PROT_READ | mmap.PROT_EXEC))\n"
+             "print('mapped', flush=True)\n"
+             "sys.stdin.read()\n");
+  std::vector<std::string> command = {python(), script};
+  command.insert(command.end(), names.begin(), names.end());
+  Program before(command);
+  ASSERT_TRUE(before.wait_for("mapped"));
+  Recorder recorder(directory_, {});
+  Program after(command);
+  ASSERT_TRUE(after.wait_for("mapped"));
+  const int pids[] = {before.pid(), after.pid()};
+  EXPECT_EQ(before.finish().status, 0);
+  EXPECT_EQ(after.finish().status, 0);
+  const Json report = recorder.finish();
+  for (const int pid : pids) {
+    const Json& found = process(report, pid);
+    ASSERT_FALSE(found.is_null()) << pid;
+    EXPECT_THAT(found.at("python").get<std::string>(), ::testing::Not(HasSubstr("and")));
+  }
+}
+
+// A process that executes other programs is a Python only while it is one.
+TEST_F(Host, ThroughOtherProgramsAndBack) {
+  ASSERT_FALSE(python().empty());
+  const std::string script = directory_.path("hop.py");
+  write_file(script,
+             "import os, sys\n"
+             "n = int(sys.argv[1])\n"
+             "if n: os.execvp('sh', ['sh', '-c', 'exec \"$@\"', 'sh', sys.executable, sys.argv[0],"
+             " str(n - 1)])\n"
+             "print(os.getpid())\n");
+  Recorder recorder(directory_, {});
+  EXPECT_EQ(run({python(), "-c", "pass"}).status, 0);
+  const Ran hops = run({python(), script, "3"});
+  EXPECT_EQ(hops.status, 0) << hops.err;
+  const Json report = recorder.finish();
+  const int pid = std::stoi(hops.out);
+  int images = 0;
+  for (const Json& p : report.at("processes")) {
+    if (p.at("pid") != pid) continue;
+    images++;
+    EXPECT_TRUE(p.at("complete"));
+    EXPECT_GT(acquires(p), 0u);
+  }
+  EXPECT_EQ(images, 4);
+}
+
+}  // namespace
+}  // namespace giltop::testing
