@@ -26,6 +26,10 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
   return result;
 }
 
+std::string_view comm_of(const char (&comm)[GT_COMM]) {
+  return std::string_view(comm, strnlen(comm, GT_COMM));
+}
+
 bool contains(const std::vector<Attachments::File*>& files, const Attachments::File* file) {
   return std::find(files.begin(), files.end(), file) != files.end();
 }
@@ -34,12 +38,28 @@ bool contains(const std::vector<Attachments::File*>& files, const Attachments::F
 
 // --- which processes -----------------------------------------------------------------------------
 
-Status Targets::track(uint32_t tgid) {
+Status Targets::track(uint32_t tgid) { return trace(tgid, nullptr); }
+
+Status Targets::trace(uint32_t tgid, const File* file) {
   const uint32_t how = GT_TELL;
   if (bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_ANY) != 0)
     return system_error("trace process " + std::to_string(tgid), errno);
-  new_.push_back(tgid);
+  new_.emplace_back(tgid, file);
   return ok();
+}
+
+// Whether the process of that id is still one that runs `file`.
+bool Targets::maps(uint32_t tgid, const File* file) const {
+  const auto pid = static_cast<pid_t>(tgid);
+  const auto program = executable_id(pid);
+  if (!program) return false;
+  if (attachments_.find(*program) == file) return true;
+  const auto mappings = executable_mappings(pid);
+  if (!mappings) return false;
+  return std::any_of(mappings->begin(), mappings->end(), [&](const MappedFile& place) {
+    const auto id = mapping_id(pid, place);
+    return id && attachments_.find(*id) == file;
+  });
 }
 
 bool Targets::is_tracked(uint32_t tgid) const {
@@ -49,7 +69,7 @@ bool Targets::is_tracked(uint32_t tgid) const {
 
 void Targets::untrack(uint32_t tgid) {
   bpf_map_delete_elem(maps_.tracked, &tgid);
-  std::erase(new_, tgid);
+  std::erase_if(new_, [tgid](const auto& traced) { return traced.first == tgid; });
 }
 
 Status Targets::attach_process(uint32_t tgid) {
@@ -95,17 +115,17 @@ void Targets::attach_all() {
       image.pythons.push_back(file);
       proof = {file, *id, place};
     }
-    if (image.pythons.empty() || !adopt(tgid, proof.id, proof.place)) continue;
+    if (image.pythons.empty() || !adopt(tgid, proof)) continue;
     report(tgid, image, boot_ns(), false);
     images_[tgid] = std::move(image);
   }
 }
 
-bool Targets::adopt(uint32_t tgid, const FileId& id, const MappedFile& place) {
-  if (!track(tgid)) return false;
+bool Targets::adopt(uint32_t tgid, const Mapped& mapped) {
+  if (!trace(tgid, mapped.file)) return false;
   // The id may have gone to another process since we looked: what it maps tells.
-  const auto now = mapping_id(static_cast<pid_t>(tgid), place);
-  if (now && *now == id) return true;
+  const auto now = mapping_id(static_cast<pid_t>(tgid), mapped.place);
+  if (now && *now == mapped.id) return true;
   untrack(tgid);
   return false;
 }
@@ -139,20 +159,23 @@ void Targets::rescan() {
 // A thread that was there before and after `now` was there at it. One that is there only after may
 // have been made on either side of it: if no fork event tells, it is reported later.
 void Targets::see_threads(const std::function<uint64_t()>& now) {
-  const std::vector<uint32_t> tgids = std::exchange(new_, {});
+  const auto traced = std::exchange(new_, {});
   std::vector<std::map<pid_t, std::string>> before;
-  for (const uint32_t tgid : tgids) before.push_back(threads_of(tgid));
+  for (const auto& [tgid, file] : traced) before.push_back(threads_of(tgid));
   const uint64_t now_ns = now();
-  for (size_t i = 0; i < tgids.size(); i++) {
-    for (const auto& [tid, comm] : threads_of(tgids[i])) {
+  for (size_t i = 0; i < traced.size(); i++) {
+    const auto& [tgid, file] = traced[i];
+    const auto threads = threads_of(tgid);
+    if (file && !maps(tgid, file)) continue;
+    for (const auto& [tid, comm] : threads) {
       if (!before[i].contains(tid)) {
-        pending_threads_.emplace(tgids[i], static_cast<uint32_t>(tid));
+        pending_threads_.emplace(tgid, static_cast<uint32_t>(tid));
         continue;
       }
       Event event;
       event.kind = EventKind::thread_seen;
       event.ts_ns = now_ns;
-      event.tgid = tgids[i];
+      event.tgid = tgid;
       event.tid = static_cast<uint32_t>(tid);
       event.other = tables_.intern(comm);
       push_(event);
@@ -207,7 +230,8 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     }
     facts.free_threaded = facts.free_threaded || python.free_threaded;
   }
-  if (const auto info = process_info(static_cast<pid_t>(tgid))) {
+  const auto info = process_info(static_cast<pid_t>(tgid));
+  if (info && maps(tgid, image.pythons.front())) {
     facts.comm = info->comm;
     facts.cmdline = info->cmdline;
   }
@@ -293,7 +317,7 @@ void Targets::exec_held(const gt_exec& exec) {
     image.at_loader = static_cast<bool>(file->entry);
     if (file->is_traced()) {
       image.pythons = {file};
-      report(tgid, image, exec.h.ts_ns, late);
+      report(tgid, image, exec.h.ts_ns, late, comm_of(exec.comm));
     }
   }
   if (exec.h.state == GT_HELD) holds_.let_go(tgid);
@@ -319,15 +343,14 @@ void Targets::exec_host_wide(const gt_exec& exec) {
   image.pythons = {file};
   const bool late = exec.h.state & GT_UNSEEN;
   if (late) {
-    if (!track(tgid)) return;
-    const auto id = executable_id(static_cast<pid_t>(tgid));
-    if (!id || attachments_.find(*id) != file) {  // it ended, and its id may be another's
+    if (!trace(tgid, file)) return;
+    if (!maps(tgid, file)) {  // it ended, and its id may be another's
       untrack(tgid);
       return;
     }
     see_threads(boot_ns);
   }
-  report(tgid, image, late ? boot_ns() : exec.h.ts_ns, late);
+  report(tgid, image, late ? boot_ns() : exec.h.ts_ns, late, comm_of(exec.comm));
   images_[tgid] = std::move(image);
 }
 
@@ -373,14 +396,13 @@ void Targets::on_found(const gt_found& found) {
     }
   }
   if (found.h.state & GT_NEW) {
-    new_.push_back(tgid);
+    new_.emplace_back(tgid, file);
     see_threads(boot_ns);
   }
   Image& image = images_[tgid];
   if (contains(image.pythons, file)) return;
   image.pythons.push_back(file);
-  report(tgid, image, found.h.ts_ns, false,
-         std::string_view(found.comm, strnlen(found.comm, sizeof(found.comm))));
+  report(tgid, image, found.h.ts_ns, false, comm_of(found.comm));
 }
 
 void Targets::on_last_exit(uint32_t tgid) { images_.erase(tgid); }
@@ -446,7 +468,7 @@ void Targets::on_mapping(const NewMapping& mapping) {
   const auto program = executable_id(static_cast<pid_t>(tgid));
   if (program && attachments_.find(*program) == mapped.file) return;  // its exec tells
   if (!traced) {
-    if (!adopt(tgid, mapped.id, mapped.place)) return;
+    if (!adopt(tgid, mapped)) return;
     see_threads(boot_ns);
   }
   Image& image = images_[tgid];

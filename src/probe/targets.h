@@ -101,11 +101,13 @@ class Targets {
     uint64_t count = 0;
   };
 
+  Status trace(uint32_t tgid, const File* file);
+  bool maps(uint32_t tgid, const File* file) const;
   bool is_tracked(uint32_t tgid) const;
   void untrack(uint32_t tgid);
   void tell_kernel(const gt_file_key& key, Known& known, uint32_t what);
   // Traces a process that runs already and maps the file `id` at `place`.
-  bool adopt(uint32_t tgid, const FileId& id, const MappedFile& place);
+  bool adopt(uint32_t tgid, const Mapped& mapped);
   Result<std::vector<File*>> mapped_files(uint32_t tgid);
   File* file_of(pid_t pid, const FileId& id, const MappedFile& place);
   Mapped mapped_file(const NewMapping& mapping);
@@ -123,7 +125,9 @@ class Targets {
   Holds& holds_;
   EventTables& tables_;
   Push push_;
-  std::vector<uint32_t> new_;  // traced since the last see_threads()
+  // Traced since the last see_threads(), and what it has to map still, or its id is another's by
+  // now; null: not known.
+  std::vector<std::pair<uint32_t, const File*>> new_;
   std::map<gt_file_key, Known, KeyLess> programs_;
   std::unordered_map<uint32_t, Image> images_;
   // When a mapping of a file that is no Python was last looked at, by device, inode and generation.

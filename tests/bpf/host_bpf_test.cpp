@@ -15,6 +15,7 @@ namespace giltop::testing {
 namespace {
 
 using std::chrono::seconds;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 
 class Host : public Live {
@@ -172,6 +173,86 @@ TEST_F(Host, AFileThatIsDeletedOrReplaced) {
   ASSERT_FALSE(found.is_null());
   for (const auto& [tid, count] : logged_acquires(directory_.path("gone")))
     EXPECT_EQ(Recorded::thread(found, tid).at("acquires"), count) << tid;
+}
+
+// Containers of one image: the same file below, under an inode of its own in each.
+TEST_F(Host, OneFileBelowTwoOverlays) {
+  const std::string layer = directory_.path("layer");
+  std::filesystem::create_directories(layer);
+  std::filesystem::copy_file(GILTOP_DOUBLE, layer + "/double");
+  const std::string script =
+      "cd \"$0\" && mkdir -p \"$1/up\" \"$1/work\" \"$1/root\" && mount -t overlay overlay -o "
+      "\"lowerdir=layer,upperdir=$1/up,workdir=$1/work\" \"$1/root\" || exit 77\n"
+      "exec \"$1/root/double\" 2 1 7 \"$0/log$1\"\n";
+  Recorder recorder(directory_, {});
+  for (const std::string name : {"1", "2", "1"}) {
+    const Ran ran = run({"unshare", "-m", "sh", "-c", script, directory_.path(), name});
+    if (ran.status == 77) {
+      (void)recorder.finish();
+      GTEST_SKIP() << "no overlay file system here: " << ran.err;
+    }
+    EXPECT_EQ(ran.status, 0) << ran.err;
+  }
+  const Json report = recorder.finish();
+  std::vector<const Json*> found;
+  for (const Json& p : report.at("processes"))
+    if (p.at("comm") == "double") found.push_back(&p);
+  ASSERT_EQ(found.size(), 3u);
+  // Not twice what it did. (The first run of the three was found while it ran; its log is the
+  // third's by now.)
+  for (const size_t i : {size_t{1}, size_t{2}})
+    for (const auto& [tid, count] : logged_acquires(directory_.path(i == 1 ? "log2" : "log1")))
+      EXPECT_EQ(Recorded::thread(*found[i], tid).at("acquires"), count) << tid;
+}
+
+// One process id, given again and again to a Python and to what is none, while giltop looks around.
+TEST_F(Host, AnIdThatIsUsedAgain) {
+  const std::string script = directory_.path("reuse.py");
+  write_file(
+      script,
+      "import ctypes, os, signal, struct, sys, time\n"
+      "libc = ctypes.CDLL(None, use_errno=True)\n"
+      "ids = (ctypes.c_int * 1)(int(sys.argv[1]))\n"
+      "def clone_into_id():\n"
+      "    words = [0] * 11\n"
+      "    words[4] = signal.SIGCHLD\n"
+      "    words[8], words[9] = ctypes.addressof(ids), 1\n"  // set_tid
+      "    args = ctypes.create_string_buffer(struct.pack('11Q', *words))\n"
+      "    pid = libc.syscall(435, args, 88)\n"  // clone3
+      "    if pid < 0: raise OSError(ctypes.get_errno(), 'clone3')\n"
+      "    return pid\n"
+      "print('ready', flush=True)\n"
+      "end = time.monotonic() + 60\n"
+      "rounds = 0\n"
+      "while time.monotonic() < end and not os.path.exists(sys.argv[2]):\n"
+      "    for command in ([sys.argv[3], '1', '0.002', '7', '/dev/null'], ['sleep', '0.002'],\n"
+      "                    ['true']):\n"
+      "        if clone_into_id() == 0: os.execvp(command[0], command)\n"
+      "        os.wait()\n"
+      "        rounds += 1\n"
+      "print(rounds)\n");
+  // High up, where the counter does not come by meanwhile.
+  const int limit = std::stoi(read_file("/proc/sys/kernel/pid_max"));
+  const std::string id = std::to_string(limit - 7), stop = directory_.path("stop");
+  Program reuser({python(), script, id, stop, GILTOP_DOUBLE});
+  ASSERT_TRUE(reuser.wait_for("ready")) << reuser.err();
+  std::string python_comm = read_file("/proc/" + std::to_string(reuser.pid()) + "/comm");
+  python_comm.pop_back();
+  for (int i = 0; i < 8; i++) {
+    Recorder recorder(directory_, {"-d", "0.5"});
+    const Ran ran = recorder.program.finish();
+    ASSERT_EQ(ran.status, 0) << ran.err;
+    const Json report = Json::parse(read_file(recorder.json));
+    EXPECT_EQ(report.at("violations"), 0);
+    for (const Json& p : report.at("processes")) {
+      if (std::to_string(p.at("pid").get<int>()) != id) continue;
+      // The child is a Python itself until it executes.
+      EXPECT_THAT(p.at("comm").get<std::string>(), AnyOf("gil_double", python_comm));
+    }
+  }
+  write_file(stop, "");
+  const Ran ran = reuser.finish();
+  EXPECT_EQ(ran.status, 0) << ran.err;
 }
 
 TEST_F(Host, TwoHundredShortLives) {
