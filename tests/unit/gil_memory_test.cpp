@@ -15,6 +15,7 @@
 #include <random>
 #include <set>
 
+#include "probe/gil_readings.h"
 #include "support/live.h"
 #include "target/elf_file.h"
 #include "target/process_gils.h"
@@ -360,6 +361,36 @@ TEST(JudgeGils, NobodyIsReleasedWhileAHolderIsNotKnown) {
   const ProcessGils none = judge_gils(file, {{}, "3.6"}, threads, {{}, "3.6"});
   EXPECT_EQ(none.missing, "3.6");
   EXPECT_TRUE(thread(none, 1001)->blocked) << "that much is known";
+}
+
+TEST(ReadingEvents, ThreadsFirstThenGils) {
+  ProcessGils read;
+  read.end_ns = 77;
+  read.threads.push_back({1002, ThreadState::waiting, kGil, true, 3});
+  read.threads.push_back({1003, ThreadState::released, 0, true, 0});
+  read.threads.push_back({1001, ThreadState::unknown, 0, true, 0});
+  read.gils.push_back({one_gil(State::held, 1).gils[0], 1001});
+  read.gils.push_back({one_gil(State::free).gils[0], 0});
+  read.gils[1].memory.interpreters = {4, 7};
+  const auto events = reading_events(1001, read);
+  ASSERT_EQ(events.size(), 5u);
+  for (const Event& event : events) {
+    EXPECT_EQ(event.ts_ns, 77u);
+    EXPECT_EQ(event.tgid, 1001u);
+  }
+  EXPECT_EQ(events[0].kind, EventKind::thread_read);
+  EXPECT_EQ(events[0].tid, 1002u);
+  EXPECT_EQ(events[0].value, kGil);
+  EXPECT_EQ(events[0].cpu, 3u);
+  EXPECT_EQ(events[0].state, kReadWaiting | kReadBlocked);
+  EXPECT_EQ(events[1].state, kReadReleased | kReadBlocked);
+  EXPECT_EQ(events[2].state, kReadBlocked);
+  EXPECT_EQ(events[3].kind, EventKind::gil_read);
+  EXPECT_EQ(events[3].tid, 1001u);
+  EXPECT_EQ(events[3].state, static_cast<uint8_t>(GilReading::held));
+  EXPECT_EQ(events[3].other, 1u);
+  EXPECT_EQ(events[4].state, static_cast<uint8_t>(GilReading::free));
+  EXPECT_EQ(events[4].other, 5u);
 }
 
 // --- every CPython that is here ------------------------------------------------------------------
