@@ -28,7 +28,18 @@ enum class EventKind : uint8_t {
   ns_id,        // `other` = the thread's id in its own PID namespace
   loss,  // `other` records of kind `state` (enum gt_kind) were lost between ts_ns and `value`
   end,   // the observation ends
+  // What the process's memory and /proc said at attach, at a moment from which on every event is
+  // seen (src/target/process_gils.h).
+  gil_read,     // `value` = GIL address, `state` = GilReading, `tid` = holder or 0,
+                // `other` = least id of the interpreters that use it, plus 1; 0: not known
+  thread_read,  // `state` = kRead… bits, `value` = address of the GIL waited for, `cpu` = its last
 };
+
+enum class GilReading : uint8_t { unknown, not_created, disabled, free, held };
+
+inline constexpr uint8_t kReadWaiting = 1;   // in take_gil, for the GIL at `value`
+inline constexpr uint8_t kReadReleased = 2;  // it neither holds a GIL nor waits for one
+inline constexpr uint8_t kReadBlocked = 4;   // off its CPU, and not runnable
 
 // How a task left its CPU (the order of enum gt_task_state).
 enum class TaskState : uint8_t { runnable, interruptible, uninterruptible, stopped, dead };

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <unordered_map>
 
 #include "model/model.h"
 
@@ -80,7 +81,7 @@ void Gil::rebook(uint64_t from_ns, CpuState booked, CpuState right) {
 }
 
 Gil::Row& Gil::row(const Thread& waiter, const Thread* behind) {
-  if (rows_.size() * 2 >= slots_.size()) grow();
+  if (rows_.size() * 2 >= slots_.size()) rehash(std::max<size_t>(16, slots_.size() * 2));
   const uint64_t key = key_of(waiter, behind);
   const size_t mask = slots_.size() - 1;
   size_t at = hash(key) & mask;
@@ -103,14 +104,73 @@ size_t Gil::find_row(uint64_t key) const {
   return rows_.size();
 }
 
-void Gil::grow() {
-  slots_.assign(std::max<size_t>(16, slots_.size() * 2), 0);
+void Gil::rehash(size_t slots) {
+  slots_.assign(slots, 0);
+  if (slots == 0) return;
   const size_t mask = slots_.size() - 1;
   for (size_t i = 0; i < rows_.size(); i++) {
     size_t at = hash(rows_[i].key) & mask;
     while (slots_[at] != 0) at = (at + 1) & mask;
     slots_[at] = static_cast<uint32_t>(i + 1);
   }
+}
+
+void Gil::drop_empty_rows() {
+  std::erase_if(rows_, [](const Row& r) { return r.parts == Ledger{}; });
+  rehash(slots_.size());
+}
+
+std::vector<Gil::Row> Gil::rows_of(const Thread& waiter) const {
+  std::vector<Row> rows;
+  for (const Row& r : rows_)
+    if (r.waiter == &waiter) rows.push_back(r);
+  return rows;
+}
+
+void Gil::unbook(const Thread& waiter, const std::vector<Row>& before) {
+  for (Row& r : rows_)
+    if (r.waiter == &waiter) r.parts = {};
+  for (const Row& r : before) row(*r.waiter, r.holder).parts = r.parts;
+  drop_empty_rows();
+}
+
+void Gil::assume(Thread* by) {
+  assumed = std::make_unique<Assumed>(Assumed{ledger, rows_, max_waiters});
+  known = true;
+  holder = last_holder = by;
+  drop_requested = false;
+  handoff_open = false;
+}
+
+void Gil::disprove(uint64_t ts_ns) {
+  advance(ts_ns);
+  book_all_waiters();
+  const auto since = [](Ledger& parts, const Ledger& before) {
+    uint64_t sum = 0;
+    for (size_t c = 0; c < kLedgerColumns; c++) sum += parts[c] - before[c];
+    parts = before;
+    return sum;
+  };
+  const uint64_t elapsed = since(ledger, assumed->ledger);
+  ledger[column(LedgerColumn::unknown)] += elapsed;
+  std::unordered_map<uint64_t, const Row*> before;
+  for (const Row& r : assumed->rows) before.emplace(r.key, &r);
+  std::vector<std::pair<const Thread*, uint64_t>> waited;
+  for (Row& r : rows_) {
+    const auto old = before.find(r.key);
+    const uint64_t sum = since(r.parts, old == before.end() ? Ledger{} : old->second->parts);
+    if (sum != 0) waited.emplace_back(r.waiter, sum);
+  }
+  for (const auto& [waiter, ns] : waited)
+    row(*waiter, nullptr).parts[column(LedgerColumn::unknown)] += ns;
+  drop_empty_rows();
+  for (Thread* waiter : waiters) waiter->wait_mark = ledger;
+  max_waiters = std::max<uint64_t>(assumed->max_waiters, waiters.size());
+  known = false;
+  holder = last_holder = nullptr;
+  drop_requested = false;
+  handoff_open = false;
+  assumed.reset();
 }
 
 std::vector<Gil::Blame> Gil::blame() const {

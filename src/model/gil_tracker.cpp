@@ -20,7 +20,9 @@ void Model::leave_gil(Thread& thread, uint64_t ts_ns) {
     gil->known = false;
     gil->holder = nullptr;
     gil->handoff_open = false;
+    gil->assumed.reset();
   }
+  if (thread.assumed != 0) confirm(thread);  // no event can prove it wrong any more
   set_gil_state(thread, GilState::unknown, ts_ns);
 }
 

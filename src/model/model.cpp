@@ -55,6 +55,11 @@ Thread& Model::new_thread(Process& process, uint32_t tid, uint64_t ts_ns) {
   thread.process = &process;
   thread.comm = process.comm;
   thread.first_ns = thread.last_ns = ts_ns;
+  // Where the GIL is off nobody holds it or waits.
+  if (process.gil_enabled == false && process.gil_events == 0) {
+    thread.gil_state = GilState::released;
+    thread.state_since_ns = ts_ns;
+  }
   process.threads.push_back(&thread);
   process.alive.push_back(&thread);
   by_tid_[tid] = &thread;
@@ -98,6 +103,8 @@ Gil& Model::gil_of(Process& process, uint64_t address, uint64_t ts_ns) {
   gil.process = &process;
   gil.index = gil_count_++;
   gil.first_ns = gil.last_ns = ts_ns;
+  for (const auto& [read, interpreter] : process.interpreters)
+    if (read == address) gil.interpreter = interpreter;
   return gil;
 }
 
@@ -122,6 +129,7 @@ void Model::on_fork(const Event& event, Change& change) {
       process->comm = parent->process->comm;
       process->from_start = parent->process->from_start;
       process->lost = !trusted;
+      if (parent->process->gil_events == 0) process->gil_enabled = parent->process->gil_enabled;
     }
   }
   Thread& thread = new_thread(*process, event.tid, event.ts_ns);
@@ -133,6 +141,7 @@ void Model::on_fork(const Event& event, Change& change) {
   thread.cpu_state = CpuState::runnable;
   thread.cpu_since_ns = thread.state_since_ns = event.ts_ns;
   thread.wakeup_ns = event.ts_ns;
+  if (parent && parent->assumed != 0) parent = nullptr;  // what it does is not sure
   if (parent_tgid == event.tgid) {
     thread.gil_state = GilState::released;
   } else if (parent && parent->gil_state == GilState::holding && parent->gil) {
@@ -187,6 +196,7 @@ void Model::on_loss(const Event& event) {
       gil->known = false;
       gil->holder = nullptr;
       gil->handoff_open = false;
+      gil->assumed.reset();
     }
     for (Thread* thread : process.alive) {
       leave_gil(*thread, event.ts_ns);
@@ -228,6 +238,8 @@ Change Model::apply(const Event& event) {
       process.gil_events++;
       change.gil = &gil;
       if (thread->cpu_state != CpuState::running) prove_running(*thread, event.ts_ns);
+      if (thread->assumed != 0 || gil.assumed) [[unlikely]]
+        check_reading(*thread, gil, event, change);
       switch (event.kind) {
         case EventKind::gil_wait:
           on_gil_wait(*thread, gil, event.ts_ns);
@@ -309,6 +321,12 @@ Change Model::apply(const Event& event) {
     }
     case EventKind::loss:
       on_loss(event);
+      break;
+    case EventKind::gil_read:
+      on_gil_read(event, change);
+      break;
+    case EventKind::thread_read:
+      on_thread_read(event, change);
       break;
     default:
       advance_to(event.ts_ns);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,8 @@ struct Thread {
   GilState gil_state = GilState::unknown;
   CpuState cpu_state = CpuState::unknown;
   Gil* gil = nullptr;  // held or waited for; else the last one, or none
+  // Index + 1 in process->assumed while `gil_state` rests on a reading alone; else 0.
+  uint32_t assumed = 0;
 
   uint64_t first_ns = 0;
   uint64_t last_ns = 0;                             // all before it is in `matrix`
@@ -96,6 +99,8 @@ class Gil {
   Process* process = nullptr;
   uint32_t index = 0;  // dense over all processes
 
+  int64_t interpreter = -1;  // least id of those that use it; -1: not known
+
   bool known = false;        // whether `holder` says the truth
   Thread* holder = nullptr;  // null: free
   Thread* last_holder = nullptr;
@@ -126,18 +131,42 @@ class Gil {
   void rebook(uint64_t from_ns, CpuState booked, CpuState right);
   std::vector<Blame> blame() const;
 
- private:
   struct Row {
     uint64_t key;  // waiter index << 32 | holder index + 1
     const Thread* waiter;
     const Thread* holder;
     Ledger parts{};
   };
+  // While `holder` rests on a reading alone: what was booked before it. All advanced and booked.
+  struct Assumed {
+    Ledger ledger{};
+    std::vector<Row> rows;
+    uint64_t max_waiters = 0;
+  };
+  std::unique_ptr<Assumed> assumed;
+  void assume(Thread* by);  // null: free
+  // The reading was wrong: who held it since is not known. The waiters' waits are true.
+  void disprove(uint64_t ts_ns);
+  std::vector<Row> rows_of(const Thread& waiter) const;
+  // This one did not wait: its rows are as they were.
+  void unbook(const Thread& waiter, const std::vector<Row>& before);
+
+ private:
   Row& row(const Thread& waiter, const Thread* behind);
   size_t find_row(uint64_t key) const;
-  void grow();
+  void drop_empty_rows();
+  void rehash(size_t slots);
   std::vector<Row> rows_;
   std::vector<uint32_t> slots_;  // open addressing into rows_, index + 1; power of two
+};
+
+// A thread whose GIL state rests on a reading alone, and what was booked before.
+struct AssumedThread {
+  Thread* thread = nullptr;  // null: no longer
+  uint64_t since_ns = 0;
+  std::array<uint64_t, 4> cells{};  // of the row of its state
+  uint64_t held_sleeps = 0, held_sleep_max_ns = 0;
+  std::vector<Gil::Row> rows;  // of a waiter
 };
 
 // One program image: from exec (or fork, or attach) to the next exec or the end.
@@ -151,7 +180,11 @@ struct Process {
   bool from_start = false;  // every event since its first instruction was seen
   bool lost = false;        // events were lost during its life
   uint64_t gil_events = 0;
-  std::vector<Thread*> threads;  // all, ended ones included
+  std::optional<bool>
+      gil_enabled;  // of a free-threaded build, as read; it may be switched on later
+  std::vector<AssumedThread> assumed;
+  std::vector<std::pair<uint64_t, uint32_t>> interpreters;  // GIL address → least id, as read
+  std::vector<Thread*> threads;                             // all, ended ones included
   std::vector<Thread*> alive;
   std::vector<std::unique_ptr<Gil>> gils;  // in order of appearance
 };
@@ -171,6 +204,9 @@ struct Change {
   // This switch-out's own figures were needed: a run that was not seen to begin, or time stolen in
   // the middle of a switch.
   bool told_apart = false;
+  // This event proved a reading wrong: threads of its process that rested on it are in no known
+  // state any more; `self_disproved`: this thread, too.
+  bool disproved = false, self_disproved = false;
   Process* ended = nullptr;  // the whole process image is over
 };
 
@@ -189,6 +225,8 @@ class Model {
   const std::deque<Thread>& threads() const { return threads_; }
   const std::deque<Process>& processes() const { return processes_; }
   uint64_t violations() const { return violations_; }
+  // Readings of a process's memory that an event proved wrong.
+  uint64_t memory_disagreements() const { return memory_disagreements_; }
   // Times a thread was found on a CPU that no event had put it on.
   uint64_t inferred_switches() const { return inferred_switches_; }
   uint64_t lost() const;
@@ -229,6 +267,16 @@ class Model {
   void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
   void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
   void on_gil_forced(Thread& thread, Gil& gil);
+
+  void on_gil_read(const Event& event, Change& change);
+  void on_thread_read(const Event& event, Change& change);
+  bool may_read(const Event& event);
+  void assume(Thread& thread, GilState state, Gil* gil, uint64_t ts_ns);
+  void check_reading(Thread& thread, Gil& gil, const Event& event, Change& change);
+  void confirm(Thread& thread);
+  void disprove(Thread& thread, uint64_t ts_ns);
+  void disprove(Gil& gil, uint64_t ts_ns);
+
   void prove_running(Thread& thread, uint64_t ts_ns);
   void mend_run(Thread& thread, const Event& event);
   bool count_stolen(Thread& thread, const Event& event, int64_t lead_ns);
@@ -248,6 +296,7 @@ class Model {
   uint32_t gil_count_ = 0;
   uint64_t violations_ = 0;
   uint64_t inferred_switches_ = 0;
+  uint64_t memory_disagreements_ = 0;
   std::array<uint64_t, kRecordKinds.size()> lost_{};
   uint64_t loss_until_ns_ = 0;  // before it no state event can be trusted
   bool any_ = false;

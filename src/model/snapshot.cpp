@@ -26,6 +26,7 @@ ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
 GilSnapshot snapshot_of(const Gil& gil) {
   GilSnapshot out;
   out.address = gil.address;
+  if (gil.interpreter >= 0) out.interpreter = static_cast<uint32_t>(gil.interpreter);
   out.first_ns = gil.first_ns;
   out.last_ns = gil.last_ns;
   out.ledger = gil.ledger;
@@ -90,6 +91,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
   out.lost_by_kind = model.lost_by_kind();
   out.violations = model.violations();
   out.inferred_switches = model.inferred_switches();
+  out.memory_disagreements = model.memory_disagreements();
   for (const Process& process : model.processes()) {
     const ProcessFacts& facts = model.tables().facts(process.facts);
     if (facts.python.empty()) continue;
@@ -103,6 +105,10 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.build_id = facts.build_id;
     p.free_threaded = facts.free_threaded;
     p.complete = process.from_start && !process.lost;
+    p.gil_enabled = process.gil_enabled;
+    // A GIL that is on is taken before the first line of Python.
+    if (process.gil_events == 0 && facts.free_threaded && p.complete) p.gil_enabled = false;
+    if (process.gil_events != 0 || !facts.free_threaded) p.gil_enabled = true;
     p.ended = process.ended;
     for (const auto& gil : process.gils) p.gils.push_back(snapshot_of(*gil));
     for (const Thread* thread : process.threads) {

@@ -67,6 +67,7 @@ struct BlameSnapshot {
 
 struct GilSnapshot {
   uint64_t address = 0;
+  std::optional<uint32_t> interpreter;  // least id of those that use it
   uint64_t first_ns = 0, last_ns = 0;
   Ledger ledger{};
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
@@ -84,6 +85,8 @@ struct ProcessSnapshot {
   uint32_t ns_pid = 0;  // as ns_tid
   std::string comm, cmdline, python, build_id;
   bool free_threaded = false;
+  // Whether the GIL was on while the process was observed, at least for a time. Nothing: not known.
+  std::optional<bool> gil_enabled;
   bool complete = false;  // seen from its first instruction on, nothing lost
   bool ended = false;
   std::vector<GilSnapshot> gils;
@@ -97,6 +100,7 @@ struct Snapshot {
   std::array<uint64_t, kRecordKinds.size()> lost_by_kind{};
   uint64_t violations = 0;
   uint64_t inferred_switches = 0;
+  uint64_t memory_disagreements = 0;
   std::vector<ProcessSnapshot> processes;  // CPythons only
 
   uint64_t duration_ns() const { return last_ns - first_ns; }

@@ -78,7 +78,7 @@ Json gil(const GilSnapshot& g) {
   handoff["runqueue_s"] = seconds(g.handoff_runqueue_ns);
   handoff["lock_s"] = seconds(g.handoff_lock_ns);
   return {{"address", address(g.address)},
-          {"interpreter", nullptr},  // which interpreter's it is: not read
+          {"interpreter", g.interpreter ? Json(*g.interpreter) : Json(nullptr)},
           {"ledger",
            {{"held_running_s", seconds(g.of(LedgerColumn::running))},
             {"held_runnable_s", seconds(g.of(LedgerColumn::runnable))},
@@ -110,6 +110,7 @@ std::string to_json(const Snapshot& s) {
                          {"python", text_or_null(p.python)},
                          {"build_id", text_or_null(p.build_id)},
                          {"free_threaded", p.free_threaded},
+                         {"gil_enabled", p.gil_enabled ? Json(*p.gil_enabled) : Json(nullptr)},
                          {"complete", p.complete},
                          {"gils", std::move(gils)},
                          {"threads", std::move(threads)}});
@@ -127,6 +128,7 @@ std::string to_json(const Snapshot& s) {
                          {"lost_by_kind", std::move(lost)},
                          {"violations", s.violations},
                          {"inferred_switches", s.inferred_switches},
+                         {"memory_disagreements", s.memory_disagreements},
                          {"overhead",
                           {{"probe_hits", s.run.probe_hits},
                            {"other_probe_hits", s.run.other_probe_hits},

@@ -63,9 +63,10 @@ inline constexpr uint32_t kStateCleared = 1, kNeedsState = 2;
 
 // Event names with a fixed interned id.
 inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kNameForced = 4,
-                          kNameWaitsOn = 5;
-inline constexpr const char* kFixedNames[] = {"GIL wait", "GIL held", "GIL released",
-                                              "forced switch", "waits on"};
+                          kNameWaitsOn = 5, kNameWaitRead = 6, kNameHeldRead = 7;
+// The last two were going on when they were read: their beginning is no event.
+inline constexpr const char* kFixedNames[] = {
+    "GIL wait", "GIL held", "GIL released", "forced switch", "waits on", "GIL wait", "GIL held"};
 inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + index
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
@@ -80,6 +81,8 @@ inline constexpr const char* kExec = "exec";
 inline constexpr const char* kExit = "exit";
 inline constexpr const char* kRename = "renamed";
 inline constexpr const char* kNsId = "namespace id";  // of a thread in a PID namespace
+inline constexpr const char* kGilRead = "GIL read";  // from memory
+inline constexpr const char* kThreadRead = "thread read";
 inline constexpr const char* kLost = "lost events";
 inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";

@@ -413,6 +413,9 @@ void TraceReader::track_event(std::string_view data) {
   e.tid = on.tid;
   e.value = on.gil;
   if (type == event::kBegin) {
+    // Of one that was read the beginning is no event, but its end may be.
+    if (name_id == kNameWaitRead || name_id == kNameHeldRead)
+      on.open = name_id == kNameHeldRead ? kNameHeld : kNameWait;
     if (name_id != kNameWait && name_id != kNameHeld) return;
     on.open = static_cast<uint8_t>(name_id);
     e.kind = name_id == kNameWait ? EventKind::gil_wait : EventKind::gil_acquire;
@@ -541,6 +544,20 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
   } else if (name == kNsId) {
     e.kind = EventKind::ns_id;
     e.other = notes.id("ns_tid");
+  } else if (name == kGilRead) {
+    if (notes.number("state") > static_cast<uint64_t>(GilReading::held))
+      throw Damaged{"a GIL in an unknown state"};
+    e.kind = EventKind::gil_read;
+    e.state = static_cast<uint8_t>(notes.number("state"));
+    e.value = notes.number("gil");
+    e.other = static_cast<uint32_t>(notes.number("interpreter"));
+  } else if (name == kThreadRead) {
+    e.kind = EventKind::thread_read;
+    e.state = static_cast<uint8_t>(notes.number("state"));
+    e.value = notes.number("gil");
+    e.cpu = static_cast<uint16_t>(notes.number("cpu"));
+    e.other = 0;
+    if ((e.state & kReadBlocked) != 0) tasks_[e.tid].drawn_ns = now_ns_;
   } else if (name == kLost) {
     const auto kind = std::find(kRecordKinds.begin(), kRecordKinds.end(), notes.text("kind"));
     if (kind == kRecordKinds.end()) throw Damaged{"a loss of an unknown kind"};

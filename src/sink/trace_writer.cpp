@@ -237,6 +237,10 @@ void TraceWriter::write(const Event& event, const Change& change) {
       break;
     case EventKind::end:
       break;
+    case EventKind::gil_read:
+    case EventKind::thread_read:
+      write_reading(event, change);
+      break;
     default:
       write_life(event, change);
       break;
@@ -247,6 +251,7 @@ void TraceWriter::close_slice(ThreadTrack& shown, uint64_t ts_ns) {
   if (shown.open == Open::none) return;
   slice_end(ts_ns, shown.open_uuid, 0, true);
   shown.open = Open::none;
+  shown.open_read = false;
 }
 
 void TraceWriter::owner_close(const Gil& gil, uint64_t ts_ns) {
@@ -268,7 +273,9 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
   const uint64_t ts = event.ts_ns;
   track_of(*change.thread, ts);
   if (change.evicted) close_slice(track_of(*change.evicted, ts), ts);
+  if (change.disproved) close_disproved(change, ts);
   ThreadTrack& shown = track_of(*change.thread, ts);
+  shown.open_read = false;
   const bool same = shown.open != Open::none && shown.open_gil == &gil;
   const auto open = [&](Open kind, uint64_t uuid) {
     shown.open = kind;
@@ -514,6 +521,54 @@ void TraceWriter::write_loss(const Event& event) {
   note("count", event.other);
   note("until", event.value);
   root_end(ts);
+}
+
+// What was assumed from here on is drawn as if it had begun here.
+void TraceWriter::write_reading(const Event& event, const Change& change) {
+  const uint64_t ts = event.ts_ns;
+  const bool of_gil = event.kind == EventKind::gil_read;
+  if (change.thread) track_of(*change.thread, ts);
+  root_begin(of_gil ? kGilRead : kThreadRead);
+  note("pid", event.tgid);
+  note("tid", event.tid);
+  note("gil", event.value);
+  note("state", event.state);
+  note(of_gil ? "interpreter" : "cpu", of_gil ? event.other : event.cpu);
+  root_end(ts);
+  if (!change.thread) return;
+  ThreadTrack& shown = track_of(*change.thread, ts);
+  if (change.cpu_after == CpuState::blocked && change.cpu_before != CpuState::blocked) {
+    task_state(ts, event.cpu, event.tid, task::kInterruptible);
+    shown.task_state = task::kInterruptible;
+  }
+  const bool held = change.gil_after == GilState::holding;
+  if (!change.gil || change.gil_after == change.gil_before) return;
+  const Gil& gil = *change.gil;
+  shown.open_uuid = gil_track(shown, gil, ts);
+  shown.open_gil = &gil;
+  shown.open = held ? Open::held : Open::wait;
+  shown.open_read = true;
+  slice_begin(ts, shown.open_uuid, held ? kNameHeldRead : kNameWaitRead);
+  show_waiters(gil, ts);
+  if (!held) return;
+  intern_thread_name(shown, ts);
+  GilTracks& tracks = gil_tracks(gil, ts);
+  slice_begin(ts, tracks.owner, kFirstThreadName + shown.thread->index);
+  tracks.owner_open = true;
+}
+
+// Slices that rested on a reading which this event proved wrong.
+void TraceWriter::close_disproved(const Change& change, uint64_t ts_ns) {
+  for (const Thread* thread : change.thread->process->threads) {
+    if (thread->index >= threads_.size()) continue;
+    ThreadTrack& shown = threads_[thread->index];
+    if (!shown.open_read || thread->assumed != 0) continue;
+    if (thread == change.thread && !change.self_disproved) continue;
+    const bool held = shown.open == Open::held;
+    close_slice(shown, ts_ns);
+    if (held) owner_close(*shown.open_gil, ts_ns);
+    show_waiters(*shown.open_gil, ts_ns);
+  }
 }
 
 // An event as bare numbers.

@@ -46,6 +46,7 @@ class TraceWriter : private TracePackets {
     uint64_t open_uuid = 0;
     const Gil* open_gil = nullptr;
     Open open = Open::none;
+    bool open_read = false;  // it rests on a reading alone
     uint8_t task_state = 0;  // trace::task; 0: none that the importer could hold against us
     uint16_t cpu = 0;
     uint32_t comm = 0;
@@ -81,6 +82,8 @@ class TraceWriter : private TracePackets {
   void write_gil(const Event& event, const Change& change);
   void write_sched(const Event& event, const Change& change);
   void write_life(const Event& event, const Change& change);
+  void write_reading(const Event& event, const Change& change);
+  void close_disproved(const Change& change, uint64_t ts_ns);
   void write_loss(const Event& event);
   void write_raw(const Event& event);
   void close_track(ThreadTrack& track, uint64_t ts_ns);

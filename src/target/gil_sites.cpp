@@ -116,6 +116,11 @@ Result<Inspection> inspect_elf(const ElfFile& file) {
   cpython.sites = std::move(classified->sites);
   cpython.cond_offset = classified->layout.cond_offset;
   cpython.switch_cond_offset = classified->layout.switch_cond_offset;
+  if (symbols->runtime) cpython.runtime_address = symbols->runtime->address;
+  for (const ElfFile::Segment& segment : file.segments()) {
+    if (segment.type == PT_LOAD && (segment.flags & PF_X) != 0)
+      cpython.code.push_back({segment.address, segment.offset, segment.file_size});
+  }
   return inspection;
 }
 

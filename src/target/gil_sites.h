@@ -47,6 +47,12 @@ struct CPythonFile {
   // 3.6 has no struct but two variables: the GIL's address is the lower one's.
   uint32_t cond_offset = 0;
   uint32_t switch_cond_offset = 0;
+  // To find the GIL in a process's memory (src/target/gil_memory.h):
+  uint64_t runtime_address = 0;  // of _PyRuntime, as linked; 0: not exported (3.6)
+  struct Segment {
+    uint64_t address = 0, offset = 0, size = 0;  // size: bytes in the file
+  };
+  std::vector<Segment> code;  // executable PT_LOADs
 };
 
 // What an ELF file is to giltop.

@@ -21,13 +21,12 @@ bool take_number(std::string_view& text, int base, char after, T& value) {
 // newline.
 std::optional<MappedFile> parse_maps_line(std::string_view line) {
   MappedFile file;
-  uint64_t offset;
   if (!take_number(line, 16, '-', file.start) || !take_number(line, 16, ' ', file.end)) {
     return std::nullopt;
   }
   if (line.size() < 5 || line[2] != 'x' || line[4] != ' ') return std::nullopt;
   line.remove_prefix(5);
-  if (!take_number(line, 16, ' ', offset)) return std::nullopt;
+  if (!take_number(line, 16, ' ', file.offset)) return std::nullopt;
   if (!take_number(line, 16, ':', file.device_major)) return std::nullopt;
   if (!take_number(line, 16, ' ', file.device_minor)) return std::nullopt;
   if (!take_number(line, 10, ' ', file.inode)) return std::nullopt;  // a blank follows even alone
@@ -77,17 +76,59 @@ std::optional<ProcStat> parse_stat(std::string_view text) {
   ProcStat stat;
   stat.comm = text.substr(open + 1, close - open - 1);
   text.remove_prefix(close + 1);
-  constexpr int kBlanksBeforeParent = 2;      // field 4; field 3 follows the parenthesis
+  constexpr int kBlanksBeforeState = 1;       // field 3 follows the parenthesis
+  constexpr int kBlanksBeforeParent = 2;      // field 4
   constexpr int kBlanksBeforeStartTime = 20;  // field 22
-  for (int i = 1; i <= kBlanksBeforeStartTime; ++i) {
+  constexpr int kBlanksBeforeProcessor = 37;  // field 39
+  for (int i = 1; i <= kBlanksBeforeProcessor; ++i) {
     const size_t blank = text.find(' ');
-    if (blank == std::string_view::npos) return std::nullopt;
+    if (blank == std::string_view::npos) {
+      if (i <= kBlanksBeforeStartTime) return std::nullopt;
+      return stat;
+    }
     text.remove_prefix(blank + 1);
     std::string_view field = text;
+    if (i == kBlanksBeforeState && !text.empty()) stat.state = text[0];
     if (i == kBlanksBeforeParent && !take_number(field, 10, ' ', stat.parent)) return std::nullopt;
+    if (i == kBlanksBeforeStartTime && !take_number(field, 10, ' ', stat.start_time_ticks))
+      return std::nullopt;
   }
-  if (!take_number(text, 10, ' ', stat.start_time_ticks)) return std::nullopt;
+  take_number(text, 10, ' ', stat.processor);
   return stat;
+}
+
+std::optional<ProcSyscall> parse_syscall(std::string_view text) {
+  // "running", "-1 0x7ffd… 0x7f…" or "202 0x7f… 0x189 …" (proc_pid_syscall(), fs/proc/base.c).
+  ProcSyscall call;
+  if (text.starts_with("running")) {
+    call.running = true;
+    return call;
+  }
+  if (!take_number(text, 10, ' ', call.number)) return std::nullopt;
+  if (call.number < 0) return call;
+  if (!text.starts_with("0x")) return std::nullopt;
+  text.remove_prefix(2);
+  if (!take_number(text, 16, ' ', call.argument0)) return std::nullopt;
+  return call;
+}
+
+std::vector<pid_t> parse_ns_ids(std::string_view text) {
+  constexpr std::string_view kIds = "\nNSpid:";
+  constexpr size_t kMaxDepth = 32;  // MAX_PID_NS_LEVEL, include/linux/pid_namespace.h
+  std::vector<pid_t> ids;
+  const size_t at = text.find(kIds);
+  if (at == std::string_view::npos) return ids;
+  text.remove_prefix(at + kIds.size());
+  text = text.substr(0, text.find('\n'));
+  while (text.starts_with('\t') && ids.size() <= kMaxDepth) {
+    text.remove_prefix(1);
+    pid_t id = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (parsed.ec != std::errc() || id <= 0) return {};
+    text.remove_prefix(static_cast<size_t>(parsed.ptr - text.data()));
+    ids.push_back(id);
+  }
+  return ids;
 }
 
 std::optional<pid_t> parse_tgid(std::string_view text) {

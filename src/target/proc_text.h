@@ -23,9 +23,23 @@ struct ProcStat {
   std::string comm;               // raw, may hold blanks and parentheses
   uint64_t parent = 0;            // process id
   uint64_t start_time_ticks = 0;  // since boot, in clock ticks of USER_HZ
+  char state = '?';               // R, S, D, T, t, …
+  uint32_t processor = 0;         // the CPU it is or was on
 };
-// /proc/PID/stat.
+// /proc/PID/stat, of a process or a task.
 std::optional<ProcStat> parse_stat(std::string_view text);
+
+// /proc/PID/task/TID/syscall: the system call that a task is blocked in.
+struct ProcSyscall {
+  bool running = false;    // it is not blocked, or was not for long enough to be looked at
+  int64_t number = -1;     // -1: blocked outside a system call
+  uint64_t argument0 = 0;  // of a call
+};
+std::optional<ProcSyscall> parse_syscall(std::string_view text);
+
+// "NSpid:" of /proc/PID/status: the id in each PID namespace from the one /proc shows inwards, so
+// that the last is what the process itself calls it. Empty where there is none.
+std::vector<pid_t> parse_ns_ids(std::string_view text);
 
 // The value of "Tgid:" in /proc/PID/status.
 std::optional<pid_t> parse_tgid(std::string_view text);

@@ -209,10 +209,13 @@ Result<ProcessInfo> process_info(pid_t tgid) {
   return info;
 }
 
-Result<std::vector<ThreadInfo>> process_threads(pid_t tgid) {
+namespace {
+
+// The ids of the process's threads, sorted.
+Result<std::vector<pid_t>> task_ids(pid_t tgid) {
   const std::unique_ptr<DIR, CloseDirectory> tasks(::opendir(proc_path(tgid, "task").c_str()));
   if (!tasks) return process_error(tgid, errno, "task");
-  std::vector<ThreadInfo> threads;
+  std::vector<pid_t> ids;
   for (;;) {
     errno = 0;
     const dirent* const entry = ::readdir(tasks.get());
@@ -221,23 +224,76 @@ Result<std::vector<ThreadInfo>> process_threads(pid_t tgid) {
       break;
     }
     const std::string_view name = entry->d_name;
-    ThreadInfo thread;
-    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), thread.tid);
+    pid_t tid = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), tid);
     if (parsed.ec != std::errc() || parsed.ptr != name.data() + name.size()) continue;  // . and ..
+    ids.push_back(tid);
+  }
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
+std::string task_path(pid_t tgid, pid_t tid, const char* name) {
+  return proc_path(tgid, "task/" + std::to_string(tid) + "/" + name);
+}
+
+constexpr size_t kMaxTaskText = size_t{16} << 10;  // bytes; status is the longest, about 1.5 KB
+
+}  // namespace
+
+Result<std::vector<ThreadInfo>> process_threads(pid_t tgid) {
+  const auto ids = task_ids(tgid);
+  if (!ids) return ids.error();
+  std::vector<ThreadInfo> threads;
+  for (const pid_t tid : *ids) {
     int error = 0;
     std::string comm;
     constexpr size_t kMaxComm = 64;  // bytes; TASK_COMM_LEN is 16
-    if (!read_whole(proc_path(tgid, "task/" + std::string(name) + "/comm"), kMaxComm, comm,
-                    error)) {
+    if (!read_whole(task_path(tgid, tid, "comm"), kMaxComm, comm, error)) {
       if (error == ENOENT || error == ESRCH) continue;
       return process_error(tgid, error, "task");
     }
     if (comm.ends_with('\n')) comm.pop_back();
-    thread.comm = escape_controls(comm);
-    threads.push_back(std::move(thread));
+    threads.push_back({tid, escape_controls(comm)});
   }
-  std::sort(threads.begin(), threads.end(),
-            [](const ThreadInfo& a, const ThreadInfo& b) { return a.tid < b.tid; });
+  return threads;
+}
+
+Result<std::vector<pid_t>> namespace_ids(pid_t tgid, pid_t tid) {
+  int error = 0;
+  std::string status;
+  if (!read_whole(task_path(tgid, tid, "status"), kMaxTaskText, status, error))
+    return process_error(tgid, error, "task");
+  return parse_ns_ids(status);
+}
+
+Result<std::vector<ThreadActivity>> thread_activities(pid_t tgid) {
+  const auto ids = task_ids(tgid);
+  if (!ids) return ids.error();
+  std::vector<ThreadActivity> threads;
+  for (const pid_t tid : *ids) {
+    int error = 0;
+    std::string text;
+    const auto own_ids = namespace_ids(tgid, tid);
+    if (!own_ids || !read_whole(task_path(tgid, tid, "stat"), kMaxTaskText, text, error)) continue;
+    const auto stat = parse_stat(text);
+    if (!stat) continue;
+    ThreadActivity& thread = threads.emplace_back();
+    thread.tid = tid;
+    thread.own_id = own_ids->empty() ? tid : own_ids->back();
+    thread.cpu = stat->processor;
+    // R is on a CPU or wants one; Z and X are no more.
+    if (std::string_view("SDTt").find(stat->state) == std::string_view::npos) continue;
+    thread.blocked = true;
+    // Needs PTRACE_MODE_ATTACH and CONFIG_HAVE_ARCH_TRACEHOOK; without it the state above must do,
+    // which a thread takes on some instructions before it leaves its CPU.
+    if (!read_whole(task_path(tgid, tid, "syscall"), kMaxTaskText, text, error)) continue;
+    const auto call = parse_syscall(text);
+    if (!call) continue;
+    thread.blocked = !call->running;
+    thread.call = call->running ? -1 : call->number;
+    thread.argument0 = call->argument0;
+  }
   return threads;
 }
 

@@ -28,6 +28,7 @@ struct MappedFile {
   // As maps prints them: on btrfs and overlayfs the device is not what stat(2) gives.
   uint32_t device_major = 0, device_minor = 0;
   uint64_t inode = 0;
+  uint64_t offset = 0;  // of `start` in the file, bytes
 };
 
 // Every distinct file that `tgid` maps executable, in order of address.
@@ -71,5 +72,22 @@ struct ProcessInfo {
 Result<ProcessInfo> process_info(pid_t tgid);
 // Threads that end meanwhile are left out.
 Result<std::vector<ThreadInfo>> process_threads(pid_t tgid);
+
+// The ids of a thread in each PID namespace that it is in, from giltop's own (which is `tid`)
+// inwards: the last is what the process itself calls it. Give `tgid` twice for the process.
+// Errors: no such thread.
+Result<std::vector<pid_t>> namespace_ids(pid_t tgid, pid_t tid);
+
+// What a thread is doing, by the kernel's word.
+struct ThreadActivity {
+  pid_t tid = 0;
+  pid_t own_id = 0;      // as the process itself calls it: in the innermost PID namespace
+  bool blocked = false;  // off its CPU, asleep or stopped
+  uint32_t cpu = 0;      // the one it is or was on
+  int64_t call = -1;     // the system call that it is blocked in; -1: none, or not known
+  uint64_t argument0 = 0;
+};
+// Threads that end meanwhile are left out. Errors: no such process, no permission.
+Result<std::vector<ThreadActivity>> thread_activities(pid_t tgid);
 
 }  // namespace giltop

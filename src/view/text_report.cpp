@@ -21,14 +21,21 @@ std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
   return h.count == 0 ? "–" : format_duration(ns);
 }
 
-std::string thread_row(const std::string& name, const ThreadSnapshot& t, bool unknown) {
+struct Columns {
+  bool unknown = false;  // has one of its own
+  bool no_gil = false;   // there is none to hold or wait for: no figures of it
+};
+
+std::string thread_row(const std::string& name, const ThreadSnapshot& t, Columns columns) {
   const uint64_t life = t.life_ns();
-  const auto percent = [&](GilState g) { return format_percent(t.in(g), life) + "%"; };
+  const auto percent = [&](GilState g) {
+    return columns.no_gil ? "–" : format_percent(t.in(g), life) + "%";
+  };
   std::string row = "  " + pad_right(name, 22);
   row += pad_left(life < 100'000'000 ? format_duration(life) : format_seconds(life), 8) +
          pad_left(percent(GilState::holding), 10) + pad_left(percent(GilState::waiting), 9) +
          pad_left(percent(GilState::released), 10);
-  if (unknown) row += pad_left(percent(GilState::unknown), 9);
+  if (columns.unknown) row += pad_left(percent(GilState::unknown), 9);
   row += pad_left(duration_or_dash(t.wait, t.wait.p50_ns), 11) +
          pad_left(duration_or_dash(t.wait, t.wait.p99_ns), 8) +
          pad_left(duration_or_dash(t.wait, t.wait.max_ns), 8) +
@@ -54,12 +61,14 @@ ThreadSnapshot sum_of(const std::vector<const ThreadSnapshot*>& threads) {
   return sum;
 }
 
-void gil_lines(std::string& out, const GilSnapshot& g) {
+void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many) {
   const uint64_t life = g.life_ns();
   const auto percent = [&](LedgerColumn c) { return format_percent(g.of(c), life); };
   const uint64_t held =
       g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) + g.of(LedgerColumn::blocked);
-  out += "  " + pad_right(fmt::format("GIL 0x{:x}", g.address), 20) +
+  const std::string interpreter =
+      one_of_many && g.interpreter ? fmt::format("interpreter {} · ", *g.interpreter) : "";
+  out += "  " + pad_right(fmt::format("GIL 0x{:x}", g.address), 20) + interpreter +
          fmt::format("held {} %: running {}, preempted {}, asleep {} · hand-off {} % · idle {} %",
                      format_percent(held, life), percent(LedgerColumn::running),
                      percent(LedgerColumn::runnable), percent(LedgerColumn::blocked),
@@ -106,10 +115,12 @@ void gil_lines(std::string& out, const GilSnapshot& g) {
 std::string process_part(const ProcessSnapshot& p) {
   const uint64_t span = span_ns(p);
   std::vector<const ThreadSnapshot*> threads, brief;
-  bool unknown = false;
+  Columns columns;
+  columns.no_gil = gil_is_off(p);
+  bool& unknown = columns.unknown;
   for (const ThreadSnapshot& t : p.threads) {
     (t.life_ns() < span / kBrief ? brief : threads).push_back(&t);
-    unknown = unknown || t.in(GilState::unknown)*1000 >= t.life_ns();
+    unknown = unknown || (!columns.no_gil && t.in(GilState::unknown)*1000 >= t.life_ns());
   }
   if (brief.size() <= kMaxBrief) {
     threads.insert(threads.end(), brief.begin(), brief.end());
@@ -128,20 +139,20 @@ std::string process_part(const ProcessSnapshot& p) {
   std::string bars;
   const size_t shown = threads.size() <= kMaxThreads + 2 ? threads.size() : kMaxThreads;
   for (size_t i = 0; i < shown; i++) {
-    out += thread_row(name_of(*threads[i]), *threads[i], unknown);
+    out += thread_row(name_of(*threads[i]), *threads[i], columns);
     bars += state_bar(*threads[i]);
   }
   if (shown < threads.size())
     out += fmt::format("  … and {} more threads\n", format_count(threads.size() - shown));
   if (!brief.empty()) {
     const ThreadSnapshot sum = sum_of(brief);
-    out += thread_row(fmt::format("{} brief threads", format_count(brief.size())), sum, unknown);
+    out += thread_row(fmt::format("{} brief threads", format_count(brief.size())), sum, columns);
     bars += state_bar(sum);
   }
   out += "  " + bar_legend(bars) + "\n\n";
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) gils.push_back(&g);
-  for (const GilSnapshot* g : gils) gil_lines(out, *g);
+  for (const GilSnapshot* g : gils) gil_lines(out, *g, gils.size() > 1);
   return out;
 }
 
@@ -198,6 +209,11 @@ std::string text_report(const Snapshot& s) {
         "--buffer-size helps.\n",
         format_count(s.lost_events), kinds);
   }
+  if (s.memory_disagreements != 0)
+    out += fmt::format(
+        "{} readings of a process's memory proved wrong: what rested on them is "
+        "unknown.\n",
+        format_count(s.memory_disagreements));
   if (s.violations != 0)
     out += fmt::format(
         "{} contradictions in the events: do not trust these figures, and please "

@@ -14,6 +14,7 @@ constexpr uint64_t kSleepLeast_ns = 20'000'000;
 constexpr double kWaitShare = 0.10;     // waiting: of a thread's life
 constexpr double kStarvedShare = 0.25;  // runnable without a CPU: of a thread's life
 constexpr double kNativeShare = 0.10;   // running without the GIL: of a thread's life
+constexpr double kBusyShare = 0.25;     // Python running under one GIL: of the process's time
 
 double share(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
@@ -73,6 +74,39 @@ std::string lost_to_it(const Culprit& c) {
   return fmt::format("{} others lost {} to it", c.losers, format_seconds(c.lost_ns));
 }
 
+// GILs for which more than one thread waited.
+size_t contested_gils(const ProcessSnapshot& p) {
+  size_t count = 0;
+  for (const GilSnapshot& g : p.gils) {
+    const auto another = [&](const BlameSnapshot& b) {
+      return b.waiter_tid != g.blame.front().waiter_tid;
+    };
+    count += std::any_of(g.blame.begin(), g.blame.end(), another);
+  }
+  return count;
+}
+
+// The most that a thread was ready to run and had no CPU, as a share of its life.
+double starved_share(const ProcessSnapshot& p, uint64_t span) {
+  double most = 0;
+  for (const ThreadSnapshot& t : p.threads)
+    if (share(t.life_ns(), span) >= 0.05)
+      most = std::max(most, share(t.in(CpuState::runnable), t.life_ns()));
+  return most;
+}
+
+// What a free-threaded process did, of whose GIL there were no events.
+Verdict free_threaded(const ProcessSnapshot& p, uint64_t span, const std::string& cpus_used) {
+  std::string sentence =
+      gil_is_off(p) ? "GIL off: free-threaded build; " + cpus_used
+                    : "Free-threaded build, and nobody took or released its GIL: " + cpus_used;
+  if (const double starved = starved_share(p, span); starved >= kStarvedShare)
+    sentence +=
+        fmt::format("; threads were ready to run and had no CPU for up to {:.0f} % of their life",
+                    starved * 100);
+  return {sentence + ".", "", 0};
+}
+
 // How much faster the process could be at most, were nobody to wait: the thread with the most work
 // of its own, or the CPUs, would be the limit then. Empty when that is not much.
 std::string without_gil(const ProcessSnapshot& p, const Snapshot& run) {
@@ -89,6 +123,10 @@ std::string without_gil(const ProcessSnapshot& p, const Snapshot& run) {
 }
 
 }  // namespace
+
+bool gil_is_off(const ProcessSnapshot& process) {
+  return process.free_threaded && process.gil_enabled == false;
+}
 
 uint64_t cpu_ns(const ProcessSnapshot& process) {
   uint64_t sum = 0;
@@ -124,24 +162,33 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
   const uint64_t span = span_ns(p);
   const double cpus = share(cpu_ns(p), span);
   const std::string cpus_used = fmt::format("{:.1f} of {} CPUs used", cpus, run.run.cpus);
-  uint64_t acquires = 0;
-  for (const GilSnapshot& g : p.gils) acquires += g.acquires;
-  if (acquires == 0) {
-    if (p.free_threaded) return {"This is a free-threaded build: its GIL is off.", "", 0};
+  uint64_t acquires = 0, gil_life = 0;
+  for (const GilSnapshot& g : p.gils) {
+    acquires += g.acquires;
+    gil_life += g.life_ns();
+  }
+  const uint64_t held = ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
+                        ledger(p, LedgerColumn::blocked);
+  if (acquires == 0 && held == 0) {
+    if (p.free_threaded) return free_threaded(p, span, cpus_used);
     return {"Nobody took or released the GIL meanwhile.", "", 0};
   }
-  if (share(ledger(p, LedgerColumn::unknown), span) > 0.5)
+  if (share(ledger(p, LedgerColumn::unknown), gil_life) > 0.5)
     return {fmt::format("For {} % of the time it is not known who held the GIL.",
-                        format_percent(ledger(p, LedgerColumn::unknown), span, 0)),
+                        format_percent(ledger(p, LedgerColumn::unknown), gil_life, 0)),
             "", 0};
 
+  // A hold that goes on since before the attach is worth a word even if nobody waits for its end.
   const Culprit sleeper = culprit(p, CpuState::blocked, &BlameSnapshot::blocked_ns);
   if (sleeper.thread && sleeper.amount_ns >= kSleepLeast_ns &&
-      share(sleeper.amount_ns, span) >= kSleepShare && sleeper.losers > 0) {
-    return {fmt::format("{} slept {} with the GIL in its hands ({} times, longest {}); {}.",
-                        sleeper.thread->tid, format_seconds(sleeper.amount_ns),
-                        format_count(sleeper.thread->held_sleeps),
-                        format_duration(sleeper.thread->held_sleep_max_ns), lost_to_it(sleeper)),
+      share(sleeper.amount_ns, span) >= kSleepShare && (sleeper.losers > 0 || acquires == 0)) {
+    const uint64_t times = sleeper.thread->held_sleeps;
+    const std::string sleeps =
+        times == 0 ? "without end"
+                   : fmt::format("{} times, longest {}", format_count(times),
+                                 format_duration(sleeper.thread->held_sleep_max_ns));
+    return {fmt::format("{} slept {} with the GIL in its hands ({}); {}.", sleeper.thread->tid,
+                        format_seconds(sleeper.amount_ns), sleeps, lost_to_it(sleeper)),
             "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
             "CDLL, not PyDLL).",
             sleeper.lost_ns};
@@ -157,15 +204,15 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
     waited_ns += t->in(GilState::waiting);
     held_by_waiters_ns += t->in(GilState::holding);
   }
-  const uint64_t held = ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
-                        ledger(p, LedgerColumn::blocked);
   if (!waits.empty()) {
     const size_t n = waits.size();
     const std::string life = percent_range(waits);
     if (n > 1 && share(held_by_waiters_ns, held) >= 0.7) {
+      const size_t contested = std::max<size_t>(contested_gils(p), 1);
+      const std::string gils = contested == 1 ? "one GIL" : fmt::format("{} GILs", contested);
       return {
-          fmt::format("{} threads took turns on one GIL: {}, each waited {} of its life for {}.",
-                      count_word(n), cpus_used, life, n == 2 ? "the other" : "the others"),
+          fmt::format("{} threads took turns on {}: {}, each waited {} of its life for {}.",
+                      count_word(n), gils, cpus_used, life, n == 2 ? "the other" : "the others"),
           without_gil(p, run), waited_ns};
     }
     return {fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.", count_word(n),
@@ -181,6 +228,14 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
             "Other work competes for its CPU: give the process more CPU, or look at its CPU quota.",
             preempted.lost_ns};
   }
+
+  const auto busy = std::count_if(p.gils.begin(), p.gils.end(), [&](const GilSnapshot& g) {
+    return share(g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable), span) >= kBusyShare;
+  });
+  if (busy > 1)
+    return {fmt::format("{} interpreters ran in parallel, each with a GIL of its own: {}.",
+                        count_word(static_cast<size_t>(busy)), cpus_used),
+            "", 0};
 
   std::vector<double> native;
   for (const ThreadSnapshot& t : p.threads)
@@ -202,17 +257,9 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
                               format_seconds(preempted_ns));
     return {sentence + ".", "", 0};
   }
-  if (p.gils.size() > 1 && share(held, span) >= 1)
-    return {fmt::format("{} interpreters ran in parallel, each with a GIL of its own: {}.",
-                        count_word(p.gils.size()), cpus_used),
-            "", 0};
-  double starved = 0;
   uint64_t longest_ns = 0;
-  for (const ThreadSnapshot& t : p.threads) {
-    longest_ns = std::max(longest_ns, t.wait.max_ns);
-    if (share(t.life_ns(), span) >= 0.05)
-      starved = std::max(starved, share(t.in(CpuState::runnable), t.life_ns()));
-  }
+  for (const ThreadSnapshot& t : p.threads) longest_ns = std::max(longest_ns, t.wait.max_ns);
+  const double starved = starved_share(p, span);
   if (starved >= kStarvedShare)
     return {
         fmt::format("The GIL is not the problem, CPUs are: threads were ready to run and had none "

@@ -16,6 +16,9 @@ struct Verdict {
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);
 
+// A free-threaded build whose GIL was off all the time: what is said of a GIL does not apply.
+bool gil_is_off(const ProcessSnapshot& process);
+
 // CPU time of the process's threads, ns: inside and outside the GIL.
 uint64_t cpu_ns(const ProcessSnapshot& process);
 // The time the process was observed, ns.

@@ -124,6 +124,16 @@ Story& Story::stops(const std::string& name) { return leave(name, TaskState::sto
 Story& Story::dies(const std::string& name) { return leave(name, TaskState::dead, 0); }
 Story& Story::wakes(const std::string& name) { return add(EventKind::wakeup, name); }
 
+Story& Story::reads_gil(const std::string& name, GilReading state, uint32_t interpreter) {
+  add(EventKind::gil_read, name, actor(name).gil, static_cast<uint8_t>(state), interpreter + 1);
+  if (state != GilReading::held) events_.back().tid = 0;
+  return *this;
+}
+Story& Story::reads_thread(const std::string& name, uint8_t bits) {
+  const bool waits = (bits & kReadWaiting) != 0;
+  return add(EventKind::thread_read, name, waits ? actor(name).gil : 0, bits);
+}
+
 Story& Story::loses(uint8_t kind, uint32_t count, uint64_t until_ns) {
   Event event;
   event.ts_ns = now_ns_;
@@ -303,6 +313,45 @@ void Simulation::observe() {
     if (options_.unseen_steps == 0) pass_time();
     emit(EventKind::process, threads_[static_cast<size_t>(p.threads[0])], 0, 0,
          tables_->add({"python3", "python3 app.py", "3.11.2", "abcd", false}));
+    if (options_.readings != Readings::none) read(p);
+  }
+}
+
+void Simulation::read(const SimProcess& p) {
+  const bool right = options_.readings == Readings::right;
+  const auto made_up = [&] { return !right && chance(50); };
+  for (const int id : p.threads) {
+    SimThread& t = threads_[static_cast<size_t>(id)];
+    // Only those that sleep are looked into.
+    uint8_t bits = 0;
+    int gil = t.gil;
+    if (t.cpu_state == CpuState::blocked) {
+      bits = kReadBlocked;
+      if (t.gil_state == GilState::waiting) bits |= kReadWaiting;
+      if (t.gil_state == GilState::released) bits |= kReadReleased;
+    }
+    if (made_up()) {
+      bits = static_cast<uint8_t>(pick(8));
+      gil = static_cast<int>(pick(p.gils.size()));
+    }
+    truth_[t.truth].read = right && (bits & (kReadWaiting | kReadReleased)) != 0;
+    const bool waits = (bits & kReadWaiting) != 0;
+    emit(EventKind::thread_read, t, waits ? p.gils[static_cast<size_t>(gil)].address : 0, bits);
+  }
+  for (size_t g = 0; g < p.gils.size(); g++) {
+    int holder = p.gils[g].holder;
+    // A forked child re-creates the GIL that its memory says it holds.
+    const bool stale = holder >= 0 && threads_[static_cast<size_t>(holder)].must_retake;
+    auto state = stale ? GilReading::unknown : holder >= 0 ? GilReading::held : GilReading::free;
+    if (made_up()) {
+      state = static_cast<GilReading>(pick(5));
+      holder = p.threads[pick(p.threads.size())];
+    }
+    const bool held = state == GilReading::held;
+    if (held && right) truth_[threads_[static_cast<size_t>(holder)].truth].read = true;
+    emit(EventKind::gil_read, threads_[static_cast<size_t>(holder >= 0 ? holder : p.threads[0])],
+         p.gils[g].address, static_cast<uint8_t>(state), static_cast<uint32_t>(g) + 1);
+    if (!held && !events_.empty()) events_.back().tid = 0;
   }
 }
 
@@ -636,7 +685,9 @@ std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed,
     if (out[at].ts_ns <= out[at - 1].ts_ns + 1) continue;
     Event event;
     event.ts_ns = out[at - 1].ts_ns + 1 + rng() % (out[at].ts_ns - out[at - 1].ts_ns - 1);
-    event.kind = static_cast<EventKind>(rng() % 13);  // all but the loss and the end
+    event.kind = static_cast<EventKind>(rng() % 15);  // all but the loss and the end
+    if (event.kind >= EventKind::loss)
+      event.kind = event.kind == EventKind::loss ? EventKind::gil_read : EventKind::thread_read;
     event.tid = 1 + static_cast<uint32_t>(rng() % 3 == 0 ? rng() % kMaxTid : 100 + rng() % 30);
     event.tgid = rng() % 3 == 0 ? event.tid : 101 + static_cast<uint32_t>(rng() % 30);
     event.cpu = static_cast<uint16_t>(rng() % 4);
@@ -646,6 +697,8 @@ std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed,
       case EventKind::gil_acquire:
       case EventKind::gil_release:
       case EventKind::gil_forced:
+      case EventKind::gil_read:
+      case EventKind::thread_read:
         event.value = kGil + rng() % 3 * 0x10000;
         break;
       case EventKind::fork:

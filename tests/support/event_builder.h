@@ -62,6 +62,10 @@ class Story {
   Story& dies(const std::string& name);  // its last switch
   Story& wakes(const std::string& name);
 
+  // What was read of the GIL that this one uses (and, if held, holds); of this thread.
+  Story& reads_gil(const std::string& name, GilReading state, uint32_t interpreter = 0);
+  Story& reads_thread(const std::string& name, uint8_t bits);
+
   Story& loses(uint8_t kind, uint32_t count, uint64_t until_ns);
   Story& ends();
 
@@ -109,6 +113,9 @@ std::vector<std::string> broken_tilings(const Model& model);
 // What must hold if the sequence was possible, too: nobody holds twice, held time agrees.
 std::vector<std::string> broken_invariants(const Model& model);
 
+// What is read of the processes when the observation begins.
+enum class Readings : uint8_t { none, right, wrong };
+
 struct SimulationOptions {
   size_t steps = 400;
   size_t unseen_steps = 0;  // before the observation begins: attach in mid-run
@@ -116,6 +123,7 @@ struct SimulationOptions {
   unsigned gils = 2;  // of each process
   size_t max_threads = 12;
   uint64_t max_step_ns = 1'000'000;
+  Readings readings = Readings::none;
 };
 
 // A random machine of two CPUs with Python processes on it, and what it did. Threads act only while
@@ -131,6 +139,7 @@ class Simulation {
     uint64_t acquires = 0, contended = 0, forced = 0, releases = 0;
     uint64_t stolen_ns = 0;
     bool execed = false;  // began by exec: what was stolen before is not told apart
+    bool read = false;    // its GIL state was read, and rightly
   };
 
   Simulation(uint64_t seed, const Options& options = {});
@@ -193,6 +202,7 @@ class Simulation {
   uint32_t free_tid();
   size_t alive() const;
   void observe();
+  void read(const SimProcess& p);
 
   Options options_;
   std::mt19937_64 rng_;

@@ -31,6 +31,7 @@ TEST(ParseMaps, TakesExecutableFilesOnce) {
   EXPECT_EQ(files[0].path, "/usr/bin/python3");
   EXPECT_EQ(files[0].start, 0x55d0c0001000u);
   EXPECT_EQ(files[0].end, 0x55d0c0002000u);
+  EXPECT_EQ(files[0].offset, 0x1000u);
   EXPECT_EQ(files[0].inode, 131u);
   EXPECT_EQ(files[0].device_major, 0xfeu);
   EXPECT_EQ(files[0].device_minor, 1u);
@@ -76,10 +77,44 @@ TEST(ParseStat, CommMayHoldAnything) {
   ASSERT_TRUE(stat.has_value());
   EXPECT_EQ(stat->comm, "a) R (b");
   EXPECT_EQ(stat->start_time_ticks, 9876543u);
+  EXPECT_EQ(stat->state, 'S');
   EXPECT_FALSE(parse_stat("").has_value());
   EXPECT_FALSE(parse_stat("42 (a").has_value());
   EXPECT_FALSE(parse_stat(")(").has_value());
   EXPECT_FALSE(parse_stat("42 (a) S 1 2 3").has_value());
+}
+
+TEST(ParseStat, StateAndProcessor) {
+  std::string text = "42 (a) t 1";
+  for (int field = 5; field <= 52; field++) text += " " + std::to_string(field);
+  const auto stat = parse_stat(text + "\n");
+  ASSERT_TRUE(stat.has_value());
+  EXPECT_EQ(stat->state, 't');
+  EXPECT_EQ(stat->start_time_ticks, 22u);
+  EXPECT_EQ(stat->processor, 39u);
+}
+
+TEST(ParseSyscall, AsTheKernelWritesIt) {
+  EXPECT_TRUE(parse_syscall("running\n")->running);
+  const auto call = parse_syscall("202 0x7f0000001020 0x189 0x0 0x0 0x0 0xffffffff 0x7f1 0x7f2\n");
+  ASSERT_TRUE(call.has_value());
+  EXPECT_FALSE(call->running);
+  EXPECT_EQ(call->number, 202);
+  EXPECT_EQ(call->argument0, 0x7f0000001020u);
+  const auto none = parse_syscall("-1 0x7ffd0 0x7f1\n");
+  ASSERT_TRUE(none.has_value());
+  EXPECT_EQ(none->number, -1);
+  for (const char* broken : {"", "202", "202 ", "202 0x", "202 7f 0x1", "x 0x1 0x2"})
+    EXPECT_FALSE(parse_syscall(broken).has_value()) << broken;
+}
+
+TEST(ParseNsIds, FromTheOutsideInwards) {
+  EXPECT_EQ(parse_ns_ids("Name:\tx\nNStgid:\t9\nNSpid:\t4242\t17\t1\nNSpgid:\t5\n"),
+            (std::vector<pid_t>{4242, 17, 1}));
+  EXPECT_EQ(parse_ns_ids("Name:\tx\nNSpid:\t4242"), std::vector<pid_t>{4242});
+  EXPECT_TRUE(parse_ns_ids("Name:\tNSpid:\t5\n").empty());
+  EXPECT_TRUE(parse_ns_ids("Name:\tx\nNSpid:\tx\n").empty());
+  EXPECT_TRUE(parse_ns_ids("Name:\tx\nNSpid:\t-3\n").empty());
 }
 
 TEST(ParseCmdline, JoinsAndEscapes) {
@@ -113,6 +148,18 @@ TEST(Process, ReadsItself) {
   ASSERT_TRUE(threads.ok());
   EXPECT_TRUE(std::any_of(threads->begin(), threads->end(),
                           [](const ThreadInfo& thread) { return thread.tid == ::gettid(); }));
+
+  const auto activities = thread_activities(::getpid());
+  ASSERT_TRUE(activities.ok());
+  const auto self = std::find_if(activities->begin(), activities->end(),
+                                 [](const ThreadActivity& a) { return a.tid == ::gettid(); });
+  ASSERT_NE(self, activities->end());
+  EXPECT_FALSE(self->blocked);
+  const auto ids = namespace_ids(::getpid(), ::gettid());
+  ASSERT_TRUE(ids.ok());
+  ASSERT_FALSE(ids->empty());
+  EXPECT_EQ(ids->back(), ::gettid());
+  EXPECT_EQ(self->own_id, ::gettid());
 
   const auto executable = open_executable(::getpid());
   ASSERT_TRUE(executable.ok()) << executable.error().message();

@@ -88,6 +88,7 @@ TEST(Json, HasEveryFieldOfTheSchema) {
       {"events", 0},
       {"lost_events", 0},
       {"violations", 0},
+      {"memory_disagreements", 0},
       {"overhead", {{"probe_hits", 0}, {"estimated_s", 0.0}, {"giltop_cpu_s", 0.0}}},
       {"processes",
        {{{"pid", 0},
@@ -96,6 +97,7 @@ TEST(Json, HasEveryFieldOfTheSchema) {
          {"python", ""},
          {"build_id", ""},
          {"free_threaded", false},
+         {"gil_enabled", true},
          {"complete", true},
          {"gils",
           {{{"address", ""},
@@ -143,6 +145,29 @@ TEST(Json, HasEveryFieldOfTheSchema) {
   EXPECT_EQ(document["events"], 123);
   EXPECT_DOUBLE_EQ(document["overhead"]["estimated_s"].get<double>(), 0.0003);
   EXPECT_DOUBLE_EQ(document["overhead"]["giltop_cpu_s"].get<double>(), 0.02);
+}
+
+TEST(Json, WhatWasReadOfTheGil) {
+  Story story;
+  story.process("main", 100).process("other", 200).with_gil("other", 0x7f0000002000);
+  story.process("off", 300);
+  story.at(0).seen("main").is_python("main").seen("other").is_python("other");
+  story.seen("off").is_python("off", {"python3t", "python3t", "3.14.2", "", true});
+  story.at(1).reads_gil("main", GilReading::held, 2).reads_gil("other", GilReading::free, 0);
+  story.reads_gil("off", GilReading::disabled);
+  story.at(10).acquires("main").at(20).ends();
+  const Json document = json_of(Played(story).model);
+  EXPECT_EQ(document["memory_disagreements"], 1);
+  const Json& processes = document["processes"];
+  EXPECT_EQ(processes[0]["gil_enabled"], true);
+  EXPECT_EQ(processes[0]["gils"][0]["interpreter"], 2);
+  EXPECT_EQ(processes[1]["gils"][0]["interpreter"], 0);
+  EXPECT_EQ(processes[2]["gil_enabled"], false);
+  EXPECT_EQ(processes[2]["gils"], Json::array());
+  Story nothing;
+  nothing.process("main", 100).at(0).seen("main");
+  nothing.is_python("main", {"python3t", "python3t", "3.14.2", "", true}).at(9).ends();
+  EXPECT_TRUE(json_of(Played(nothing).model)["processes"][0]["gil_enabled"].is_null());
 }
 
 TEST(Json, FiguresOfTwoThreads) {

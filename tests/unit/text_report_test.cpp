@@ -137,6 +137,82 @@ TEST(TextReport, Golden) {
   expect_golden("text_report", text_report(s));
 }
 
+TEST(TextReport, AFreeThreadedBuildHasNoFiguresOfAGil) {
+  Snapshot s =
+      snapshot({thread(100, {{released, kRunning, 1900 * kMs}, {released, kBlocked, 100 * kMs}}),
+                thread(101, {{released, kRunning, 2000 * kMs}})},
+               gil(0, 0, 0, 0, 0));
+  ProcessSnapshot& p = s.processes[0];
+  p.gils.clear();
+  p.free_threaded = true;
+  p.gil_enabled = false;
+  const std::string text = text_report(s);
+  EXPECT_THAT(text, HasSubstr("GIL off: free-threaded build; 1.9 of 4 CPUs used.\n"));
+  EXPECT_THAT(text, HasSubstr("2.00s         –        –         –          –       –"));
+  EXPECT_THAT(text, Not(HasSubstr("0.0%")));
+  EXPECT_THAT(text, Not(HasSubstr("GIL 0x")));
+  p.threads[0].matrix[2] = {500 * kMs, 1500 * kMs, 0, 0};
+  EXPECT_THAT(verdict(s), HasSubstr("no CPU for up to 75 % of their life"));
+  p.gil_enabled.reset();
+  EXPECT_THAT(verdict(s), HasSubstr("Free-threaded build, and nobody took or released its GIL"));
+}
+
+TEST(TextReport, ReadingsThatProvedWrongAreSaid) {
+  Snapshot s = turns();
+  s.memory_disagreements = 2;
+  EXPECT_THAT(text_report(s), HasSubstr("2 readings of a process's memory proved wrong"));
+}
+
+// Two interpreters with a GIL each.
+TEST(TextReport, GilsOfSeveralInterpretersAreNamed) {
+  Snapshot s =
+      snapshot({thread(100, {{holding, kRunning, 2000 * kMs}}),
+                thread(101, {{holding, kRunning, 1980 * kMs}, {waiting, kBlocked, 20 * kMs}})},
+               gil(2000 * kMs, 0, 0, 0, 0));
+  s.processes[0].gils[0].interpreter = 0;
+  EXPECT_THAT(text_report(s), Not(HasSubstr("interpreter"))) << "there is but one";
+  s.processes[0].gils.push_back(s.processes[0].gils[0]);
+  s.processes[0].gils[1].interpreter = 3;
+  EXPECT_THAT(text_report(s), AllOf(HasSubstr("interpreter 0 · held 100.0 %"),
+                                    HasSubstr("interpreter 3 · held 100.0 %")));
+  EXPECT_THAT(verdict(s), HasSubstr("Two interpreters ran in parallel, each with a GIL of its own: "
+                                    "2.0 of 4 CPUs used."));
+}
+
+TEST(Verdict, UnknownIsAShareOfEachGilsLife) {
+  Snapshot s = snapshot({thread(100, {{holding, kRunning, 1000 * kMs}})},
+                        gil(700 * kMs, 0, 0, 0, 0, 300 * kMs));
+  s.processes[0].gils.push_back(s.processes[0].gils[0]);
+  EXPECT_THAT(verdict(s), Not(HasSubstr("not known who held")));
+  s.processes[0].gils[0] = s.processes[0].gils[1] = gil(300 * kMs, 0, 0, 0, 0, 700 * kMs);
+  EXPECT_THAT(verdict(s), HasSubstr("For 70 % of the time it is not known"));
+}
+
+TEST(Verdict, TurnsOnTwoGilsAreNotOnOne) {
+  Snapshot s = turns();
+  ProcessSnapshot& p = s.processes[0];
+  for (uint32_t i = 1; i < 3; i++) {
+    ThreadSnapshot t = p.threads[i];
+    t.tid += 10;
+    p.threads.push_back(t);
+  }
+  GilSnapshot second = p.gils[0];
+  for (BlameSnapshot& b : second.blame) {
+    b.waiter_tid += 10;
+    b.holder_tid = *b.holder_tid + 10;
+  }
+  p.gils.push_back(second);
+  EXPECT_THAT(verdict(s), HasSubstr("Four threads took turns on 2 GILs"));
+}
+
+TEST(Verdict, AHoldThatNeverEndsIsSeenThoughNobodyTookTheGil) {
+  Snapshot s =
+      snapshot({thread(100, {{holding, kBlocked, 5 * kSecond}})}, gil(0, 0, 5 * kSecond, 0, 0));
+  s.processes[0].gils[0].acquires = 0;
+  EXPECT_THAT(verdict(s), HasSubstr("100 slept 5.00s with the GIL in its hands (without end); "
+                                    "nobody waited for it meanwhile."));
+}
+
 TEST(TextReport, LossesAndViolationsAreOnEveryScreen) {
   Snapshot s = turns();
   EXPECT_THAT(text_report(s), Not(HasSubstr("LOST")));
@@ -260,7 +336,7 @@ TEST(Verdict, WhatIsNotKnownIsNotJudged) {
   s.processes[0].gils[0].acquires = 0;
   EXPECT_THAT(verdict(s), HasSubstr("Nobody took"));
   s.processes[0].free_threaded = true;
-  EXPECT_THAT(verdict(s), HasSubstr("free-threaded"));
+  EXPECT_THAT(verdict(s), HasSubstr("Free-threaded"));
 }
 
 TEST(Verdict, NothingAtAllDoesNotDivideByZero) {

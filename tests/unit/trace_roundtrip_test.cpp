@@ -191,6 +191,20 @@ TEST_F(TraceRoundtrip, HistoriesSeenFromTheMiddle) {
   }
 }
 
+TEST_F(TraceRoundtrip, HistoriesWithReadings) {
+  for (uint64_t seed = 1; seed <= 200 && !HasFatalFailure(); seed++) {
+    const Simulation simulation(
+        seed, {.steps = 300,
+               .unseen_steps = 20 + seed % 300,
+               .gils = 1 + unsigned(seed % 2),
+               .readings = seed % 3 ? testing::Readings::wrong : testing::Readings::right});
+    auto events = simulation.events();
+    if (seed % 4 == 0) events = testing::with_losses(events, seed, 1 + seed % 4);
+    if (seed % 4 == 1) events = testing::with_hidden_switch_ins(events, seed, 20);
+    expect_same(simulation.tables(), events, seed);
+  }
+}
+
 TEST_F(TraceRoundtrip, HistoriesWithLosses) {
   for (uint64_t seed = 1; seed <= 150 && !HasFatalFailure(); seed++) {
     const Simulation simulation(seed, {.steps = 400});

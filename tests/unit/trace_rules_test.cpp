@@ -164,6 +164,19 @@ TEST(TraceRules, HistoriesSeenFromTheMiddle) {
   }
 }
 
+TEST(TraceRules, HistoriesWithReadings) {
+  for (uint64_t seed = 1; seed <= 500; seed++) {
+    const Simulation simulation(
+        seed, {.steps = 300,
+               .unseen_steps = 20 + seed % 200,
+               .gils = 1 + unsigned(seed % 2),
+               .readings = seed % 3 ? testing::Readings::wrong : testing::Readings::right});
+    auto events = simulation.events();
+    if (seed % 5 == 0) events = testing::with_losses(events, seed, 1 + seed % 4);
+    ASSERT_THAT(check(simulation.tables(), events), IsEmpty()) << "seed " << seed;
+  }
+}
+
 TEST(TraceRules, HistoriesWithLossesAndHiddenSwitches) {
   for (uint64_t seed = 1; seed <= 500; seed++) {
     const Simulation simulation(seed, {.steps = 400, .gils = 1 + unsigned(seed % 2)});
