@@ -101,6 +101,25 @@ std::optional<pid_t> parse_tgid(std::string_view text) {
   return tgid;
 }
 
+std::vector<pid_t> parse_namespace_ids(std::string_view text) {
+  constexpr std::string_view kIds = "\nNSpid:";
+  const size_t at = text.find(kIds);
+  if (at == std::string_view::npos) return {};
+  text.remove_prefix(at + kIds.size());
+  text = text.substr(0, text.find('\n'));
+  std::vector<pid_t> ids;
+  while (text.starts_with('\t')) {
+    text.remove_prefix(1);
+    pid_t id = 0;
+    const auto parsed = std::from_chars(text.data(), text.data() + text.size(), id);
+    if (parsed.ec != std::errc()) return {};
+    text.remove_prefix(static_cast<size_t>(parsed.ptr - text.data()));
+    ids.push_back(id);
+  }
+  if (!text.empty()) return {};
+  return ids;
+}
+
 std::string parse_cmdline(std::string_view text) {
   while (!text.empty() && text.back() == '\0') text.remove_suffix(1);
   std::string joined(text);
