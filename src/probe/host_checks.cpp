@@ -47,9 +47,7 @@ uint64_t effective_capabilities() {
   return 0;
 }
 
-HostCheck good(std::string what, bool blocks = true) {
-  return {true, blocks, std::move(what), ""};
-}
+HostCheck good(std::string what, bool blocks = true) { return {true, blocks, std::move(what), ""}; }
 HostCheck missing(std::string what, std::string cure, bool blocks = true) {
   return {false, blocks, std::move(what), std::move(cure)};
 }
@@ -141,13 +139,14 @@ HostCheck check_mmap_events() {
   attr.mmap = 1;
   attr.mmap2 = 1;
   attr.disabled = 1;
-  const Fd fd(static_cast<int>(
-      syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
+  const Fd fd(
+      static_cast<int>(syscall(SYS_perf_event_open, &attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)));
   if (fd) return good(what, false);
   const int error = errno;
   if (error != EACCES && error != EPERM)
-    return missing(what, "a kernel with CONFIG_PERF_EVENTS (" + std::string(std::strerror(error)) +
-                             "); until then only -p PID and -- COMMAND can be traced",
+    return missing(what,
+                   "a kernel with CONFIG_PERF_EVENTS (" + std::string(std::strerror(error)) +
+                       "); until then only -p PID and -- COMMAND can be traced",
                    false);
   const std::string paranoid = first_line("/proc/sys/kernel/perf_event_paranoid");
   return missing(what,
@@ -161,12 +160,14 @@ HostCheck check_memory() {
   const std::string what = "memory of other processes (/proc/PID/mem)";
   const Fd fd(open("/proc/1/mem", O_RDONLY | O_CLOEXEC));
   if (fd) return good(what, false);
-  std::string cure = "without it, who holds a GIL when giltop attaches is unknown at first: run "
-                     "giltop with sudo (CAP_SYS_PTRACE)";
+  std::string cure =
+      "without it, who holds a GIL when giltop attaches is unknown at first: run "
+      "giltop with sudo (CAP_SYS_PTRACE)";
   const std::string yama = first_line("/proc/sys/kernel/yama/ptrace_scope");
   if (yama == "3")
-    cure = "kernel.yama.ptrace_scope is 3, which forbids it until the next boot: set it to 2 or "
-           "less in /etc/sysctl.d";
+    cure =
+        "kernel.yama.ptrace_scope is 3, which forbids it until the next boot: set it to 2 or "
+        "less in /etc/sysctl.d";
   return missing(what, cure, false);
 }
 

@@ -30,8 +30,8 @@ std::optional<ProcStat> parse_stat(std::string_view text);
 // The value of "Tgid:" in /proc/PID/status.
 std::optional<pid_t> parse_tgid(std::string_view text);
 
-// The values of "NSpid:" there: the process's id in each PID namespace it is in, from that of /proc's
-// mount inwards. Empty where the line is missing or malformed.
+// The values of "NSpid:" there: the process's id in each PID namespace it is in, from that of
+// /proc's mount inwards. Empty where the line is missing or malformed.
 std::vector<pid_t> parse_namespace_ids(std::string_view text);
 
 // /proc/PID/cmdline: arguments joined by one blank, control characters escaped.

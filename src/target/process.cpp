@@ -190,9 +190,8 @@ Result<ProcessPlace> process_place(pid_t tgid) {
   if (::stat(proc_path(tgid, "ns/mnt").c_str(), &theirs) != 0) {
     return process_error(tgid, errno, "ns/mnt");
   }
-  place.own_mounts =
-      ::stat("/proc/self/ns/mnt", &own) == 0 &&
-      (own.st_ino != theirs.st_ino || own.st_dev != theirs.st_dev);
+  place.own_mounts = ::stat("/proc/self/ns/mnt", &own) == 0 &&
+                     (own.st_ino != theirs.st_ino || own.st_dev != theirs.st_dev);
   std::array<char, 4096> root;
   const ssize_t length = ::readlink(proc_path(tgid, "root").c_str(), root.data(), root.size());
   if (length < 0) return process_error(tgid, errno, "root");

@@ -29,7 +29,8 @@ constexpr uint64_t kMaxPacked = uint64_t{16} << 20;      // bytes of .gnu_debugd
 constexpr uint64_t kMaxUnpacked = uint64_t{64} << 20;    // bytes out of it
 constexpr uint64_t kMaxLzmaMemory = uint64_t{96} << 20;  // bytes; xz -9 asks for 65 MB
 
-constexpr size_t kMaxAddresses = 256;  // bounds the time a hostile table takes; CPython has 30 sites
+constexpr size_t kMaxAddresses =
+    256;  // bounds the time a hostile table takes; CPython has 30 sites
 
 class Finder {
  public:

@@ -22,9 +22,8 @@ std::string table(const std::vector<std::vector<std::string>>& rows, const std::
   std::vector<size_t> widths;
   for (const auto& row : rows) {
     widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); i++)
-      while (pad_left(row[i], widths[i]) == row[i] && pad_right(row[i], widths[i]) != row[i])
-        widths[i]++;
+    for (size_t i = 0; i + 1 < row.size(); i++)
+      while (pad_left(row[i], widths[i] + 1) == row[i]) widths[i]++;
   }
   std::string out;
   for (const auto& row : rows) {
@@ -80,9 +79,9 @@ std::string scan_text(const DoctorReport::Scan& scan) {
 }
 
 std::string python_text(const DoctorReport::Python& python) {
-  std::string out = fmt::format(
-      "CPython {}{}, {}\n", python.version, python.free_threaded ? ", free-threaded" : "",
-      python.is_program ? "linked into the program" : "in a library");
+  std::string out = fmt::format("CPython {}{}, {}\n", python.version,
+                                python.free_threaded ? ", free-threaded" : "",
+                                python.is_program ? "linked into the program" : "in a library");
   const auto field = [&](const char* name, const std::string& value) {
     out += fmt::format("  {:<9} {}\n", name, printable(value));
   };
@@ -105,8 +104,9 @@ std::string python_text(const DoctorReport::Python& python) {
     if (site.name == DoctorReport::Agreement::agrees) proof += "; name agrees";
     if (site.name == DoctorReport::Agreement::contradicts) {
       proof += "; name contradicts";
-      warnings += fmt::format("  WARNING: {} site {:#x} is in {}: the sites or the names are wrong\n",
-                              site.kind, site.address, printable(site.function));
+      warnings +=
+          fmt::format("  WARNING: {} site {:#x} is in {}: the sites or the names are wrong\n",
+                      site.kind, site.address, printable(site.function));
     }
     rows.push_back({site.kind, fmt::format("{:#x}", site.address),
                     fmt::format("{:#x}", site.file_offset), function, proof});

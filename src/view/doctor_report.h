@@ -43,13 +43,13 @@ struct DoctorReport {
     uint64_t address = 0, file_offset = 0;
     std::string function;  // empty: not known
     uint64_t function_offset = 0;
-    std::string proof;     // "stores locked = 1 before it"
+    std::string proof;  // "stores locked = 1 before it"
     Agreement name = Agreement::unnamed;
   };
   struct Python {
     std::string path, version, build_id;
     bool free_threaded = false;
-    bool is_program = false;             // else a library
+    bool is_program = false;              // else a library
     std::vector<std::string> names_from;  // ".symtab", a debug file's path
     std::vector<std::string> notes;       // debug files that were there but not used
     std::vector<Site> sites;
@@ -59,9 +59,9 @@ struct DoctorReport {
     std::string comm, cmdline, program;
     uint32_t namespace_pid = 0;  // 0: it is in giltop's PID namespace
     bool own_mounts = false;
-    std::string root;                 // empty: "/"
+    std::string root;  // empty: "/"
     std::vector<Python> pythons;
-    std::vector<std::string> notes;   // what could not be read
+    std::vector<std::string> notes;  // what could not be read
   };
 
   std::optional<Host> host;
