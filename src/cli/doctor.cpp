@@ -45,13 +45,15 @@ std::string proof_of(const GilSite& site) {
     case SiteProof::same_argument:
       return "same argument as " + hex(site.witness);
     case SiteProof::beside:
-      return "argument lies beside that of " + hex(site.witness) + " as in the GIL's struct";
+      return "beside the argument of " + hex(site.witness) + " in the struct";
     case SiteProof::same_offset:
-      return "argument has the offset of that of " + hex(site.witness);
+      return "same offset as the argument of " + hex(site.witness);
+    case SiteProof::offset_beside:
+      return "offset beside that of the argument of " + hex(site.witness);
     case SiteProof::variable:
       return site.kind == SiteKind::wait || site.kind == SiteKind::release
-                 ? "names gil_cond, the one variable that releases signal"
-                 : "names switch_cond, the one variable that forced switches wait for";
+                 ? "uses the one variable that releases signal"
+                 : "uses the one variable that forced switches wait for";
     case SiteProof::function:
       if (site.kind == SiteKind::wait) return "in the function that acquires";
       return site.kind == SiteKind::acquire
@@ -259,6 +261,7 @@ Result<DoctorReport::Scan> scan_report(PythonProcesses& pythons) {
   if (!scan) return scan.error();
   report.processes = scan->processes;
   report.unreadable = scan->unreadable;
+  report.as_root = geteuid() == 0;
   return report;
 }
 

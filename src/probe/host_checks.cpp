@@ -4,9 +4,11 @@
 #include <fcntl.h>
 #include <linux/perf_event.h>
 #include <sched.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -156,10 +158,36 @@ HostCheck check_mmap_events() {
                  false);
 }
 
+// Opens the memory of a child that is as closed to us as another user's process (not dumpable):
+// that takes CAP_SYS_PTRACE, and a Yama that lets it (ptrace_may_access, kernel/ptrace.c).
+bool can_open_memory() {
+  int ready[2], go[2];
+  if (pipe2(ready, O_CLOEXEC) != 0) return false;
+  Fd ready_read(ready[0]), ready_write(ready[1]);
+  if (pipe2(go, O_CLOEXEC) != 0) return false;
+  Fd go_read(go[0]), go_write(go[1]);
+  char byte = 0;
+  const pid_t child = fork();
+  if (child < 0) return false;
+  if (child == 0) {
+    close(go_write.release());  // so that our end is its end
+    if (prctl(PR_SET_DUMPABLE, 0) == 0 && write(ready_write.get(), &byte, 1) == 1)
+      while (read(go_read.get(), &byte, 1) < 0 && errno == EINTR) continue;
+    _exit(0);
+  }
+  ready_write.reset();
+  ssize_t got;
+  while ((got = read(ready_read.get(), &byte, 1)) < 0 && errno == EINTR) continue;
+  const std::string path = "/proc/" + std::to_string(child) + "/mem";
+  const bool can = got == 1 && Fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  go_write.reset();
+  while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) continue;
+  return can;
+}
+
 HostCheck check_memory() {
   const std::string what = "memory of other processes (/proc/PID/mem)";
-  const Fd fd(open("/proc/1/mem", O_RDONLY | O_CLOEXEC));
-  if (fd) return good(what, false);
+  if (can_open_memory()) return good(what, false);
   std::string cure =
       "without it, who holds a GIL when giltop attaches is unknown at first: run "
       "giltop with sudo (CAP_SYS_PTRACE)";

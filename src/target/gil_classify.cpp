@@ -270,6 +270,7 @@ class Classifier {
   // does.
   std::optional<Evidence> fits(const CallSite& call, Verdict expected) const {
     bool compared = false;
+    std::optional<Evidence> by_offset;
     for (const Judged& judged : calls_) {
       if (judged.call->callee != CondCall::signal) continue;
       if (judged.verdict != Verdict::acquire && judged.verdict != Verdict::release) continue;
@@ -283,15 +284,16 @@ class Classifier {
       // A forced switch whose release is in another part of its function: the offset decides.
       if (judged.call->argument.kind == call.argument.kind && judged.verdict == expected &&
           judged.call->argument.value == call.argument.value) {
-        return Evidence{SiteProof::same_offset, judged.call->address};
+        by_offset = Evidence{SiteProof::same_offset, judged.call->address};
       }
       if (judged.call->argument.kind == call.argument.kind && judged.verdict != expected) {
         const int64_t distance = minus(call.argument.value, judged.call->argument.value);
         if (distance == (expected == Verdict::acquire ? kCondDifference : -kCondDifference)) {
-          return Evidence{SiteProof::beside, judged.call->address};
+          if (!by_offset) by_offset = Evidence{SiteProof::offset_beside, judged.call->address};
         }
       }
     }
+    if (by_offset) return by_offset;
     if (compared || call.callee != CondCall::timedwait || !has(call.function, Verdict::acquire)) {
       return std::nullopt;
     }

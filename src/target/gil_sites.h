@@ -32,10 +32,11 @@ enum class SiteProof : uint8_t {
   flag_written,   // rule 2: stores a register to `locked` before it
   same_argument,  // rule 3: the argument of `witness`
   beside,  // rule 3: the argument lies as far from that of `witness` as cond and switch_cond do
-  same_offset,  // rule 3: the offset that `witness` has, from another register
-  variable,     // 3.6: names the same variable as the others of its kind
-  function,     // rule 4: the function decides, as the argument cannot be followed
-  callee,       // the only use that CPython makes of the called function
+  same_offset,    // rule 3: the offset that `witness` has, from another register
+  offset_beside,  // rule 3: the offset of the struct's other variable, from another register
+  variable,       // 3.6: names the same variable as the others of its kind
+  function,       // rule 4: the function decides, as the argument cannot be followed
+  callee,         // the only use that CPython makes of the called function
 };
 
 struct GilSite {

@@ -106,12 +106,16 @@ Result<PythonProcesses::Scan> PythonProcesses::for_each(
     const std::string exe = "/proc/" + std::to_string(id) + "/exe";
     struct stat status;
     if (::stat(exe.c_str(), &status) != 0) {
-      // A kernel thread and a zombie have none (ENOENT).
-      if (errno == EACCES || errno == EPERM) scan.processes++, scan.unreadable++;
+      // A kernel thread and a zombie have none; without root, not to be told but by their empty
+      // command line.
+      if (errno != EACCES && errno != EPERM) continue;
+      const auto info = process_info(id);
+      if (info && !info->cmdline.empty()) scan.processes++, scan.unreadable++;
       continue;
     }
     scan.processes++;
     const auto process = look_at(id);
+    if (!process && ::stat(exe.c_str(), &status) == 0) scan.unreadable++;  // it is still there
     if (process && !process->files.empty()) visit(*process);
   }
   return scan;

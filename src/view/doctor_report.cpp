@@ -74,7 +74,8 @@ std::string scan_text(const DoctorReport::Scan& scan) {
   if (traceable != scan.found.size())
     out += fmt::format(", {} more cannot be traced", scan.found.size() - traceable);
   if (scan.unreadable != 0)
-    out += fmt::format("; {} could not be looked at: run giltop with sudo", scan.unreadable);
+    out += fmt::format("; {} could not be looked at{}", scan.unreadable,
+                       scan.as_root ? "" : ": run giltop with sudo");
   return out + '\n';
 }
 

@@ -34,6 +34,7 @@ struct DoctorReport {
   };
   struct Scan {
     size_t processes = 0, unreadable = 0;
+    bool as_root = false;
     std::vector<Found> found;
   };
 
