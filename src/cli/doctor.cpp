@@ -38,10 +38,10 @@ std::string hex(uint64_t value) {
 std::string proof_of(const GilSite& site) {
   switch (site.proof) {
     case SiteProof::flag_constant:
-      return site.kind == SiteKind::acquire ? "stores locked = 1 before it"
-                                            : "stores locked = 0 before it";
+      return site.kind == SiteKind::acquire ? "its function stores locked = 1"
+                                            : "its function stores locked = 0";
     case SiteProof::flag_written:
-      return "stores to locked before it";
+      return "its function stores to locked";
     case SiteProof::same_argument:
       return "same argument as " + hex(site.witness);
     case SiteProof::beside:
@@ -135,10 +135,12 @@ Result<DoctorReport::Process> look_at_process(PythonProcesses& pythons, uint32_t
       readlink(("/proc/" + std::to_string(pid) + "/exe").c_str(), exe.data(), exe.size());
   if (length > 0)
     process.program = escape_controls(std::string_view(exe.data(), static_cast<size_t>(length)));
+  std::string root;
   if (const auto place = process_place(tgid)) {
     process.namespace_pid = static_cast<uint32_t>(place->namespace_id);
     process.own_mounts = place->own_mounts;
-    process.root = place->root;
+    process.root = escape_controls(place->root);
+    root = place->root;
   } else {
     process.notes.push_back(place.error().message());
   }
@@ -156,6 +158,8 @@ Result<DoctorReport::Process> look_at_process(PythonProcesses& pythons, uint32_t
     DebugPlaces places;
     places.root = "/proc/" + std::to_string(pid) + "/root";
     places.path = unescape_maps_path(mapped.mapping.path);
+    // The kernel prints it from our root, not from that of a process under chroot.
+    if (!root.empty() && places.path.starts_with(root + "/")) places.path.erase(0, root.size());
     process.pythons.push_back(python_report(*elf, mapped.file->inspection.cpython, path, places));
   }
   if (!process.pythons.empty()) return process;

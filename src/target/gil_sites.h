@@ -28,8 +28,8 @@ const char* to_string(SiteKind kind);
 
 // How a site was proved (the rules of gil_classify.h).
 enum class SiteProof : uint8_t {
-  flag_constant,  // rule 2: stores locked = 1 (acquire) or 0 (release) before it
-  flag_written,   // rule 2: stores a register to `locked` before it
+  flag_constant,  // rule 2: its function stores locked = 1 (acquire) or 0 (release)
+  flag_written,   // rule 2: its function stores a register to `locked`
   same_argument,  // rule 3: the argument of `witness`
   beside,  // rule 3: the argument lies as far from that of `witness` as cond and switch_cond do
   same_offset,    // rule 3: the offset that `witness` has, from another register

@@ -196,7 +196,7 @@ Result<ProcessPlace> process_place(pid_t tgid) {
   const ssize_t length = ::readlink(proc_path(tgid, "root").c_str(), root.data(), root.size());
   if (length < 0) return process_error(tgid, errno, "root");
   const std::string_view path(root.data(), static_cast<size_t>(length));
-  if (path != "/") place.root = escape_controls(path);
+  if (path != "/") place.root = path;
   return place;
 }
 

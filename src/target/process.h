@@ -62,7 +62,7 @@ struct ProcessInfo {
 struct ProcessPlace {
   pid_t namespace_id = 0;   // its id in its own PID namespace; 0: it is in ours
   bool own_mounts = false;  // another mount namespace
-  std::string root;         // its root folder where that is not "/", control characters escaped
+  std::string root;         // its root folder, raw, where that is not "/"
   bool is_host() const { return namespace_id == 0 && !own_mounts && root.empty(); }
 };
 // Errors: no such process, no permission.

@@ -44,7 +44,7 @@ struct DoctorReport {
     uint64_t address = 0, file_offset = 0;
     std::string function;  // empty: not known
     uint64_t function_offset = 0;
-    std::string proof;  // "stores locked = 1 before it"
+    std::string proof;  // "its function stores locked = 1"
     Agreement name = Agreement::unnamed;
   };
   struct Python {

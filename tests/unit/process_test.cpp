@@ -98,6 +98,24 @@ TEST(ParseTgid, FromStatus) {
   EXPECT_FALSE(parse_tgid("Name:\tTgid:\t5\n").has_value());
 }
 
+TEST(ParseNamespaceIds, FromStatus) {
+  EXPECT_EQ(parse_namespace_ids("Name:\tx\nNSpid:\t77\t5\t1\nNSpgid:\t3\n"),
+            (std::vector<pid_t>{77, 5, 1}));
+  EXPECT_EQ(parse_namespace_ids("Name:\tx\nNSpid:\t77\n"), (std::vector<pid_t>{77}));
+  for (const char* const bad :
+       {"", "Name:\tNSpid:\t5\n", "Name:\tx\nNSpid:\t77\tx\n", "Name:\tx\nNSpid: 77\n",
+        "Name:\tx\nNSpid:\t77 5\n", "Name:\tx\nNSpid:\t99999999999\n"}) {
+    EXPECT_TRUE(parse_namespace_ids(bad).empty()) << bad;
+  }
+}
+
+TEST(ProcessPlace, OfItselfIsHere) {
+  const auto place = process_place(::getpid());
+  ASSERT_TRUE(place.ok()) << place.error().message();
+  EXPECT_FALSE(place->own_mounts);
+  EXPECT_EQ(process_place(-1).error().message(), "no process -1");
+}
+
 TEST(Process, ReadsItself) {
   const auto info = process_info(::getpid());
   ASSERT_TRUE(info.ok()) << info.error().message();
