@@ -254,6 +254,9 @@ Result<DoctorReport::Scan> scan_report(PythonProcesses& pythons) {
                                      [](const auto& mapped) { return mapped.is_python(); });
     const auto& shown = python != process.files.end() ? *python : process.files.front();
     found.path = escape_controls(shown.mapping.path);
+    const auto all = std::count_if(process.files.begin(), process.files.end(),
+                                   [](const auto& mapped) { return mapped.is_python(); });
+    if (all > 1) found.path += " and " + std::to_string(all - 1) + " more";
     if (shown.is_python()) {
       found.python = shown.file->inspection.cpython.version;
       found.free_threaded = shown.file->inspection.cpython.free_threaded;

@@ -74,6 +74,11 @@ Result<std::shared_ptr<const PythonProcesses::File>> PythonProcesses::file_of(
 }
 
 Result<PythonProcesses::Process> PythonProcesses::look_at(pid_t tgid) {
+  by_place_.clear();  // an inode may be another file's by now
+  return look(tgid);
+}
+
+Result<PythonProcesses::Process> PythonProcesses::look(pid_t tgid) {
   auto info = process_info(tgid);
   if (!info) return std::move(info).error();
   Process process;
@@ -114,7 +119,7 @@ Result<PythonProcesses::Scan> PythonProcesses::for_each(
       continue;
     }
     scan.processes++;
-    const auto process = look_at(id);
+    const auto process = look(id);
     if (!process && ::stat(exe.c_str(), &status) == 0) scan.unreadable++;  // it is still there
     if (process && !process->files.empty()) visit(*process);
   }

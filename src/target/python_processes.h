@@ -52,6 +52,7 @@ class PythonProcesses {
  private:
   // Within one mount namespace the same place, device and inode are the same file; alone, the
   // device and inode of /proc/PID/maps are not (btrfs subvolumes share them).
+  Result<Process> look(pid_t tgid);
   using Place = std::tuple<uint64_t, uint32_t, uint32_t, uint64_t, std::string>;
   Result<std::shared_ptr<const File>> file_of(pid_t tgid, uint64_t mount_namespace,
                                               const MappedFile& mapping);
