@@ -62,6 +62,21 @@ TEST_F(Doctor, File) {
   EXPECT_THAT(ran.out, HasSubstr("name agrees"));
 }
 
+TEST_F(Doctor, NamesThatContradict) {
+  const std::string liar = directory_.path("liar");
+  ASSERT_EQ(
+      run({"objcopy", "--redefine-sym", "take_gil=drop_gil.cold", GILTOP_DOUBLE, liar}).status, 0);
+  const Ran ran = doctor({"--binary", liar});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_THAT(ran.out, HasSubstr("; name contradicts\n"));
+  EXPECT_THAT(ran.out, HasSubstr("  WARNING: acquire site 0x"));
+  const Json json = Json::parse(doctor({"--binary", liar, "--json"}).out);
+  for (const Json& site : json["files"][0]["sites"]) {
+    const bool takes = site["kind"] == "acquire" || site["kind"] == "wait";
+    EXPECT_EQ(site["name_agrees"], !takes) << site;
+  }
+}
+
 TEST_F(Doctor, FilesAsJson) {
   const std::string file = directory_.path("doctor.json");
   const Ran ran =
