@@ -68,7 +68,8 @@ int run(int argc, char** argv) {
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
-      "  sudo giltop demo                         five workloads, compared");
+      "  sudo giltop demo                         five workloads, compared\n"
+      "  sudo giltop doctor                       what works here, and which Pythons there are");
 
   RecordArguments record;
   CLI::App* record_app = app.add_subcommand(
@@ -107,6 +108,18 @@ int run(int argc, char** argv) {
   demo_app->add_option("--python", demo.python, "The interpreter")->capture_default_str();
   demo_app->add_flag("-j,--json{-}", demo.json, "Reports as JSON, to stdout or --json=FILE");
 
+  DoctorArguments doctor;
+  CLI::App* doctor_app = app.add_subcommand(
+      "doctor", "What works on this host, or how the GIL of a Python was found; exit 3: a blocker");
+  doctor_app->add_option("-p,--pid", doctor.pids, "Running processes to look at")
+      ->delimiter(',')
+      ->check(CLI::Range(1u, 4194304u));
+  doctor_app
+      ->add_option("--binary", doctor.binaries, "A python or libpython to look at; repeatable")
+      ->type_name("FILE")
+      ->allow_extra_args(false);
+  doctor_app->add_flag("-j,--json{-}", doctor.json, "As JSON, to stdout or --json=FILE");
+
   try {
     app.parse(own, argv);
   } catch (const CLI::CallForHelp& e) {
@@ -120,7 +133,7 @@ int run(int argc, char** argv) {
   }
 
   if (app.get_subcommands().empty()) {
-    say("nothing to do: giltop record, report or demo; see giltop --help");
+    say("nothing to do: giltop record, report, demo or doctor; see giltop --help");
     return static_cast<int>(Exit::usage);
   }
   if (!command.empty() || own < argc) {
@@ -151,6 +164,7 @@ int run(int argc, char** argv) {
     return run_record(record);
   }
   if (report_app->parsed()) return run_report(report);
+  if (doctor_app->parsed()) return run_doctor(doctor);
   return run_demo(demo);
 }
 

@@ -37,6 +37,13 @@ struct DemoArguments {
 };
 int run_demo(const DemoArguments& arguments);
 
+struct DoctorArguments {
+  std::vector<uint32_t> pids;
+  std::vector<std::string> binaries;
+  std::string json;
+};
+int run_doctor(const DoctorArguments& arguments);
+
 // All of giltop. Returns the exit code.
 int run(int argc, char** argv);
 

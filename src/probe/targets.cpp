@@ -10,7 +10,9 @@
 #include <optional>
 
 #include "base/clock.h"
+#include "probe/gil_readings.h"
 #include "target/process.h"
+#include "target/process_gils.h"
 
 namespace giltop {
 namespace {
@@ -180,6 +182,47 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       event.other = tables_.intern(comm);
       push_(event);
     }
+    tell_namespace_ids(tgid, threads);
+    read_gils_of(tgid);
+  }
+}
+
+// Ids of a container, where the process is in one.
+void Targets::tell_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads) {
+  const auto pid = static_cast<pid_t>(tgid);
+  const auto own = namespace_ids(pid, pid);
+  if (!own || own->size() < 2) return;
+  for (const auto& [tid, comm] : threads) {
+    const auto ids = namespace_ids(pid, tid);
+    if (!ids || ids->size() < 2) continue;
+    Event event;
+    event.kind = EventKind::ns_id;
+    event.ts_ns = boot_ns();
+    event.tgid = tgid;
+    event.tid = static_cast<uint32_t>(tid);
+    event.other = static_cast<uint32_t>(ids->back());
+    push_(event);
+  }
+}
+
+// Who holds its GILs now. Its events are seen already, and prevail.
+void Targets::read_gils_of(uint32_t tgid) {
+  const auto found = images_.find(tgid);
+  if (found == images_.end()) return;
+  const auto pid = static_cast<pid_t>(tgid);
+  const auto mappings = executable_mappings(pid);
+  if (!mappings) return;
+  for (const File* file : found->second.pythons) {
+    const CPythonFile& python = file->inspection.cpython;
+    for (const MappedFile& place : *mappings) {
+      const auto id = mapping_id(pid, place);
+      if (!id || attachments_.find(*id) != file) continue;
+      const auto bias = load_bias(python, place);
+      if (!bias) continue;
+      if (const auto read = read_gils(pid, python, *bias))
+        for (const Event& event : reading_events(tgid, *read)) push_(event);
+      break;
+    }
   }
 }
 
@@ -348,10 +391,10 @@ void Targets::exec_host_wide(const gt_exec& exec) {
       untrack(tgid);
       return;
     }
-    see_threads(boot_ns);
   }
   report(tgid, image, late ? boot_ns() : exec.h.ts_ns, late, comm_of(exec.comm));
   images_[tgid] = std::move(image);
+  if (late) see_threads(boot_ns);
 }
 
 // A program that the dynamic loader has just finished mapping: is there a CPython among it?
@@ -395,14 +438,15 @@ void Targets::on_found(const gt_found& found) {
         tell_kernel(found.file, known->second, GT_HOLD_AT_ENTRY);
     }
   }
+  Image& image = images_[tgid];
+  if (!contains(image.pythons, file)) {
+    image.pythons.push_back(file);
+    report(tgid, image, found.h.ts_ns, false, comm_of(found.comm));
+  }
   if (found.h.state & GT_NEW) {
     new_.emplace_back(tgid, file);
     see_threads(boot_ns);
   }
-  Image& image = images_[tgid];
-  if (contains(image.pythons, file)) return;
-  image.pythons.push_back(file);
-  report(tgid, image, found.h.ts_ns, false, comm_of(found.comm));
 }
 
 void Targets::on_last_exit(uint32_t tgid) { images_.erase(tgid); }
@@ -467,13 +511,11 @@ void Targets::on_mapping(const NewMapping& mapping) {
   if (found != images_.end() && contains(found->second.pythons, mapped.file)) return;
   const auto program = executable_id(static_cast<pid_t>(tgid));
   if (program && attachments_.find(*program) == mapped.file) return;  // its exec tells
-  if (!traced) {
-    if (!adopt(tgid, mapped)) return;
-    see_threads(boot_ns);
-  }
+  if (!traced && !adopt(tgid, mapped)) return;
   Image& image = images_[tgid];
   image.pythons.push_back(mapped.file);
   report(tgid, image, boot_ns(), attachments_.probed_files() != probed);
+  if (!traced) see_threads(boot_ns);
 }
 
 }  // namespace giltop

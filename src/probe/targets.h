@@ -117,6 +117,8 @@ class Targets {
   void refuse(uint32_t tgid, const File& file);
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);
+  void tell_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads);
+  void read_gils_of(uint32_t tgid);
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
 
   Options options_;

@@ -62,6 +62,9 @@ Result<std::optional<DynamicSection>> DynamicSection::make(const ElfFile& file) 
       case DT_SONAME:
         dynamic.soname_offset_ = value, dynamic.has_soname_ = true;
         break;
+      case DT_NEEDED:
+        dynamic.needed_offsets_.push_back(value);
+        break;
       case DT_FLAGS_1:
         dynamic.is_pie_ = (value & DF_1_PIE) != 0;
         break;
@@ -85,6 +88,15 @@ bool DynamicSection::mentions(std::string_view text) const {
 
 std::string_view DynamicSection::soname() const {
   return has_soname_ ? load_string(strings_, soname_offset_) : std::string_view();
+}
+
+std::vector<std::string_view> DynamicSection::needed() const {
+  std::vector<std::string_view> names;
+  for (const uint64_t offset : needed_offsets_) {
+    const std::string_view name = load_string(strings_, offset);
+    if (!name.empty()) names.push_back(name);
+  }
+  return names;
 }
 
 // Bytes. PT_DYNAMIC does not tell it: the section header does, else DT_HASH (nchain = number of

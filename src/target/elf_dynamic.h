@@ -36,8 +36,9 @@ class DynamicSection {
 
   // Whether `text` stands anywhere in the string table: a cheap "no" before any symbol is read.
   bool mentions(std::string_view text) const;
-  std::string_view soname() const;         // empty when there is none
-  bool is_pie() const { return is_pie_; }  // DF_1_PIE: a program, not a library
+  std::string_view soname() const;               // empty when there is none
+  std::vector<std::string_view> needed() const;  // DT_NEEDED: the libraries it is linked to
+  bool is_pie() const { return is_pie_; }        // DF_1_PIE: a program, not a library
 
   Status for_each_symbol(const ElfFile& file,
                          const std::function<void(uint32_t, const Symbol&)>& visit) const;
@@ -55,6 +56,7 @@ class DynamicSection {
   Table symbols_, strings_table_, jump_relocations_, relocations_;
   uint64_t hash_ = 0;  // DT_HASH
   uint64_t soname_offset_ = 0;
+  std::vector<uint64_t> needed_offsets_;
   bool has_soname_ = false;
   bool is_pie_ = false;
 };

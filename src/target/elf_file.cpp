@@ -26,7 +26,13 @@ ElfFile::Segment to_segment(const Header& header) {
 
 template <typename Header>
 ElfFile::Section to_section(const Header& header) {
-  return {{}, header.sh_type, header.sh_flags, header.sh_addr, header.sh_offset, header.sh_size};
+  return {{},
+          header.sh_type,
+          header.sh_flags,
+          header.sh_addr,
+          header.sh_offset,
+          header.sh_size,
+          header.sh_link};
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ class ElfFile {
     std::string name;
     uint32_t type = 0;  // SHT_*
     uint64_t flags = 0, address = 0, offset = 0, size = 0;
+    uint32_t link = 0;  // sh_link: of a symbol table, the index of its strings
   };
 
   // Takes an open descriptor (the file may be deleted or in another mount namespace).

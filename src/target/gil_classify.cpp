@@ -15,6 +15,15 @@ constexpr int64_t kCondDifference = kSwitchCond - kCond;
 
 enum class Verdict : uint8_t { open, acquire, release, foreign };
 
+struct Evidence {
+  SiteProof proof = SiteProof::callee;
+  uint64_t witness = 0;
+};
+struct Opinion {
+  Verdict verdict = Verdict::open;
+  Evidence evidence = {};
+};
+
 int64_t minus(int64_t a, int64_t b) {  // values of a hostile file may overflow
   return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
 }
@@ -25,7 +34,7 @@ class Classifier {
       : all_(calls), free_threaded_(free_threaded), is_take_gil_(calls.functions.size()) {
     for (const CallSite& call : calls.calls) {
       if (!call.checked) continue;
-      calls_.push_back({&call, Verdict::open});
+      calls_.push_back({&call, Verdict::open, {}});
       if (call.callee == CondCall::timedwait) is_take_gil_[call.function] = true;
     }
   }
@@ -57,6 +66,7 @@ class Classifier {
       if (call.callee != CondCall::signal) continue;
       judged.verdict = Verdict::foreign;
       if (call.argument.kind != CodeAddress::Kind::absolute) continue;
+      judged.evidence = {SiteProof::variable, 0};
       if (switch_conds.contains(call.argument.value)) {
         if (is_take_gil_[call.function]) judged.verdict = Verdict::acquire;
       } else {
@@ -76,10 +86,12 @@ class Classifier {
       const CallSite& call = *judged.call;
       if (call.callee == CondCall::wait) {
         judged.verdict = call.argument.known() ? Verdict::release : Verdict::foreign;
+        judged.evidence = {SiteProof::variable, 0};
       } else if (call.callee == CondCall::timedwait) {
         const bool other = call.argument.known() && call.argument.value != cond;
         judged.verdict =
             other || !has(call.function, Verdict::acquire) ? Verdict::foreign : Verdict::acquire;
+        judged.evidence = {call.argument.known() ? SiteProof::variable : SiteProof::function, 0};
       }
     }
     const int64_t lower = std::min(cond, switch_cond);
@@ -94,18 +106,22 @@ class Classifier {
   struct Judged {
     const CallSite* call;
     Verdict verdict;        // of a wait or timedwait: foreign, or anything else to keep it
+    Evidence evidence;      // for the verdict
     bool by_store = false;  // rule 2
   };
 
-  bool has_store(const CallSite& call, int64_t distance, FlagStore::Value value) const {
+  std::optional<SiteProof> store_before(const CallSite& call, int64_t distance,
+                                        FlagStore::Value value) const {
+    std::optional<SiteProof> proof;
     for (const FlagStore& store : all_.functions[call.function].flag_stores) {
-      if ((store.value == value || store.value == FlagStore::Value::other) &&
-          store.where.same_base(call.argument) &&
-          minus(call.argument.value, store.where.value) == distance) {
-        return true;
+      if (!store.where.same_base(call.argument) ||
+          minus(call.argument.value, store.where.value) != distance) {
+        continue;
       }
+      if (store.value == value) return SiteProof::flag_constant;
+      if (store.value == FlagStore::Value::other) proof = SiteProof::flag_written;
     }
-    return false;
+    return proof;
   }
 
   bool has(size_t function, Verdict verdict) const {
@@ -122,10 +138,11 @@ class Classifier {
       if (call.callee != CondCall::signal) continue;
       if (call.argument.kind == CodeAddress::Kind::foreign) judged.verdict = Verdict::foreign;
       if (!call.argument.known()) continue;
-      const bool acquires = has_store(call, kSwitchCond - kLocked, FlagStore::Value::one);
-      const bool releases = has_store(call, kCond - kLocked, FlagStore::Value::zero);
-      if (acquires == releases) continue;
+      const auto acquires = store_before(call, kSwitchCond - kLocked, FlagStore::Value::one);
+      const auto releases = store_before(call, kCond - kLocked, FlagStore::Value::zero);
+      if (acquires.has_value() == releases.has_value()) continue;
       judged.verdict = acquires ? Verdict::acquire : Verdict::release;
+      judged.evidence = {acquires ? *acquires : *releases, 0};
       judged.by_store = true;
     }
   }
@@ -146,21 +163,29 @@ class Classifier {
 
   // An argument `call` shares with one proved by its store: in the same function or at the same
   // address first; else by its offset alone from a register, as long as that is unambiguous.
-  Verdict compare_all(const CallSite& call) const {
+  Opinion compare_all(const CallSite& call) const {
     bool acquire = false, release = false;
+    uint64_t witness = 0;
     for (const Judged& proved : calls_) {
       if (!proved.by_store) continue;
       const Verdict verdict = compare(proved, call);
-      if (verdict != Verdict::open) return verdict;
+      if (verdict != Verdict::open) return {verdict, evidence_of(proved, verdict)};
       if (proved.call->argument.kind == CodeAddress::Kind::relative &&
           call.argument.kind == CodeAddress::Kind::relative &&
           proved.call->argument.value == call.argument.value) {
         acquire |= proved.verdict == Verdict::acquire;
         release |= proved.verdict == Verdict::release;
+        witness = proved.call->address;
       }
     }
-    if (acquire == release) return Verdict::open;
-    return acquire ? Verdict::acquire : Verdict::release;
+    if (acquire == release) return {};
+    return {acquire ? Verdict::acquire : Verdict::release, {SiteProof::same_offset, witness}};
+  }
+
+  // What it means that compare() with `proved` came to `verdict`.
+  static Evidence evidence_of(const Judged& proved, Verdict verdict) {
+    return {proved.verdict == verdict ? SiteProof::same_argument : SiteProof::beside,
+            proved.call->address};
   }
 
   // Rules 3 and 5.
@@ -169,9 +194,11 @@ class Classifier {
       const CallSite& call = *judged.call;
       if (call.callee != CondCall::signal || judged.verdict != Verdict::open) continue;
       if (!call.argument.known()) continue;
-      judged.verdict = compare_all(call);
-      if (judged.verdict == Verdict::open) judged.verdict = compare_with_waits(call);
-      if (judged.verdict == Verdict::open) judged.verdict = Verdict::foreign;
+      Opinion opinion = compare_all(call);
+      if (opinion.verdict == Verdict::open) opinion = compare_with_waits(call);
+      if (opinion.verdict == Verdict::open) opinion.verdict = Verdict::foreign;
+      judged.verdict = opinion.verdict;
+      judged.evidence = opinion.evidence;
     }
     for (Judged& judged : calls_) {
       // Without the GIL, take_gil itself signals cond when it finds the GIL switched off meanwhile:
@@ -184,17 +211,20 @@ class Classifier {
   }
 
   // A signal beside the wait of the same function: cond beside switch_cond.
-  Verdict compare_with_waits(const CallSite& call) const {
+  Opinion compare_with_waits(const CallSite& call) const {
     for (const Judged& judged : calls_) {
       const CallSite& wait = *judged.call;
       if (wait.function != call.function || !wait.argument.same_base(call.argument)) continue;
       const int64_t distance = minus(wait.argument.value, call.argument.value);
-      if (wait.callee == CondCall::wait && distance == kCondDifference) return Verdict::release;
+      const Evidence evidence = {SiteProof::beside, wait.address};
+      if (wait.callee == CondCall::wait && distance == kCondDifference) {
+        return {Verdict::release, evidence};
+      }
       if (wait.callee == CondCall::timedwait && distance == -kCondDifference) {
-        return Verdict::acquire;
+        return {Verdict::acquire, evidence};
       }
     }
-    return Verdict::open;
+    return {};
   }
 
   // Rule 4.
@@ -202,6 +232,7 @@ class Classifier {
     for (Judged& judged : calls_) {
       if (judged.call->callee != CondCall::signal || judged.verdict != Verdict::open) continue;
       judged.verdict = is_take_gil_[judged.call->function] ? Verdict::acquire : Verdict::release;
+      judged.evidence = {SiteProof::function, 0};
     }
   }
 
@@ -220,7 +251,9 @@ class Classifier {
         // A known argument must not contradict the proved ones it can be compared with.
         const Verdict expected =
             call.callee == CondCall::timedwait ? Verdict::release : Verdict::acquire;
-        if (!fits(call, expected)) judged.verdict = Verdict::foreign;
+        const auto evidence = fits(call, expected);
+        if (!evidence) judged.verdict = Verdict::foreign;
+        judged.evidence = evidence.value_or(Evidence());
       } else if (call.argument.kind == CodeAddress::Kind::foreign) {
         judged.verdict = Verdict::foreign;
       }
@@ -228,20 +261,22 @@ class Classifier {
         // Unoptimized builds have PyCOND_TIMEDWAIT in a function of its own, the only one then.
         const bool alone = in_take_gil == 0 && timedwaits == 1;
         if (!alone && !has(call.function, Verdict::acquire)) judged.verdict = Verdict::foreign;
+        if (!alone && !call.argument.known()) judged.evidence = {SiteProof::function, 0};
       }
     }
   }
 
   // `expected` names the variable: cond is what a release signals, switch_cond what an acquire
   // does.
-  bool fits(const CallSite& call, Verdict expected) const {
+  std::optional<Evidence> fits(const CallSite& call, Verdict expected) const {
     bool compared = false;
+    std::optional<Evidence> by_offset;
     for (const Judged& judged : calls_) {
       if (judged.call->callee != CondCall::signal) continue;
       if (judged.verdict != Verdict::acquire && judged.verdict != Verdict::release) continue;
       if (!judged.call->argument.known()) continue;
       const Verdict verdict = compare(judged, call);
-      if (verdict == expected) return true;
+      if (verdict == expected) return evidence_of(judged, verdict);
       if (judged.call->function == call.function &&
           judged.call->argument.same_base(call.argument)) {
         compared = true;
@@ -249,16 +284,20 @@ class Classifier {
       // A forced switch whose release is in another part of its function: the offset decides.
       if (judged.call->argument.kind == call.argument.kind && judged.verdict == expected &&
           judged.call->argument.value == call.argument.value) {
-        return true;
+        by_offset = Evidence{SiteProof::same_offset, judged.call->address};
       }
       if (judged.call->argument.kind == call.argument.kind && judged.verdict != expected) {
         const int64_t distance = minus(call.argument.value, judged.call->argument.value);
         if (distance == (expected == Verdict::acquire ? kCondDifference : -kCondDifference)) {
-          return true;
+          if (!by_offset) by_offset = Evidence{SiteProof::offset_beside, judged.call->address};
         }
       }
     }
-    return !compared && call.callee == CondCall::timedwait && has(call.function, Verdict::acquire);
+    if (by_offset) return by_offset;
+    if (compared || call.callee != CondCall::timedwait || !has(call.function, Verdict::acquire)) {
+      return std::nullopt;
+    }
+    return Evidence{SiteProof::function, 0};
   }
 
   bool difference_proved() const {
@@ -267,7 +306,7 @@ class Classifier {
       acquire |= judged.by_store && judged.verdict == Verdict::acquire;
       release |= judged.by_store && judged.verdict == Verdict::release;
       if (judged.call->callee == CondCall::signal && judged.verdict != Verdict::foreign &&
-          compare_with_waits(*judged.call) == judged.verdict) {
+          compare_with_waits(*judged.call).verdict == judged.verdict) {
         return true;
       }
     }
@@ -286,7 +325,8 @@ class Classifier {
       }
       found[static_cast<int>(kind)] = true;
       result.sites.push_back({kind, call.address, call.file_offset, call.length,
-                              all_.functions[call.function].bounds.begin});
+                              all_.functions[call.function].bounds.begin, judged.evidence.proof,
+                              judged.evidence.witness});
     }
     // A build without forced switches (FORCE_SWITCHING undefined) is possible, if unheard of.
     for (const SiteKind kind : {SiteKind::wait, SiteKind::acquire, SiteKind::release}) {

@@ -16,6 +16,7 @@
 //  5. A call whose argument is known but fits no proved one belongs to somebody else.
 // In 3.6 cond, switch_cond and locked are separate variables: forced switches wait for switch_cond,
 // acquires signal it from take_gil, and every other signal must name one and the same variable.
+// Each site carries what proved it, for doctor to tell.
 #pragma once
 
 #include <string>

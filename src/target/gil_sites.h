@@ -26,12 +26,27 @@ enum class SiteKind : uint8_t {
 
 const char* to_string(SiteKind kind);
 
+// How a site was proved (the rules of gil_classify.h).
+enum class SiteProof : uint8_t {
+  flag_constant,  // rule 2: its function stores locked = 1 (acquire) or 0 (release)
+  flag_written,   // rule 2: its function stores a register to `locked`
+  same_argument,  // rule 3: the argument of `witness`
+  beside,  // rule 3: the argument lies as far from that of `witness` as cond and switch_cond do
+  same_offset,    // rule 3: the offset that `witness` has, from another register
+  offset_beside,  // rule 3: the offset of the struct's other variable, from another register
+  variable,       // 3.6: names the same variable as the others of its kind
+  function,       // rule 4: the function decides, as the argument cannot be followed
+  callee,         // the only use that CPython makes of the called function
+};
+
 struct GilSite {
   SiteKind kind;
   uint64_t address;      // virtual address of the call instruction, as linked
   uint64_t file_offset;  // bytes from the start of the file: what a uprobe attaches to
   uint8_t length;        // bytes of the call: 5, 6 through the GOT, 2 by register; a prefix adds 1
   uint64_t function;     // virtual address of the function (or .cold part) that holds it
+  SiteProof proof = SiteProof::callee;
+  uint64_t witness = 0;  // address of the call it was compared with; 0: none
 };
 
 struct CPythonFile {

@@ -128,6 +128,7 @@ std::vector<pid_t> parse_ns_ids(std::string_view text) {
     text.remove_prefix(static_cast<size_t>(parsed.ptr - text.data()));
     ids.push_back(id);
   }
+  if (!text.empty()) return {};
   return ids;
 }
 

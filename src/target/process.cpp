@@ -209,6 +209,28 @@ Result<ProcessInfo> process_info(pid_t tgid) {
   return info;
 }
 
+Result<ProcessPlace> process_place(pid_t tgid) {
+  constexpr size_t kMaxStatus = 65536;  // bytes
+  auto status_text = read_process_file(tgid, "status", kMaxStatus);
+  if (!status_text) return std::move(status_text).error();
+  ProcessPlace place;
+  if (const auto ids = parse_ns_ids(*status_text); ids.size() > 1) {
+    place.namespace_id = ids.back();
+  }
+  struct stat own, theirs;
+  if (::stat(proc_path(tgid, "ns/mnt").c_str(), &theirs) != 0) {
+    return process_error(tgid, errno, "ns/mnt");
+  }
+  place.own_mounts = ::stat("/proc/self/ns/mnt", &own) == 0 &&
+                     (own.st_ino != theirs.st_ino || own.st_dev != theirs.st_dev);
+  std::array<char, 4096> root;
+  const ssize_t length = ::readlink(proc_path(tgid, "root").c_str(), root.data(), root.size());
+  if (length < 0) return process_error(tgid, errno, "root");
+  const std::string_view path(root.data(), static_cast<size_t>(length));
+  if (path != "/") place.root = path;
+  return place;
+}
+
 namespace {
 
 // The ids of the process's threads, sorted.

@@ -68,6 +68,16 @@ struct ProcessInfo {
   uint64_t start_time_ns = 0;  // boot clock, from /proc/PID/stat (clock-tick resolution)
 };
 
+// What is its own and not giltop's: it is in a container, or under chroot.
+struct ProcessPlace {
+  pid_t namespace_id = 0;   // its id in its own PID namespace; 0: it is in ours
+  bool own_mounts = false;  // another mount namespace
+  std::string root;         // its root folder, raw, where that is not "/"
+  bool is_host() const { return namespace_id == 0 && !own_mounts && root.empty(); }
+};
+// Errors: no such process, no permission.
+Result<ProcessPlace> process_place(pid_t tgid);
+
 // Errors: no such process ("no process 4242"); the id of a thread that is not its process's first.
 Result<ProcessInfo> process_info(pid_t tgid);
 // Threads that end meanwhile are left out.

@@ -185,32 +185,37 @@ std::string cache_tag(const ElfFile& file) {
   return {};
 }
 
+std::string build_id_of_notes(std::span<const std::byte> notes) {
+  for (uint64_t at = 0; at + 12 <= notes.size();) {
+    const uint64_t name_size = *load<uint32_t>(notes, at);
+    const uint64_t size = *load<uint32_t>(notes, at + 4);
+    const auto type = *load<uint32_t>(notes, at + 8);
+    const uint64_t name = at + 12;
+    const uint64_t description = name + (name_size + 3) / 4 * 4;
+    if (description > notes.size() || size > notes.size() - description) break;
+    if (type == NT_GNU_BUILD_ID && name_size == 4 && size <= 64 &&
+        std::memcmp(notes.data() + name, ELF_NOTE_GNU, 4) == 0) {
+      constexpr char kHex[] = "0123456789abcdef";
+      std::string text;
+      for (uint64_t i = 0; i < size; ++i) {
+        const auto byte = std::to_integer<unsigned>(notes[description + i]);
+        text += {kHex[byte >> 4], kHex[byte & 15]};
+      }
+      return text;
+    }
+    // .note.gnu.property is aligned to 8, but then it has a segment of its own.
+    at = description + (size + 3) / 4 * 4;
+  }
+  return {};
+}
+
 std::string build_id(const ElfFile& file) {
   constexpr uint64_t kMaxNotes = 1 << 16;  // bytes of one PT_NOTE
   for (const ElfFile::Segment& segment : file.segments()) {
     if (segment.type != PT_NOTE) continue;
     const auto notes = file.read(segment.offset, std::min(segment.file_size, kMaxNotes));
     if (!notes) continue;
-    for (uint64_t at = 0; at + 12 <= notes->size();) {
-      const uint64_t name_size = *load<uint32_t>(*notes, at);
-      const uint64_t size = *load<uint32_t>(*notes, at + 4);
-      const auto type = *load<uint32_t>(*notes, at + 8);
-      const uint64_t name = at + 12;
-      const uint64_t description = name + (name_size + 3) / 4 * 4;
-      if (description > notes->size() || size > notes->size() - description) break;
-      if (type == NT_GNU_BUILD_ID && name_size == 4 && size <= 64 &&
-          std::memcmp(notes->data() + name, ELF_NOTE_GNU, 4) == 0) {
-        constexpr char kHex[] = "0123456789abcdef";
-        std::string text;
-        for (uint64_t i = 0; i < size; ++i) {
-          const auto byte = std::to_integer<unsigned>((*notes)[description + i]);
-          text += {kHex[byte >> 4], kHex[byte & 15]};
-        }
-        return text;
-      }
-      // .note.gnu.property is aligned to 8, but then it has a segment of its own.
-      at = description + (size + 3) / 4 * 4;
-    }
+    if (std::string id = build_id_of_notes(*notes); !id.empty()) return id;
   }
   return {};
 }

@@ -1,8 +1,10 @@
 // Which Python an ELF file is, proved from what the file holds, never from its name.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "base/result.h"
@@ -54,5 +56,7 @@ std::string cache_tag(const ElfFile& file);
 
 // Lower-case hex of NT_GNU_BUILD_ID; empty when the file has none.
 std::string build_id(const ElfFile& file);
+// The same of the bytes of a note segment or section.
+std::string build_id_of_notes(std::span<const std::byte> notes);
 
 }  // namespace giltop

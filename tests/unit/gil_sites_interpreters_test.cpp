@@ -10,6 +10,7 @@
 #include "support/interpreters.h"
 #include "target/elf_file.h"
 #include "target/gil_sites.h"
+#include "target/symbols.h"
 
 namespace giltop {
 namespace {
@@ -83,6 +84,44 @@ TEST(InstalledInterpreters, EachCPythonIsProved) {
     }
   }
   if (proved == 0) GTEST_SKIP() << "no CPython 3.6 or newer is installed here";
+}
+
+// Where a file tells the names of its functions, they are another witness of what was proved
+// without them. drop_gil is copied into its callers, take_gil into none.
+TEST(InstalledInterpreters, NamesAgree) {
+  size_t unstripped = 0;
+  for (const fs::path& path : installed_pythons()) {
+    auto file = ElfFile::open(path.string());
+    if (!file || file->section(".symtab") == nullptr) continue;
+    const auto inspection = inspect_elf(*file);
+    if (!inspection || inspection->kind != Inspection::Kind::cpython) continue;
+    SCOPED_TRACE(path.string());
+    ++unstripped;
+    std::vector<uint64_t> addresses;
+    for (const GilSite& site : inspection->cpython.sites) addresses.push_back(site.address);
+    const FunctionNames names = function_names(*file, {"/", path.string()}, addresses);
+    EXPECT_EQ(names.sources, std::vector<std::string>{".symtab"});
+    bool drops = false;
+    for (size_t i = 0; i < addresses.size(); ++i) {
+      const GilSite& site = inspection->cpython.sites[i];
+      SCOPED_TRACE(to_string(site.kind));
+      ASSERT_TRUE(names.names[i]);
+      const std::string& name = names.names[i]->name;
+      const GilFunction function = gil_function(name);
+      if (site.kind == kW || site.kind == kA) {
+        EXPECT_EQ(function, GilFunction::take_gil) << name;
+      } else if (function == GilFunction::other) {
+        const bool known = name.starts_with("PyEval_") || name.starts_with("_PyEval_") ||
+                           name.starts_with("_PyThreadState_") || name.starts_with("_PyMutex_") ||
+                           name.starts_with("PyThreadState_") || name.starts_with("PyGILState_");
+        EXPECT_TRUE(known) << name;
+      } else {
+        drops |= function == GilFunction::drop_gil;
+      }
+    }
+    EXPECT_TRUE(drops);
+  }
+  if (unstripped == 0) GTEST_SKIP() << "no unstripped CPython is installed here";
 }
 
 }  // namespace

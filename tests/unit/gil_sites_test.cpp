@@ -165,6 +165,62 @@ TEST(GilSites, SitesKnowTheirFunction) {
   EXPECT_LT(sites[1].function, sites[2].function);
 }
 
+// What proves each site, in order of address, and the number of the site it was compared with.
+using Proofs = std::vector<std::pair<SiteProof, std::optional<size_t>>>;
+Proofs proofs_of(ElfBuilder& builder) {
+  const Inspection inspection = inspect_ok(builder);
+  const auto& sites = inspection.cpython.sites;
+  Proofs proofs;
+  for (const GilSite& site : sites) {
+    std::optional<size_t> witness;
+    for (size_t i = 0; i < sites.size(); ++i) {
+      if (sites[i].address == site.witness) witness = i;
+    }
+    EXPECT_EQ(site.witness != 0, witness.has_value()) << "the witness is a site itself";
+    proofs.emplace_back(site.proof, witness);
+  }
+  return proofs;
+}
+
+TEST(GilSites, SitesKnowTheirProof) {
+  using enum SiteProof;
+  ElfBuilder plain = plain_python();
+  EXPECT_EQ(proofs_of(plain),
+            (Proofs{{beside, 1}, {flag_constant, {}}, {flag_constant, {}}, {beside, 2}}));
+
+  // As below: a spilled wait, a spilled second acquire; a release and a forced switch elsewhere,
+  // whose GIL is in another register; one of each whose argument cannot be followed.
+  ElfBuilder builder(options_for(k3_12_1));
+  export_python(builder);
+  Code take;
+  take.load_rdi(rsp, 0x18).call(kTimedwait).cmp_etimedout();
+  take.store(r15, kLocked, 1).lea_rdi(r15, kSwitchCond).call(kSignal).test_eax().ret();
+  take.lea_rdi(r15, kSwitchCond).call(kSignal).test_eax().ret();
+  take.load_rdi(rsp, 0x20).call(kSignal).test_eax().ret();
+  builder.function("take_gil", take);
+  Code drop;
+  add_release(drop, r12);
+  drop.ret();
+  builder.function("drop_gil", drop);
+  Code cold;
+  cold.lea_rdi(rbp, kCond).call(kSignal).test_eax().ret();
+  cold.lea_rdi(rbp, kSwitchCond).call(kWait).test_eax().ret();
+  builder.function("drop_gil.cold", cold);
+  Code spilled;
+  spilled.load_rdi(rsp, 0x28).call(kSignal).test_eax();
+  spilled.load_rdi(rsp, 0x30).call(kWait).test_eax().ret();
+  builder.function("spilled", spilled);
+  EXPECT_EQ(proofs_of(builder), (Proofs{{function, {}},
+                                        {flag_constant, {}},
+                                        {flag_constant, {}},
+                                        {function, {}},
+                                        {flag_constant, {}},
+                                        {same_offset, 4},
+                                        {beside, 5},
+                                        {function, {}},
+                                        {callee, {}}}));
+}
+
 TEST(GilSites, GilInsideRuntimeAndInlinedCopies) {
   ElfBuilder builder(options_for(0x030b02f0));
   export_python(builder);
@@ -190,6 +246,11 @@ TEST(GilSites, GilInsideRuntimeAndInlinedCopies) {
       .ret();
   builder.function("os_read", read);
   expect_proved(builder);
+  const Proofs proofs = proofs_of(builder);
+  ASSERT_EQ(proofs.size(), 7u);
+  EXPECT_EQ(proofs[4], Proofs::value_type(SiteProof::flag_constant, std::nullopt));
+  EXPECT_EQ(proofs[5], Proofs::value_type(SiteProof::beside, 4));
+  EXPECT_EQ(proofs[6], Proofs::value_type(SiteProof::same_argument, 4));
 }
 
 TEST(GilSites, ColdPart) {
@@ -443,6 +504,10 @@ TEST(GilSites, Python36Statics) {
     builder.function("take_gil", take);
     const Inspection inspection = inspect_ok(builder);
     expect_proved(builder, inspection);
+    EXPECT_EQ(proofs_of(builder), (Proofs{{SiteProof::variable, {}},
+                                          {SiteProof::variable, {}},
+                                          {SiteProof::function, {}},
+                                          {SiteProof::variable, {}}}));
     EXPECT_EQ(inspection.cpython.version, "3.6.15");
     EXPECT_EQ(inspection.cpython.cond_offset, cond_first ? 0u : 0x80u);
     EXPECT_EQ(inspection.cpython.switch_cond_offset, cond_first ? 0x80u : 0u);

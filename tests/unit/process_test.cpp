@@ -115,6 +115,9 @@ TEST(ParseNsIds, FromTheOutsideInwards) {
   EXPECT_TRUE(parse_ns_ids("Name:\tNSpid:\t5\n").empty());
   EXPECT_TRUE(parse_ns_ids("Name:\tx\nNSpid:\tx\n").empty());
   EXPECT_TRUE(parse_ns_ids("Name:\tx\nNSpid:\t-3\n").empty());
+  for (const char* const bad : {"", "Name:\tx\nNSpid:\t77\tx\n", "Name:\tx\nNSpid: 77\n",
+                                "Name:\tx\nNSpid:\t77 5\n", "Name:\tx\nNSpid:\t99999999999\n"})
+    EXPECT_TRUE(parse_ns_ids(bad).empty()) << bad;
 }
 
 TEST(ParseCmdline, JoinsAndEscapes) {
@@ -131,6 +134,13 @@ TEST(ParseCmdline, JoinsAndEscapes) {
 TEST(ParseTgid, FromStatus) {
   EXPECT_EQ(parse_tgid("Name:\tx\nUmask:\t0022\nTgid:\t77\nPid:\t78\n"), std::optional<pid_t>(77));
   EXPECT_FALSE(parse_tgid("Name:\tTgid:\t5\n").has_value());
+}
+
+TEST(ProcessPlace, OfItselfIsHere) {
+  const auto place = process_place(::getpid());
+  ASSERT_TRUE(place.ok()) << place.error().message();
+  EXPECT_FALSE(place->own_mounts);
+  EXPECT_EQ(process_place(-1).error().message(), "no process -1");
 }
 
 TEST(Process, ReadsItself) {
