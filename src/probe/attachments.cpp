@@ -55,6 +55,11 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
     file->error = inspection.error().message();
     return file;
   }
+  if (inspection->is_foreign()) {
+    file->error =
+        "ELF file of another machine (e_machine " + std::to_string(inspection->machine) + ")";
+    return file;
+  }
   file->inspection = std::move(*inspection);
   if (file->inspection.kind == Inspection::Kind::cpython) {
     if (const Status attached = attach_sites(*file, probe_fd); !attached)
