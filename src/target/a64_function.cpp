@@ -107,14 +107,19 @@ CodeAddress A64Function::first_argument(size_t call) const {
 bool A64Function::result_is_checked(size_t call) const {
   constexpr uint32_t kEtimedout = 110;
   constexpr size_t kWindow = 4;  // instructions
+  uint32_t holds = 1;  // bit n: xn holds the result; unoptimized code keeps it on the stack
   std::optional<a64::Address> stored;
   for (size_t i = call + 1; i < values_.size() && i <= call + kWindow; ++i) {
     const a64::Insn insn = values_.insn(i);
-    if (insn.compares_result(kEtimedout)) return true;
+    const auto compared = insn.compared(kEtimedout);
+    if (compared && (holds >> *compared & 1) != 0) return true;
     if (insn.ends_flow() || insn.is_call()) return false;
-    // Unoptimized code stores it and loads it again.
-    if (const auto to = insn.stored32_to(); to && insn.rd() == 0) stored = to;
-    if (insn.writes(0) && !(stored && insn.loads32_from(*stored))) return false;
+    const auto to = insn.stored32_to();
+    if (to && (holds >> insn.rd() & 1) != 0) stored = to;
+    const auto from = insn.moved();
+    const bool again = from ? (holds >> *from & 1) != 0 : stored && insn.loads32_from(*stored);
+    holds &= ~insn.written();
+    if (again) holds |= uint32_t{1} << insn.rd();
   }
   return false;
 }

@@ -92,13 +92,14 @@ bool Insn::loads32_from(const Address& address) const {
   return (word & 0xffe00c00) == 0xb8400000 && Address{rn(), signed_field(word, 20, 12)} == address;
 }
 
-bool Insn::compares_result(uint32_t value) const {
-  if ((word & 0x7e00001f) == 0x34000000) return true;  // cbz, cbnz of w0, x0
-  if ((word & 0x7fe003ff) == 0x7100001f) {             // cmp w0, #imm
+std::optional<uint8_t> Insn::compared(uint32_t value) const {
+  if ((word & 0x7e000000) == 0x34000000) return rd();  // cbz, cbnz
+  if ((word & 0x7fc00000) == 0x71000000) {             // subs rd, rn, #imm; cmp discards rd
     const uint32_t immediate = field(word, 21, 10);
-    return field(word, 22, 22) == 0 && (immediate == 0 || immediate == value);
+    if (immediate == 0 || immediate == value) return rn();
   }
-  return (word & 0x7fffffff) == 0x6a00001f;  // tst w0, w0
+  if ((word & 0x7fe0fc1f) == 0x6a00001f && rn() == field(word, 20, 16)) return rn();  // tst rn, rn
+  return std::nullopt;
 }
 
 }  // namespace giltop::a64

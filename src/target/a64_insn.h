@@ -61,8 +61,8 @@ struct Insn {
   std::optional<Address> stored32_to() const;
   // ldr wt, ldur wt.
   bool loads32_from(const Address& address) const;
-  // Compares w0 or x0 with 0, or with `value`: cbz, cbnz, cmp, tst.
-  bool compares_result(uint32_t value) const;
+  // The register that is compared with 0, or with `value`: cbz, cbnz, cmp, tst.
+  std::optional<uint8_t> compared(uint32_t value) const;
 };
 
 }  // namespace giltop::a64
