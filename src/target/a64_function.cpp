@@ -7,6 +7,8 @@ namespace {
 
 using Value = A64Values::Value;
 
+constexpr size_t kMaxStores = 1 << 16;  // of a function, against hostile files
+
 CodeAddress code_address(const Value& value) {
   switch (value.kind) {
     case Value::Kind::constant:
@@ -36,7 +38,7 @@ std::unique_ptr<FunctionCode> A64Function::make(const CodeSegment& code,
 void A64Function::note_store(size_t index) {
   const a64::Insn insn = values_.insn(index);
   const auto to = insn.stored32_to();
-  if (!to) return;
+  if (!to || flag_stores_.size() == kMaxStores) return;
   FlagStore store;
   store.value = FlagStore::Value::zero;
   if (insn.rd() != a64::kZero) {
