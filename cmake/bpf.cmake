@@ -16,12 +16,18 @@ endif()
 # The kernel's own headers are under a directory that clang does not search for the BPF target.
 execute_process(COMMAND ${CMAKE_C_COMPILER} -print-multiarch
   OUTPUT_VARIABLE GILTOP_MULTIARCH OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
-set(GILTOP_BPF_FLAGS -g -O2 -mcpu=v3 -target bpf -D__TARGET_ARCH_${GILTOP_BPF_ARCH} -Wall -Werror
-  -I${PROJECT_SOURCE_DIR}/vmlinux/${GILTOP_BPF_ARCH} -I${PROJECT_SOURCE_DIR}/include
-  -I${PROJECT_SOURCE_DIR}/bpf)
-if(GILTOP_MULTIARCH)
-  list(APPEND GILTOP_BPF_FLAGS -idirafter /usr/include/${GILTOP_MULTIARCH})
-endif()
+# What to compile with for the kernel of an architecture (x86, arm64): this one's, or another to see
+# that it builds.
+function(giltop_bpf_flags out arch)
+  set(flags -g -O2 -mcpu=v3 -target bpf -D__TARGET_ARCH_${arch} -Wall -Werror
+    -I${PROJECT_SOURCE_DIR}/vmlinux/${arch} -I${PROJECT_SOURCE_DIR}/include
+    -I${PROJECT_SOURCE_DIR}/bpf)
+  if(GILTOP_MULTIARCH)
+    list(APPEND flags -idirafter /usr/include/${GILTOP_MULTIARCH})
+  endif()
+  set(${out} ${flags} PARENT_SCOPE)
+endfunction()
+giltop_bpf_flags(GILTOP_BPF_FLAGS ${GILTOP_BPF_ARCH})
 
 function(giltop_bpf_skeleton target source)
   get_filename_component(name ${source} NAME)

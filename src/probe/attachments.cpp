@@ -84,7 +84,7 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
   Fd probe_fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   auto elf = ElfFile::make(std::move(fd));
   if (elf) {
-    auto inspection = inspect_elf(*elf);
+    auto inspection = inspect_native_elf(*elf);
     if (inspection) {
       owned->inspection = std::move(*inspection);
     } else {

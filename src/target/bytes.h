@@ -10,7 +10,7 @@
 
 namespace giltop {
 
-// T at `offset`, or nothing where the buffer ends before it. Host is little-endian (x86-64 only).
+// T at `offset`, or nothing where the buffer ends before it. Host is little-endian (x86-64, AArch64).
 template <typename T>
 std::optional<T> load(std::span<const std::byte> bytes, uint64_t offset) {
   if (offset > bytes.size() || bytes.size() - offset < sizeof(T)) return std::nullopt;

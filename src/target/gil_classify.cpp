@@ -7,11 +7,10 @@
 namespace giltop {
 namespace {
 
-// struct _gil_runtime_state, 3.7 to 3.15, x86-64 glibc and musl, bytes. Builds without the GIL have
-// `int enabled` before it all, which moves the rest by 8.
-constexpr uint32_t kCond = 0x20, kSwitchCond = 0x78, kLocked = 0x10;
+// struct _gil_runtime_state, 3.7 to 3.15, bytes: cond, mutex and switch_cond follow each other.
+// Builds without the GIL have `int enabled` before it all, which moves the rest by 8.
+constexpr uint32_t kCond = 0x20, kLocked = 0x10;
 constexpr uint32_t kFreeThreadedShift = 8;
-constexpr int64_t kCondDifference = kSwitchCond - kCond;
 
 enum class Verdict : uint8_t { open, acquire, release, foreign };
 
@@ -30,8 +29,12 @@ int64_t minus(int64_t a, int64_t b) {  // values of a hostile file may overflow
 
 class Classifier {
  public:
-  Classifier(const CallSites& calls, bool free_threaded)
-      : all_(calls), free_threaded_(free_threaded), is_take_gil_(calls.functions.size()) {
+  Classifier(const CallSites& calls, const Machine& machine, bool free_threaded)
+      : all_(calls),
+        cond_difference_(machine.cond_size + machine.mutex_size),
+        switch_cond_(kCond + machine.cond_size + machine.mutex_size),
+        free_threaded_(free_threaded),
+        is_take_gil_(calls.functions.size()) {
     for (const CallSite& call : calls.calls) {
       if (!call.checked) continue;
       calls_.push_back({&call, Verdict::open, {}});
@@ -46,7 +49,7 @@ class Classifier {
     settle_waits();
     ClassifiedSites result;
     const uint32_t shift = free_threaded_ ? kFreeThreadedShift : 0;
-    result.layout = {kCond + shift, kSwitchCond + shift};
+    result.layout = {kCond + shift, switch_cond_ + shift};
     if (auto complete = collect(result); !complete) return std::move(complete).error();
     if (!difference_proved()) {
       return Error("no call shows where the GIL's condition variables lie in its struct");
@@ -138,7 +141,7 @@ class Classifier {
       if (call.callee != CondCall::signal) continue;
       if (call.argument.kind == CodeAddress::Kind::foreign) judged.verdict = Verdict::foreign;
       if (!call.argument.known()) continue;
-      const auto acquires = store_before(call, kSwitchCond - kLocked, FlagStore::Value::one);
+      const auto acquires = store_before(call, switch_cond_ - kLocked, FlagStore::Value::one);
       const auto releases = store_before(call, kCond - kLocked, FlagStore::Value::zero);
       if (acquires.has_value() == releases.has_value()) continue;
       judged.verdict = acquires ? Verdict::acquire : Verdict::release;
@@ -148,17 +151,17 @@ class Classifier {
   }
 
   // What a proved call says about another one's argument.
-  static Verdict compare(const Judged& proved, const CallSite& call) {
+  Verdict compare(const Judged& proved, const CallSite& call) const {
     const CodeAddress& known = proved.call->argument;
     const bool comparable =
         known.same_base(call.argument) &&
         (known.kind == CodeAddress::Kind::absolute || proved.call->function == call.function);
     if (!comparable) return Verdict::open;
     const int64_t cond =
-        proved.verdict == Verdict::release ? known.value : minus(known.value, kCondDifference);
+        proved.verdict == Verdict::release ? known.value : minus(known.value, cond_difference_);
     const int64_t distance = minus(call.argument.value, cond);
     if (distance == 0) return Verdict::release;
-    return distance == kCondDifference ? Verdict::acquire : Verdict::open;
+    return distance == cond_difference_ ? Verdict::acquire : Verdict::open;
   }
 
   // An argument `call` shares with one proved by its store: in the same function or at the same
@@ -217,10 +220,10 @@ class Classifier {
       if (wait.function != call.function || !wait.argument.same_base(call.argument)) continue;
       const int64_t distance = minus(wait.argument.value, call.argument.value);
       const Evidence evidence = {SiteProof::beside, wait.address};
-      if (wait.callee == CondCall::wait && distance == kCondDifference) {
+      if (wait.callee == CondCall::wait && distance == cond_difference_) {
         return {Verdict::release, evidence};
       }
-      if (wait.callee == CondCall::timedwait && distance == -kCondDifference) {
+      if (wait.callee == CondCall::timedwait && distance == -cond_difference_) {
         return {Verdict::acquire, evidence};
       }
     }
@@ -288,7 +291,7 @@ class Classifier {
       }
       if (judged.call->argument.kind == call.argument.kind && judged.verdict != expected) {
         const int64_t distance = minus(call.argument.value, judged.call->argument.value);
-        if (distance == (expected == Verdict::acquire ? kCondDifference : -kCondDifference)) {
+        if (distance == (expected == Verdict::acquire ? cond_difference_ : -cond_difference_)) {
           if (!by_offset) by_offset = Evidence{SiteProof::offset_beside, judged.call->address};
         }
       }
@@ -338,6 +341,8 @@ class Classifier {
   }
 
   const CallSites& all_;
+  int64_t cond_difference_;  // bytes from cond to switch_cond
+  uint32_t switch_cond_;     // its offset in the struct, without the shift
   bool free_threaded_;
   std::vector<bool> is_take_gil_;  // by function: it calls pthread_cond_timedwait
   std::vector<Judged> calls_;
@@ -345,9 +350,9 @@ class Classifier {
 
 }  // namespace
 
-Result<ClassifiedSites> classify_gil_sites(const CallSites& calls, bool separate_statics,
-                                           bool free_threaded) {
-  Classifier classifier(calls, free_threaded);
+Result<ClassifiedSites> classify_gil_sites(const CallSites& calls, const Machine& machine,
+                                           bool separate_statics, bool free_threaded) {
+  Classifier classifier(calls, machine, free_threaded);
   return separate_statics ? classifier.separate() : classifier.structured();
 }
 

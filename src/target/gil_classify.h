@@ -4,13 +4,12 @@
 //  1. Only calls whose result is compared right behind them are looked at: CPython checks each.
 //  2. An acquire signals switch_cond right after `locked = 1`, a release signals cond right after
 //     `locked = 0`. Since 3.7 all three are members of one struct, so the argument of an acquire is
-//     0x68 bytes behind an int that the same function sets to 1, that of a release 0x10 bytes
-//     behind one it clears: the compiler's `movl $1, -0x68+X` with the same base proves the kind of
-//     a call, also of a release inlined into take_gil (its must-exit path) and of tail-merged
-//     copies.
+//     0x68 bytes (x86-64; 0x70 on AArch64, where a mutex is larger) behind an int that the same
+//     function sets to 1, that of a release 0x10 bytes behind one it clears: the compiler's `movl
+//     $1, -0x68+X` with the same base proves the kind of a call, also of a release inlined into
+//     take_gil (its must-exit path) and of tail-merged copies.
 //  3. Calls without such a store (spilled, in a .cold part) are compared with those proved: the
-//  same
-//     function and base, the same address, or the same offset from whatever points at the GIL.
+//     same function and base, the same address, or the same offset from whatever points at the GIL.
 //  4. Only where the argument cannot be followed does the function decide: a signal in a function
 //     that calls pthread_cond_timedwait (take_gil alone does) is an acquire, elsewhere a release.
 //  5. A call whose argument is known but fits no proved one belongs to somebody else.
@@ -38,7 +37,7 @@ struct ClassifiedSites {
 };
 
 // `separate_statics`: 3.6. Errors: why the sites cannot be proved.
-Result<ClassifiedSites> classify_gil_sites(const CallSites& calls, bool separate_statics,
-                                           bool free_threaded);
+Result<ClassifiedSites> classify_gil_sites(const CallSites& calls, const Machine& machine,
+                                           bool separate_statics, bool free_threaded);
 
 }  // namespace giltop

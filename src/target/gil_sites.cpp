@@ -40,26 +40,11 @@ Inspection inspect_nameless(const ElfFile& file, const DynamicSection* dynamic) 
                  ") but exports none of its symbols: its GIL cannot be proved");
 }
 
-}  // namespace
+// EM_386 and EM_ARM: what runs on the machines giltop reads, but is refused for its 32 bits.
+bool is_32bit_sibling(uint16_t machine) { return machine == EM_386 || machine == EM_ARM; }
 
-const char* to_string(SiteKind kind) {
-  switch (kind) {
-    case SiteKind::wait:
-      return "wait";
-    case SiteKind::acquire:
-      return "acquire";
-    case SiteKind::release:
-      return "release";
-    case SiteKind::forced:
-      return "forced";
-  }
-  return "unknown";
-}
-
-Result<Inspection> inspect_elf(const ElfFile& file) {
-  if (file.machine() != EM_X86_64 && file.machine() != EM_386) {
-    return Error("ELF file of another machine (e_machine " + std::to_string(file.machine()) + ")");
-  }
+// `machine`: null for a 32-bit one.
+Result<Inspection> inspect(const ElfFile& file, const Machine* machine) {
   auto dynamic = DynamicSection::make(file);
   if (!dynamic) return std::move(dynamic).error();
   if (!*dynamic) return inspect_nameless(file, nullptr);
@@ -83,13 +68,13 @@ Result<Inspection> inspect_elf(const ElfFile& file) {
     return refused("this is " + (version && !contradicts ? name : std::string("Python 2")) +
                    "; giltop reads CPython 3.6 and newer");
   }
-  if (!file.is_64bit() || file.machine() != EM_X86_64) {
+  if (!file.is_64bit() || machine == nullptr) {
     return refused("this is a 32-bit CPython; giltop reads 64-bit ones only");
   }
   if (!version)
     return refused("this is " + name + ": neither Py_Version nor a version string found");
 
-  auto calls = find_call_sites(file, names);
+  auto calls = find_call_sites(file, names, *machine);
   if (!calls) {
     return refused(name + ": the GIL's call sites cannot be proved: " + calls.error().message());
   }
@@ -108,7 +93,7 @@ Result<Inspection> inspect_elf(const ElfFile& file) {
   cpython.build_id = build_id(file);
   cpython.free_threaded = is_free_threaded(file, *symbols);
   const bool separate_statics = version->major == 3 && version->minor == 6;
-  auto classified = classify_gil_sites(*calls, separate_statics, cpython.free_threaded);
+  auto classified = classify_gil_sites(*calls, *machine, separate_statics, cpython.free_threaded);
   if (!classified) {
     return refused(name +
                    ": the GIL's call sites cannot be proved: " + classified.error().message());
@@ -121,6 +106,40 @@ Result<Inspection> inspect_elf(const ElfFile& file) {
     if (segment.type == PT_LOAD && (segment.flags & PF_X) != 0)
       cpython.code.push_back({segment.address, segment.offset, segment.file_size});
   }
+  return inspection;
+}
+
+}  // namespace
+
+const char* to_string(SiteKind kind) {
+  switch (kind) {
+    case SiteKind::wait:
+      return "wait";
+    case SiteKind::acquire:
+      return "acquire";
+    case SiteKind::release:
+      return "release";
+    case SiteKind::forced:
+      return "forced";
+  }
+  return "unknown";
+}
+
+Result<Inspection> inspect_elf(const ElfFile& file) {
+  const Machine* const machine = find_machine(file.machine());
+  if (machine == nullptr && !is_32bit_sibling(file.machine())) {
+    return Error("ELF file of another machine (e_machine " + std::to_string(file.machine()) + ")");
+  }
+  auto inspection = inspect(file, machine);
+  if (inspection) inspection->machine = file.machine();
+  return inspection;
+}
+
+Result<Inspection> inspect_native_elf(const ElfFile& file) {
+  auto inspection = inspect_elf(file);
+  if (inspection && inspection->is_foreign())
+    return Error("ELF file of another machine (e_machine " + std::to_string(inspection->machine) +
+                 ")");
   return inspection;
 }
 

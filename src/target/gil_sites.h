@@ -7,6 +7,8 @@
 // needed.
 #pragma once
 
+#include <elf.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -16,6 +18,15 @@
 namespace giltop {
 
 class ElfFile;
+
+// What giltop was built for: only files of this machine, or its 32-bit sibling, run beside it.
+#if defined(__x86_64__)
+inline constexpr uint16_t kHostMachine = EM_X86_64, kHostMachine32 = EM_386;
+#elif defined(__aarch64__)
+inline constexpr uint16_t kHostMachine = EM_AARCH64, kHostMachine32 = EM_ARM;
+#else
+#error "giltop runs on x86-64 and AArch64"
+#endif
 
 enum class SiteKind : uint8_t {
   wait,     // pthread_cond_timedwait(&gil->cond): the GIL was found taken
@@ -43,8 +54,8 @@ struct GilSite {
   SiteKind kind;
   uint64_t address;      // virtual address of the call instruction, as linked
   uint64_t file_offset;  // bytes from the start of the file: what a uprobe attaches to
-  uint8_t length;        // bytes of the call: 5, 6 through the GOT, 2 by register; a prefix adds 1
-  uint64_t function;     // virtual address of the function (or .cold part) that holds it
+  uint8_t length;     // bytes of the call; x86-64: 5, through the GOT 6, by register 2, + a prefix
+  uint64_t function;  // virtual address of the function (or .cold part) that holds it
   SiteProof proof = SiteProof::callee;
   uint64_t witness = 0;  // address of the call it was compared with; 0: none
 };
@@ -79,13 +90,21 @@ struct Inspection {
     refused,    // an interpreter that cannot be traced, or one whose sites cannot be proved
   };
   Kind kind = Kind::unrelated;
+  uint16_t machine = 0;  // EM_* of the file
   CPythonFile cpython;
   std::string
       reason;  // for `refused`: "this is PyPy, not CPython; giltop reads CPython's GIL only"
+
+  // No process on this host can run the file natively, and its sites must not be attached to.
+  bool is_foreign() const { return machine != kHostMachine && machine != kHostMachine32; }
 };
 
-// Looks at one file. Errors: the file is not readable or not a well-formed ELF file of this machine
-// (the message says which bytes). A 32-bit CPython is `refused`.
+// Looks at one file, of this machine or of the other one that giltop reads (x86-64, AArch64).
+// Errors: the file is not readable or not a well-formed ELF file of these (the message says which
+// bytes). A 32-bit CPython is `refused`.
 Result<Inspection> inspect_elf(const ElfFile& file);
+
+// The same of a file that a process of this host maps. Errors: also a file of another machine.
+Result<Inspection> inspect_native_elf(const ElfFile& file);
 
 }  // namespace giltop

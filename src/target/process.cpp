@@ -180,6 +180,7 @@ std::vector<pid_t> process_ids() {
     const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
     if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) ids.push_back(id);
   }
+  std::sort(ids.begin(), ids.end());
   return ids;
 }
 

@@ -52,7 +52,7 @@ Result<Fd> open_executable(pid_t tgid);
 // Identity of an open file. Errors: fstat fails.
 Result<FileId> file_id(const Fd& fd);
 
-// Every process there is, by id. Empty where /proc cannot be read.
+// Every process there is, ids ascending. Empty where /proc cannot be read.
 std::vector<pid_t> process_ids();
 
 struct ThreadInfo {

@@ -21,27 +21,6 @@ uint64_t mount_namespace_of(pid_t tgid) {
   return ::stat(path.c_str(), &status) == 0 ? status.st_ino : 0;
 }
 
-Result<std::vector<pid_t>> process_ids() {
-  struct Close {
-    void operator()(DIR* directory) const { ::closedir(directory); }
-  };
-  const std::unique_ptr<DIR, Close> proc(::opendir("/proc"));
-  if (!proc) return system_error("/proc", errno);
-  std::vector<pid_t> ids;
-  for (;;) {
-    errno = 0;
-    const dirent* const entry = ::readdir(proc.get());
-    if (entry == nullptr) break;
-    const std::string_view name = entry->d_name;
-    pid_t id = 0;
-    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), id);
-    if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size()) ids.push_back(id);
-  }
-  if (errno != 0) return system_error("/proc", errno);
-  std::sort(ids.begin(), ids.end());
-  return ids;
-}
-
 }  // namespace
 
 Result<std::shared_ptr<const PythonProcesses::File>> PythonProcesses::file_of(
@@ -61,7 +40,7 @@ Result<std::shared_ptr<const PythonProcesses::File>> PythonProcesses::file_of(
     const auto elf = ElfFile::make(std::move(*fd));
     if (elf) {
       looked_at->is_program = elf->is_dynamic();
-      auto inspection = inspect_elf(*elf);
+      auto inspection = inspect_native_elf(*elf);
       if (inspection) looked_at->inspection = *std::move(inspection);
       if (!inspection) looked_at->error = inspection.error().message();
     } else {
@@ -103,11 +82,11 @@ Result<PythonProcesses::Process> PythonProcesses::look(pid_t tgid) {
 
 Result<PythonProcesses::Scan> PythonProcesses::for_each(
     const std::function<void(const Process&)>& visit) {
-  const auto ids = process_ids();
-  if (!ids) return ids.error();
+  const std::vector<pid_t> ids = process_ids();
+  if (ids.empty()) return Error("cannot read /proc");
   by_place_.clear();
   Scan scan;
-  for (const pid_t id : *ids) {
+  for (const pid_t id : ids) {
     const std::string exe = "/proc/" + std::to_string(id) + "/exe";
     struct stat status;
     if (::stat(exe.c_str(), &status) != 0) {

@@ -10,7 +10,7 @@
 #include "target/bytes.h"
 #include "target/elf_dynamic.h"
 #include "target/elf_file.h"
-#include "target/x86_insn.h"
+#include "target/machine.h"
 
 namespace giltop {
 namespace {
@@ -63,23 +63,13 @@ std::string string_at(const ElfFile& file, uint64_t address, uint64_t limit) {
 // of. (Searching the data instead would take "/opt/python-3.8.1" for a version.)
 std::optional<PythonVersion> version_of_code(const ElfFile& file,
                                              const PythonSymbols::Symbol& function) {
-  if (file.machine() != EM_X86_64) return std::nullopt;
+  const Machine* const machine = find_machine(file.machine());
+  if (machine == nullptr) return std::nullopt;
   constexpr uint64_t kMaxFunction = 4096;  // bytes; real ones have 100
   const uint64_t size = std::min({function.size, kMaxFunction, file.bytes_from(function.address)});
   const auto code = file.read_address(function.address, size);
   if (!code) return std::nullopt;
-  for (uint64_t at = 0; at < code->size();) {
-    const auto insn = x86::decode(std::span(*code).subspan(at));
-    if (!insn) break;
-    at += insn->length;
-    uint64_t address = 0;
-    if (insn->is(x86::Map::primary, 0x8d) && insn->rip_relative) {  // lea disp(%rip)
-      address = function.address + at + static_cast<uint64_t>(int64_t{insn->disp});
-    } else if (insn->map == x86::Map::primary && (insn->opcode & 0xf8) == 0xb8) {  // mov $imm32
-      address = static_cast<uint32_t>(insn->immediate);
-    } else {
-      continue;
-    }
+  for (const uint64_t address : machine->taken_addresses(*code, function.address)) {
     if (auto version = parse_version(string_at(file, address, 32))) return version;
   }
   return std::nullopt;

@@ -12,6 +12,8 @@ namespace {
 
 constexpr uint64_t kBase = 0x400000;  // address = kBase + file offset, for all
 
+constexpr uint64_t kStub = 32;  // bytes a PLT stub has room for
+
 class Image {
  public:
   uint64_t size() const { return bytes_.size(); }
@@ -33,6 +35,22 @@ class Image {
   }
   void patch_relative(uint64_t at, uint64_t target) {  // 4 bytes, from behind them
     patch(at, static_cast<int32_t>(target - (kBase + at + 4)));
+  }
+  uint32_t word(uint64_t at) const {
+    uint32_t value;
+    std::memcpy(&value, bytes_.data() + at, sizeof value);
+    return value;
+  }
+  // AArch64: adrp at `at`, and ldr (of 8 bytes) or add with the low bits behind it.
+  void patch_page(uint64_t at, uint64_t target) {
+    const auto pages = static_cast<uint32_t>((target >> 12) - ((kBase + at) >> 12));
+    patch(at, word(at) | (pages & 3) << 29 | (pages >> 2 & 0x7ffff) << 5);
+    const auto low = static_cast<uint32_t>(target & 0xfff);
+    const bool load = word(at + 4) >> 22 == 0x3e5;
+    patch(at + 4, word(at + 4) | (load ? low / 8 : low) << 10);
+  }
+  void patch_branch(uint64_t at, uint64_t target) {
+    patch(at, 0x94000000 | (static_cast<uint32_t>((target - (kBase + at)) / 4) & 0x3ffffff));
   }
   std::vector<std::byte> take() { return std::move(bytes_); }
 
@@ -175,10 +193,12 @@ std::vector<std::byte> ElfBuilder::build() {
   expected_.clear();
   for (const Function& function : functions_) {
     for (const Code::Fixup& fixup : function.code.fixups_) {
-      if (fixup.target == Code::Target::import || fixup.target == Code::Target::slot) {
+      if (fixup.target == Code::Target::import || fixup.target == Code::Target::slot ||
+          fixup.target == Code::Target::a64_import || fixup.target == Code::Target::a64_slot) {
         import(fixup.name);
       }
-      if (fixup.target == Code::Target::text && rodata_.find(fixup.name) == std::string::npos) {
+      if ((fixup.target == Code::Target::text || fixup.target == Code::Target::a64_text) &&
+          rodata_.find(fixup.name) == std::string::npos) {
         rodata(fixup.name);
       }
     }
@@ -244,12 +264,26 @@ std::vector<std::byte> ElfBuilder::build() {
   for (size_t i = 0; i < imports_.size(); ++i) image.put(Elf64_Rela{});
   section(".rela.plt", SHT_RELA, SHF_ALLOC, relocations_at);
 
-  // One stub of 16 bytes for each import; the jumps are filled in when the GOT has its place.
+  // One stub for each import; the jumps are filled in when the GOT has its place.
+  const bool a64 = options_.machine == EM_AARCH64;
   image.align(16);
   const uint64_t stubs_at = image.size();
   std::vector<uint64_t> stub_jumps;
   for (size_t i = 0; i < imports_.size() && options_.plt != Plt::none; ++i) {
     const uint64_t stub = image.size();
+    if (a64) {
+      if (options_.plt == Plt::secure || options_.plt == Plt::bnd_call) {
+        image.put(uint32_t{0xd503245f});  // bti c
+      }
+      stub_jumps.push_back(image.size());
+      image.put(uint32_t{0x90000010});                                     // adrp x16
+      image.put(uint32_t{0xf9400211});                                     // ldr x17, [x16]
+      image.put(uint32_t{0x91000210});                                     // add x16, x16
+      if (options_.plt == Plt::bnd_call) image.put(uint32_t{0xd503219f});  // autia1716
+      image.put(uint32_t{0xd61f0220});                                     // br x17
+      while (image.size() < stub + kStub) image.put(uint32_t{0xd503201f});
+      continue;
+    }
     if (options_.plt == Plt::secure || options_.plt == Plt::bnd_call) {
       image.put(uint32_t{0xfa1e0ff3});  // endbr64
       image.put(uint8_t{0xf2});         // bnd
@@ -257,7 +291,7 @@ std::vector<std::byte> ElfBuilder::build() {
     image.put(uint16_t{0x25ff});
     stub_jumps.push_back(image.size());
     image.put(uint32_t{0});
-    while (image.size() < stub + 16) image.put(uint8_t{0x90});
+    while (image.size() < stub + kStub) image.put(uint8_t{0x90});
   }
   section(".plt", SHT_PROGBITS, SHF_ALLOC | SHF_EXECINSTR, stubs_at);
 
@@ -322,10 +356,19 @@ std::vector<std::byte> ElfBuilder::build() {
   for (size_t i = 0; i < imports_.size(); ++i) {
     Elf64_Rela rela{};
     rela.r_offset = kBase + got_at + i * 8;
-    rela.r_info = ELF64_R_INFO(uint64_t{import_symbols[i]},
-                               global_data ? R_X86_64_GLOB_DAT : R_X86_64_JUMP_SLOT);
+    const uint64_t type = a64 ? (global_data ? R_AARCH64_GLOB_DAT : R_AARCH64_JUMP_SLOT)
+                              : (global_data ? R_X86_64_GLOB_DAT : R_X86_64_JUMP_SLOT);
+    rela.r_info = ELF64_R_INFO(uint64_t{import_symbols[i]}, type);
     image.patch(relocations_at + i * sizeof rela, rela);
-    if (i < stub_jumps.size()) image.patch_relative(stub_jumps[i], kBase + got_at + i * 8);
+    if (i >= stub_jumps.size()) continue;
+    const uint64_t slot = kBase + got_at + i * 8;
+    if (!a64) {
+      image.patch_relative(stub_jumps[i], slot);
+      continue;
+    }
+    image.patch_page(stub_jumps[i], slot);
+    image.patch(stub_jumps[i] + 8,
+                image.word(stub_jumps[i] + 8) | static_cast<uint32_t>(slot & 0xfff) << 10);
   }
   const auto import_index = [&](const std::string& name) {
     return static_cast<uint64_t>(std::find(imports_.begin(), imports_.end(), name) -
@@ -353,7 +396,7 @@ std::vector<std::byte> ElfBuilder::build() {
           } else {
             image.patch(at - 1, uint8_t{0xe8});
             if (options_.plt == Plt::bnd_call) image.patch(at - 2, uint8_t{0xf2}), length = 6;
-            image.patch_relative(at, kBase + stubs_at + index * 16);
+            image.patch_relative(at, kBase + stubs_at + index * kStub);
           }
           if (fixup.kind) {
             const uint64_t start = at + 4 - length;
@@ -366,6 +409,35 @@ std::vector<std::byte> ElfBuilder::build() {
           break;
         case Code::Target::data_absolute:
           image.patch(at, static_cast<uint32_t>(kBase + data_at + fixup.offset));
+          break;
+        case Code::Target::a64_import: {
+          const uint64_t index = import_index(fixup.name);
+          if (options_.plt == Plt::none) {
+            image.patch(at - 8, uint32_t{0x90000009});  // adrp x9
+            image.patch(at - 4, uint32_t{0xf9400129});  // ldr x9, [x9]
+            image.patch(at, uint32_t{0xd63f0120});      // blr x9
+            image.patch_page(at - 8, kBase + got_at + index * 8);
+          } else {
+            image.patch_branch(at, kBase + stubs_at + index * kStub);
+          }
+          if (fixup.kind) expected_.push_back({*fixup.kind, kBase + at, at, 4});
+          break;
+        }
+        case Code::Target::a64_function:
+          for (size_t callee = 0; callee < functions_.size(); ++callee) {
+            if (functions_[callee].name == fixup.name) {
+              image.patch_branch(at, kBase + function_offsets[callee]);
+            }
+          }
+          break;
+        case Code::Target::a64_slot:
+          image.patch_page(at, kBase + got_at + import_index(fixup.name) * 8);
+          break;
+        case Code::Target::a64_data:
+          image.patch_page(at, kBase + data_at + fixup.offset);
+          break;
+        case Code::Target::a64_text:
+          image.patch_page(at, kBase + rodata_at + rodata_.find(fixup.name));
           break;
         case Code::Target::text:
           image.patch_relative(at, kBase + rodata_at + rodata_.find(fixup.name));
@@ -410,7 +482,7 @@ std::vector<std::byte> ElfBuilder::build() {
   header.e_ident[EI_DATA] = ELFDATA2LSB;
   header.e_ident[EI_VERSION] = EV_CURRENT;
   header.e_type = ET_EXEC;
-  header.e_machine = EM_X86_64;
+  header.e_machine = options_.machine;
   header.e_version = EV_CURRENT;
   header.e_entry = kBase + text_at;
   header.e_phoff = phdrs_at;

@@ -1,6 +1,9 @@
-// Builds small x86-64 ELF files in memory, with a handful of instructions: what a test of the GIL
-// site finder needs, and nothing that a linker would add beyond it.
+// Builds small ELF files in memory, with a handful of instructions: what a test of the GIL site
+// finder needs, and nothing that a linker would add beyond it. x86-64 with Code, AArch64 with
+// A64Code.
 #pragma once
+
+#include <elf.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +27,8 @@ enum class Plt {
   none,      // -fno-plt: call *slot(%rip)
   bnd_call,  // .plt.sec, and the calls have a bnd prefix too
 };
+// AArch64: lazy is adrp, ldr, add, br; secure has bti c before it, bnd_call autia1716 in it as
+// well; got has a GLOB_DAT relocation; none is adrp, ldr, blr.
 
 // The code of one function (or .cold part). Every call returns *this, to be chained.
 class Code {
@@ -48,9 +53,21 @@ class Code {
   // The bytes that follow are one of this kind and length.
   Code& expect_here(SiteKind kind, uint8_t length);
 
- private:
+ protected:
   friend class ElfBuilder;
-  enum class Target { import, slot, data, data_absolute, text };
+  // The last ones are AArch64's: bl, and adrp with the ldr or add behind it.
+  enum class Target {
+    import,
+    slot,
+    data,
+    data_absolute,
+    text,
+    a64_import,
+    a64_function,
+    a64_slot,
+    a64_data,
+    a64_text
+  };
   struct Fixup {
     size_t at;  // of the 4 bytes to fill
     Target target;
@@ -76,6 +93,7 @@ class Code {
 class ElfBuilder {
  public:
   struct Options {
+    uint16_t machine = EM_X86_64;  // or EM_AARCH64
     Plt plt = Plt::lazy;
     bool sections = true;
     bool interpreter = true;  // PT_INTERP

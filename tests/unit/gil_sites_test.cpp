@@ -707,8 +707,8 @@ TEST(GilSites, NotElfOrOfAnotherMachine) {
   EXPECT_FALSE(inspect(std::vector<std::byte>(4096)).ok());
   ElfBuilder builder = plain_python();
   auto bytes = builder.build();
-  const uint16_t aarch64 = EM_AARCH64;
-  std::memcpy(bytes.data() + offsetof(Elf64_Ehdr, e_machine), &aarch64, sizeof aarch64);
+  const uint16_t riscv = EM_RISCV;
+  std::memcpy(bytes.data() + offsetof(Elf64_Ehdr, e_machine), &riscv, sizeof riscv);
   const auto result = inspect(bytes);
   ASSERT_FALSE(result.ok());
   EXPECT_NE(result.error().message().find("another machine"), std::string::npos);

@@ -1,7 +1,8 @@
-#include "target/decoded_function.h"
+#include "target/x86_function.h"
 
 #include <algorithm>
 #include <span>
+#include <string>
 
 namespace giltop {
 namespace {
@@ -34,9 +35,9 @@ CodeAddress memory_operand(const x86::Insn& insn, uint64_t next) {
 
 }  // namespace
 
-DecodedFunction::DecodedFunction(const CodeSegment& code, const FunctionBounds& bounds,
-                                 size_t& budget)
-    : code_(code), budget_(budget) {
+X86Function::X86Function(const CodeSegment& code, const FunctionBounds& bounds,
+                         CodeContext& context)
+    : code_(code), budget_(context.budget) {
   const uint64_t end = std::min(bounds.end, code.end());
   for (uint64_t at = bounds.begin; at < end;) {
     const auto insn = decode_at(at);
@@ -53,18 +54,55 @@ DecodedFunction::DecodedFunction(const CodeSegment& code, const FunctionBounds& 
   std::sort(branches_.begin(), branches_.end());
 }
 
-std::optional<x86::Insn> DecodedFunction::decode_at(uint64_t address) const {
+std::unique_ptr<FunctionCode> X86Function::make(const CodeSegment& code,
+                                                const FunctionBounds& bounds,
+                                                CodeContext& context) {
+  return std::make_unique<X86Function>(code, bounds, context);
+}
+
+Result<std::vector<FoundCall>> X86Function::calls_of(const CallCandidate& candidate) const {
+  if (candidate.address >= decoded_to_) {
+    return Error("cannot decode the code at address " + std::to_string(decoded_to_));
+  }
+  const auto index = instruction_over(candidate.address);
+  const auto insn = index ? decode_at(starts_[*index]) : std::nullopt;
+  std::vector<FoundCall> found;
+  if (!insn) return found;
+  std::vector<size_t> calls;
+  if (insn->is_call()) {
+    // Only prefixes may stand before the opcode, so its operand ends the instruction. Else the
+    // bytes are part of another instruction.
+    const uint64_t tail = insn->is(x86::Map::primary, 0xe8) ? 5 : 6;
+    if (starts_[*index] + insn->length != candidate.address + tail) return found;
+    calls.push_back(*index);
+  } else if (insn->is(x86::Map::primary, 0x8b) && insn->rip_relative) {
+    auto through = calls_through(*index);
+    if (!through) {
+      return Error(std::string("cannot follow the calls of ") +
+                   kCondNames[static_cast<size_t>(candidate.callee)] + " through a register");
+    }
+    calls = *std::move(through);
+  }
+  for (const size_t call : calls) {
+    const uint64_t address = starts_[call];
+    found.push_back(
+        {address, decode_at(address)->length, result_is_checked(call), first_argument(call)});
+  }
+  return found;
+}
+
+std::optional<x86::Insn> X86Function::decode_at(uint64_t address) const {
   if (address < code_.address || address >= code_.end()) return std::nullopt;
   return x86::decode(std::span(code_.bytes).subspan(address - code_.address));
 }
 
-std::optional<size_t> DecodedFunction::instruction_over(uint64_t address) const {
+std::optional<size_t> X86Function::instruction_over(uint64_t address) const {
   const auto next = std::upper_bound(starts_.begin(), starts_.end(), address);
   if (next == starts_.begin() || address >= decoded_to_) return std::nullopt;
   return static_cast<size_t>(next - starts_.begin()) - 1;
 }
 
-bool DecodedFunction::result_is_checked(size_t call) const {
+bool X86Function::result_is_checked(size_t call) const {
   constexpr int64_t kEtimedout = 110;
   constexpr size_t kWindow = 4;  // instructions; gcc -Os sets up the message of the failure first
   bool stored = false;
@@ -91,7 +129,7 @@ bool DecodedFunction::result_is_checked(size_t call) const {
   return false;
 }
 
-std::optional<std::vector<size_t>> DecodedFunction::calls_through(size_t load) const {
+std::optional<std::vector<size_t>> X86Function::calls_through(size_t load) const {
   const auto loaded = decode_at(starts_[load]);
   if (!loaded) return std::nullopt;
   std::vector<size_t> calls;
@@ -110,11 +148,11 @@ std::optional<std::vector<size_t>> DecodedFunction::calls_through(size_t load) c
   return calls;
 }
 
-uint64_t DecodedFunction::slot_of(const x86::Insn& load, size_t index) const {
+uint64_t X86Function::slot_of(const x86::Insn& load, size_t index) const {
   return starts_[index] + load.length + static_cast<uint64_t>(int64_t{load.disp});
 }
 
-DecodedFunction::Origin DecodedFunction::origin_of(size_t use, uint8_t reg, uint64_t slot) const {
+X86Function::Origin X86Function::origin_of(size_t use, uint8_t reg, uint64_t slot) const {
   bool from_slot = false, from_other = false;
   std::vector<bool> seen(starts_.size());
   std::vector<size_t> open = {use};
@@ -151,18 +189,17 @@ DecodedFunction::Origin DecodedFunction::origin_of(size_t use, uint8_t reg, uint
   return from_slot && from_other ? Origin::mixed : from_slot ? Origin::slot : Origin::other;
 }
 
-bool DecodedFunction::is_nop(size_t index) const {
+bool X86Function::is_nop(size_t index) const {
   const auto insn = decode_at(starts_[index]);
   return insn && (insn->is(x86::Map::primary, 0x90) || insn->is(x86::Map::map_0f, 0x1f));
 }
 
-std::vector<DecodedFunction::Branch>::const_iterator DecodedFunction::branch_to(
-    uint64_t address) const {
+std::vector<X86Function::Branch>::const_iterator X86Function::branch_to(uint64_t address) const {
   const auto branch = std::lower_bound(branches_.begin(), branches_.end(), Branch{address, 0});
   return branch != branches_.end() && branch->target == address ? branch : branches_.end();
 }
 
-CodeAddress DecodedFunction::register_value(uint8_t reg, size_t before, int depth) const {
+CodeAddress X86Function::register_value(uint8_t reg, size_t before, int depth) const {
   constexpr size_t kWindow = 48;  // instructions
   for (size_t i = before; i-- > 0 && before - i <= kWindow;) {
     if (branch_to(starts_[i + 1]) != branches_.end()) return {};
@@ -178,8 +215,8 @@ CodeAddress DecodedFunction::register_value(uint8_t reg, size_t before, int dept
   return {};
 }
 
-CodeAddress DecodedFunction::assigned_value(const x86::Insn& insn, uint8_t reg, size_t index,
-                                            int depth) const {
+CodeAddress X86Function::assigned_value(const x86::Insn& insn, uint8_t reg, size_t index,
+                                        int depth) const {
   using x86::Map;
   const uint64_t next = starts_[index] + insn.length;
   if (insn.operand16 || insn.map != Map::primary) return {};
@@ -220,7 +257,7 @@ CodeAddress DecodedFunction::assigned_value(const x86::Insn& insn, uint8_t reg, 
   return {};
 }
 
-void DecodedFunction::note_store(const x86::Insn& insn, uint64_t at) {
+void X86Function::note_store(const x86::Insn& insn, uint64_t at) {
   if (insn.map != x86::Map::primary || !insn.is_memory()) return;
   if (insn.operand16 || (insn.rex & 8) != 0) return;  // gil->locked is an int
   FlagStore store;
