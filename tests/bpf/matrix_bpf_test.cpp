@@ -123,9 +123,10 @@ TEST_P(Matrix, EachCallThatLetsGoIsCounted) {
     EXPECT_GE(thread.at("voluntary_releases").get<uint64_t>(), calls) << measured.at("name");
     if (measured.at("name") == "sleeper") {
       EXPECT_GT(calls, 10u);
+      // A sleep's end is set before it lets go of the GIL: a probe's trap comes off its
+      // millisecond.
       EXPECT_GE(thread.at("matrix").at("released").at("blocked_s").get<double>(),
-                1e-3 * static_cast<double>(calls))
-          << "each of its sleeps took a millisecond at least";
+                0.8e-3 * static_cast<double>(calls));
     }
   }
 }
