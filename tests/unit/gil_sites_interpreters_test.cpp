@@ -90,7 +90,7 @@ TEST(InstalledInterpreters, EachCPythonIsProved) {
 // without them. drop_gil is copied into its callers, take_gil into none.
 TEST(InstalledInterpreters, NamesAgree) {
   size_t unstripped = 0;
-  for (const fs::path& path : installed_pythons()) {
+  for (const fs::path& path : testing::python_files()) {
     auto file = ElfFile::open(path.string());
     if (!file || file->section(".symtab") == nullptr) continue;
     const auto inspection = inspect_elf(*file);
