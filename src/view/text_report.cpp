@@ -149,7 +149,8 @@ std::string process_part(const ProcessSnapshot& p) {
     out += thread_row(fmt::format("{} brief threads", format_count(brief.size())), sum, columns);
     bars += state_bar(sum);
   }
-  out += "  " + bar_legend(bars) + "\n\n";
+  out += "  " + bar_legend(bars) + "\n";
+  if (!p.gils.empty()) out += "\n";
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) gils.push_back(&g);
   for (const GilSnapshot* g : gils) gil_lines(out, *g, gils.size() > 1);
