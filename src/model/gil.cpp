@@ -132,6 +132,9 @@ void Gil::unbook(const Thread& waiter, const std::vector<Row>& before) {
     if (r.waiter == &waiter) r.parts = {};
   for (const Row& r : before) row(*r.waiter, r.holder).parts = r.parts;
   drop_empty_rows();
+  if (!assumed) return;
+  std::erase_if(assumed->rows, [&](const Row& r) { return r.waiter == &waiter; });
+  assumed->rows.insert(assumed->rows.end(), before.begin(), before.end());
 }
 
 void Gil::assume(Thread* by) {

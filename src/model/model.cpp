@@ -190,6 +190,7 @@ void Model::on_loss(const Event& event) {
   for (Process& process : processes_) {
     if (process.ended) continue;
     process.lost = true;
+    process.gil_enabled.reset();
     for (auto& gil : process.gils) {
       gil->advance(event.ts_ns);
       gil->book_all_waiters();

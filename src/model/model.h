@@ -180,8 +180,7 @@ struct Process {
   bool from_start = false;  // every event since its first instruction was seen
   bool lost = false;        // events were lost during its life
   uint64_t gil_events = 0;
-  std::optional<bool>
-      gil_enabled;  // of a free-threaded build, as read; it may be switched on later
+  std::optional<bool> gil_enabled;  // of a free-threaded build, as read
   std::vector<AssumedThread> assumed;
   std::vector<std::pair<uint64_t, uint32_t>> interpreters;  // GIL address → least id, as read
   std::vector<Thread*> threads;                             // all, ended ones included

@@ -149,7 +149,8 @@ std::string process_part(const ProcessSnapshot& p) {
     out += thread_row(fmt::format("{} brief threads", format_count(brief.size())), sum, columns);
     bars += state_bar(sum);
   }
-  out += "  " + bar_legend(bars) + "\n\n";
+  out += "  " + bar_legend(bars) + "\n";
+  if (!p.gils.empty()) out += "\n";
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) gils.push_back(&g);
   for (const GilSnapshot* g : gils) gil_lines(out, *g, gils.size() > 1);
@@ -209,11 +210,12 @@ std::string text_report(const Snapshot& s) {
         "--buffer-size helps.\n",
         format_count(s.lost_events), kinds);
   }
-  if (s.memory_disagreements != 0)
-    out += fmt::format(
-        "{} readings of a process's memory proved wrong: what rested on them is "
-        "unknown.\n",
-        format_count(s.memory_disagreements));
+  if (s.memory_disagreements != 0) {
+    const bool one = s.memory_disagreements == 1;
+    out += fmt::format("{} of a process's memory proved wrong: what rested on {} is unknown.\n",
+                       one ? "A reading" : format_count(s.memory_disagreements) + " readings",
+                       one ? "it" : "them");
+  }
   if (s.violations != 0)
     out += fmt::format(
         "{} contradictions in the events: do not trust these figures, and please "

@@ -493,16 +493,22 @@ else:
 // A CPython that runs the script until this goes away.
 class Running {
  public:
-  Running(const Interpreter& interpreter, const std::string& mode)
-      : program_(command(interpreter, mode)) {
+  // `before`: a program that runs the rest of its command line as its only child.
+  Running(const Interpreter& interpreter, const std::string& mode,
+          const std::vector<std::string>& before = {})
+      : program_(command(interpreter, mode, before)) {
     ready_ = program_.wait_for("ready\n");
+    pid_ = program_.pid();
+    if (before.empty()) return;
+    const std::string id = std::to_string(pid_);
+    pid_ = std::atoi(testing::read_file("/proc/" + id + "/task/" + id + "/children").c_str());
   }
   ~Running() { program_.signal(9); }
 
   bool ready() const { return ready_; }
   bool lacks_module() const { return program_.out().find("none") != std::string::npos; }
   std::string err() { return program_.err(); }
-  pid_t pid() const { return program_.pid(); }
+  pid_t pid() const { return pid_; }
   const CPythonFile& file() const { return file_; }
 
   Result<ProcessGils> read() {
@@ -544,12 +550,15 @@ class Running {
   }
 
  private:
-  static std::vector<std::string> command(const Interpreter& interpreter, const std::string& mode) {
-    auto words = interpreter.command;
+  static std::vector<std::string> command(const Interpreter& interpreter, const std::string& mode,
+                                          const std::vector<std::string>& before) {
+    auto words = before;
+    words.insert(words.end(), interpreter.command.begin(), interpreter.command.end());
     words.insert(words.end(), {"-I", "-c", kScript, mode});
     return words;
   }
   testing::Program program_;
+  pid_t pid_ = 0;
   bool ready_ = false;
   CPythonFile file_;
   std::optional<uint64_t> bias_;
@@ -651,6 +660,27 @@ TEST_P(EveryInterpreter, SubInterpreters) {
       EXPECT_THAT(gils->gils[0].memory.interpreters, ElementsAre(0, 1));
     }
   }
+}
+
+// Thread ids in the memory are those of the process's own namespace.
+TEST_P(EveryInterpreter, InAPidNamespaceOfItsOwn) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root";
+  Running running(GetParam(), "behind", {"unshare", "--pid", "--fork", "--kill-child"});
+  ASSERT_TRUE(running.ready()) << running.err();
+  if (running.lacks_module()) GTEST_SKIP() << "it has no ctypes";
+  ASSERT_GT(running.pid(), 1);
+  ASSERT_TRUE(running.read());
+  const auto ids = namespace_ids(running.pid(), running.pid());
+  ASSERT_TRUE(ids);
+  ASSERT_GE(ids->size(), 2u);
+  EXPECT_EQ(ids->back(), 1);
+  if (!says(running) || running.file().free_threaded) return;
+  const auto gils = running.read_until([&](const ProcessGils& g) {
+    return is_blocked(g, running.pid()) && g.gils.size() == 1 &&
+           g.gils[0].memory.state == State::held && g.gils[0].holder == running.pid();
+  });
+  ASSERT_TRUE(gils);
+  EXPECT_EQ(gils->gils[0].memory.holder_id, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Here, EveryInterpreter, ::testing::ValuesIn(interpreters()),

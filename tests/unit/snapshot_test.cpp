@@ -164,6 +164,8 @@ TEST(Json, WhatWasReadOfTheGil) {
   EXPECT_EQ(processes[1]["gils"][0]["interpreter"], 0);
   EXPECT_EQ(processes[2]["gil_enabled"], false);
   EXPECT_EQ(processes[2]["gils"], Json::array());
+  story.at(30).loses(1, 1, 40);  // what was off may have been switched on meanwhile
+  EXPECT_TRUE(json_of(Played(story).model)["processes"][2]["gil_enabled"].is_null());
   Story nothing;
   nothing.process("main", 100).at(0).seen("main");
   nothing.is_python("main", {"python3t", "python3t", "3.14.2", "", true}).at(9).ends();
