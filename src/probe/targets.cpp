@@ -94,7 +94,7 @@ Status Targets::attach_process(uint32_t tgid) {
   if (reason.empty()) reason = files->front()->error;
   if (image.pythons.empty())
     return Error(who + ": " + (reason.empty() ? "it is not a Python process" : reason));
-  report(tgid, image, boot_ns(), false);
+  report(tgid, image, kWhenSeen, false);
   images_[tgid] = std::move(image);
   return ok();
 }
@@ -118,7 +118,7 @@ void Targets::attach_all() {
       proof = {file, *id, place};
     }
     if (image.pythons.empty() || !adopt(tgid, proof)) continue;
-    report(tgid, image, boot_ns(), false);
+    report(tgid, image, kWhenSeen, false);
     images_[tgid] = std::move(image);
   }
 }
@@ -165,6 +165,10 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
   std::vector<std::map<pid_t, std::string>> before;
   for (const auto& [tgid, file] : traced) before.push_back(threads_of(tgid));
   const uint64_t now_ns = now();
+  for (Event& event : std::exchange(unseen_, {})) {
+    event.ts_ns = now_ns;
+    push_(event);
+  }
   for (size_t i = 0; i < traced.size(); i++) {
     const auto& [tgid, file] = traced[i];
     const auto threads = threads_of(tgid);
@@ -283,7 +287,11 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.ts_ns = ts_ns;
   event.tgid = tgid;
   event.other = tables_.add(std::move(facts));
-  push_(event);
+  if (ts_ns != kWhenSeen) {
+    push_(event);
+  } else {
+    unseen_.push_back(event);
+  }
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

@@ -111,7 +111,9 @@ class Targets {
   Result<std::vector<File*>> mapped_files(uint32_t tgid);
   File* file_of(pid_t pid, const FileId& id, const MappedFile& place);
   Mapped mapped_file(const NewMapping& mapping);
-  // The process is a CPython made of image.pythons, all probed: tells the model.
+  // The process is a CPython made of image.pythons, all probed: tells the model. At kWhenSeen: when
+  // its threads are seen, which is not before the kernel side begins to tell.
+  static constexpr uint64_t kWhenSeen = 0;
   void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late,
               std::string_view comm = {});
   void refuse(uint32_t tgid, const File& file);
@@ -136,6 +138,7 @@ class Targets {
   std::map<std::array<uint64_t, 3>, uint64_t> others_;
   std::set<std::pair<uint32_t, uint32_t>> pending_threads_;  // tgid, tid: seen, may yet show a fork
   std::map<std::pair<std::string, std::string>, Refusal> refusals_;  // by file and reason
+  std::vector<Event> unseen_;  // processes to be told of at kWhenSeen
   bool missed_ = false;
 };
 

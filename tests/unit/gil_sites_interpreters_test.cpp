@@ -108,6 +108,7 @@ TEST(InstalledInterpreters, NamesAgree) {
       ASSERT_TRUE(names.names[i]);
       const std::string& name = names.names[i]->name;
       const GilFunction function = gil_function(name);
+      if (site.kind == kW && name == "PyCOND_TIMEDWAIT") continue;  // not inlined: --with-pydebug
       if (site.kind == kW || site.kind == kA) {
         EXPECT_EQ(function, GilFunction::take_gil) << name;
       } else if (function == GilFunction::other) {
