@@ -68,7 +68,7 @@ std::string proof_of(const GilSite& site) {
 
 // take_gil may hold copies of drop_gil (its must-exit path), never the other way round.
 DoctorReport::Agreement agreement_of(SiteKind kind, const std::string& function) {
-  const bool takes = kind == SiteKind::acquire || kind == SiteKind::wait;
+  const bool takes = kind != SiteKind::release && kind != SiteKind::forced;
   switch (gil_function(function)) {
     case GilFunction::take_gil:
       return takes ? DoctorReport::Agreement::agrees : DoctorReport::Agreement::neutral;

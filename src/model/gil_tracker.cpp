@@ -106,6 +106,15 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
 
 void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
   gil.advance(ts_ns);
+  if (thread.gil_state == GilState::waiting && thread.gil == &gil && gil.holder != &thread &&
+      tables_->facts(thread.process->facts).free_threaded) {
+    // It found the GIL switched off, which it had waited for, and goes on without (take_gil,
+    // Python/ceval_gil.c, 3.13 with Py_GIL_DISABLED).
+    gil.book(thread);
+    gil.remove_waiter(thread);
+    set_gil_state(thread, GilState::released, ts_ns);
+    return;
+  }
   if (gil.blamed() != &thread) gil.book_all_waiters();
   if (gil.known && gil.holder != &thread) {
     violations_++;

@@ -29,6 +29,7 @@ gt_kind kind_of(SiteKind kind) {
     case SiteKind::acquire:
       return GT_GIL_ACQUIRE;
     case SiteKind::release:
+    case SiteKind::gave_up:  // who waits tells them apart
       return GT_GIL_RELEASE;
     case SiteKind::forced:
       break;

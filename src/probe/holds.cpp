@@ -33,6 +33,7 @@ void Holds::let_go(uint32_t tgid) {
       marked = slot;
   }
   kill(static_cast<pid_t>(tgid), SIGCONT);
+  let_go_ns_[tgid] = boot_ns();
   uint32_t expected = tgid | GT_LETTING_GO;
   if (marked) std::atomic_ref(slots_[*marked]).compare_exchange_strong(expected, 0);
 }
@@ -50,14 +51,28 @@ void Holds::watch_parent(uint32_t tgid) {
     stopped_with_child_[static_cast<uint32_t>(info->parent)] = boot_ns() + kParentWatch_ns;
 }
 
+bool Holds::is_held(uint32_t tgid) const {
+  for (uint32_t i = 0; i < GT_HELD_TRIES; i++) {
+    const uint32_t mark = std::atomic_ref(slots_[(tgid + i) % GT_HELD_SLOTS]).load();
+    if ((mark & ~GT_LETTING_GO) == tgid) return true;
+  }
+  return false;
+}
+
 void Holds::continue_parents() {
-  for (const uint32_t tgid : std::exchange(stopped_, {})) {
+  for (const auto& [tgid, ts_ns] : std::exchange(stopped_, {})) {
     const auto watched = stopped_with_child_.find(tgid);
     if (watched == stopped_with_child_.end() || watched->second < boot_ns()) continue;
+    // A parent may be one that we hold or held itself (sh, which executes the last of its
+    // commands): its next hold must not be cut short.
+    const auto let_go = let_go_ns_.find(tgid);
+    if (is_held(tgid) || (let_go != let_go_ns_.end() && ts_ns <= let_go->second)) continue;
     kill(static_cast<pid_t>(tgid), SIGCONT);
     watch_parent(tgid);
   }
-  std::erase_if(stopped_with_child_, [now = boot_ns()](const auto& w) { return w.second < now; });
+  const uint64_t now = boot_ns();
+  std::erase_if(stopped_with_child_, [now](const auto& w) { return w.second < now; });
+  std::erase_if(let_go_ns_, [now](const auto& l) { return l.second + kParentWatch_ns < now; });
 }
 
 }  // namespace giltop

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -23,22 +24,24 @@ class Holds {
   void let_go(uint32_t tgid);
   void let_all_go();
 
-  // A traced process went into a stop: when it did so because its child was stopped by us (su,
-  // script: they wait for a shell that continues them), it is continued at the next call of
-  // continue_parents().
-  void note_stopped(uint32_t tgid) { stopped_.push_back(tgid); }
+  // A traced process went into a stop, at `ts_ns`: when it did so because its child was stopped by
+  // us (su, script: they wait for a shell that continues them), it is continued at the next call of
+  // continue_parents(). Not so when the stop is our own doing.
+  void note_stopped(uint32_t tgid, uint64_t ts_ns) { stopped_.emplace_back(tgid, ts_ns); }
   void continue_parents();
 
  private:
   Holds(uint32_t* slots, unsigned long long* heartbeat_ns, Guard guard)
       : slots_(slots), heartbeat_ns_(heartbeat_ns), guard_(std::move(guard)) {}
   void watch_parent(uint32_t tgid);
+  bool is_held(uint32_t tgid) const;
 
   uint32_t* slots_;
   unsigned long long* heartbeat_ns_;
   Guard guard_;
-  std::vector<uint32_t> stopped_;
+  std::vector<std::pair<uint32_t, uint64_t>> stopped_;
   std::map<uint32_t, uint64_t> stopped_with_child_;  // parents of those we held; until when
+  std::map<uint32_t, uint64_t> let_go_ns_;  // when; kept for as long as a parent is watched
 };
 
 }  // namespace giltop

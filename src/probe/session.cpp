@@ -243,7 +243,7 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
   if (header.kind == GT_SWITCH) {
-    if (header.state == GT_TASK_STOPPED) holds_->note_stopped(header.tgid);
+    if (header.state == GT_TASK_STOPPED) holds_->note_stopped(header.tgid, header.ts_ns);
   } else if (header.kind == GT_EXEC) {
     note<gt_exec>(record);
   } else if (header.kind == GT_ENTRY) {

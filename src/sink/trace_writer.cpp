@@ -323,7 +323,7 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
         close_slice(shown, ts);
         instant(ts, gil_track(shown, gil, ts), kNameReleased, flow);
       }
-      owner_close(gil, ts);
+      if (!gil.holder) owner_close(gil, ts);
       show_waiters(gil, ts);
       return;
     }

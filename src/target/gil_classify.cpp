@@ -12,7 +12,7 @@ namespace {
 constexpr uint32_t kCond = 0x20, kLocked = 0x10;
 constexpr uint32_t kFreeThreadedShift = 8;
 
-enum class Verdict : uint8_t { open, acquire, release, foreign };
+enum class Verdict : uint8_t { open, acquire, release, gave_up, foreign };
 
 struct Evidence {
   SiteProof proof = SiteProof::callee;
@@ -204,11 +204,11 @@ class Classifier {
       judged.evidence = opinion.evidence;
     }
     for (Judged& judged : calls_) {
-      // Without the GIL, take_gil itself signals cond when it finds the GIL switched off meanwhile:
-      // nothing is released there, and nothing was cleared before it.
+      // In a free-threaded build take_gil itself signals cond, when it finds that the GIL was
+      // switched off meanwhile: nothing is released there, and nothing was cleared before it.
       if (free_threaded_ && judged.verdict == Verdict::release && !judged.by_store &&
           is_take_gil_[judged.call->function]) {
-        judged.verdict = Verdict::foreign;
+        judged.verdict = Verdict::gave_up;
       }
     }
   }
@@ -317,14 +317,16 @@ class Classifier {
   }
 
   Status collect(ClassifiedSites& result) const {
-    bool found[4] = {};
+    bool found[5] = {};
     for (const Judged& judged : calls_) {
       if (judged.verdict == Verdict::foreign) continue;
       const CallSite& call = *judged.call;
       SiteKind kind = SiteKind::wait;
       if (call.callee == CondCall::wait) kind = SiteKind::forced;
       if (call.callee == CondCall::signal) {
-        kind = judged.verdict == Verdict::acquire ? SiteKind::acquire : SiteKind::release;
+        kind = judged.verdict == Verdict::acquire   ? SiteKind::acquire
+               : judged.verdict == Verdict::gave_up ? SiteKind::gave_up
+                                                    : SiteKind::release;
       }
       found[static_cast<int>(kind)] = true;
       result.sites.push_back({kind, call.address, call.file_offset, call.length,

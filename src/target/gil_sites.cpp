@@ -121,6 +121,8 @@ const char* to_string(SiteKind kind) {
       return "release";
     case SiteKind::forced:
       return "forced";
+    case SiteKind::gave_up:
+      return "gave up";
   }
   return "unknown";
 }

@@ -33,6 +33,8 @@ enum class SiteKind : uint8_t {
   acquire,  // pthread_cond_signal(&gil->switch_cond): locked = 1 just stored
   release,  // pthread_cond_signal(&gil->cond): locked = 0 just stored
   forced,   // pthread_cond_wait(&gil->switch_cond): after a release that a waiter asked for
+  gave_up,  // pthread_cond_signal(&gil->cond) in take_gil of a free-threaded build: the GIL was
+            // switched off while it waited
 };
 
 const char* to_string(SiteKind kind);

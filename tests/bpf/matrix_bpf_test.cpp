@@ -286,6 +286,78 @@ TEST_F(TwoPythons, HaveAGilEach) {
                 ::testing::HasSubstr("3." + std::to_string(minor) + "."));
 }
 
+// --- in mid-run ----------------------------------------------------------------------------------
+
+class Attach : public Matrix {};
+
+// The main thread sleeps with the GIL in its hands, one waits for it, one sleeps without: none of
+// them does anything to the GIL while it is recorded but renew its wait.
+TEST_P(Attach, KnowsTheHolderBeforeTheFirstEvent) {
+  write_file(directory_.path("sleep.py"),
+             "import ctypes, os, threading, time\n"
+             "begun = threading.Event()\n"
+             "def waits():\n"
+             "    begun.set()\n"
+             "    while True: sum(range(1000))\n"
+             "for f, a in ((time.sleep, (60,)), (waits, ())):\n"
+             "    threading.Thread(target=f, args=a, daemon=True).start()\n"
+             "begun.wait()\n"
+             "usleep = ctypes.PyDLL(None).usleep\n"
+             "os.write(1, b'ready %d\\n' % os.getpid())\n"
+             "usleep(30000000)\n"
+             "os._exit(0)\n");
+  Program target(GetParam().command(directory_.path(), "sleep.py", {}));
+  ASSERT_TRUE(target.wait_for("\n")) << target.err();
+  const std::string pid = target.out().substr(6, target.out().find('\n') - 6);
+  const std::string file = directory_.path("p.pftrace"), json = directory_.path("p.json");
+  // It may still be on its way into the sleep.
+  Json report;
+  const Json* main = nullptr;
+  for (int attempt = 0; attempt < 5; attempt++) {
+    const Ran ran =
+        run({GILTOP_BINARY, "record", "-d", "0.4", "-o", file, "--json=" + json, "-p", pid});
+    ASSERT_EQ(ran.status, 0) << ran.err;
+    report = Json::parse(read_file(json));
+    ASSERT_EQ(report.at("processes").size(), 1u);
+    main = &Recorded::thread(report.at("processes")[0], static_cast<uint32_t>(std::stoul(pid)));
+    ASSERT_FALSE(main->is_null());
+    if (main->at("acquires") == 0) break;
+  }
+  EXPECT_EQ(report.at("violations"), 0);
+  EXPECT_EQ(report.at("memory_disagreements"), 0);
+  const Json& process = report.at("processes")[0];
+  EXPECT_GT(main->at("matrix").at("holding").at("blocked_s").get<double>() / life(*main), 0.95);
+  ASSERT_EQ(process.at("threads").size(), 3u);
+  double waiting = 0, released = 0;
+  for (const Json& thread : process.at("threads")) {
+    if (thread.at("tid") == main->at("tid")) continue;
+    waiting = std::max(waiting, in_gil_state(thread, "waiting") / life(thread));
+    released = std::max(
+        released, thread.at("matrix").at("released").at("blocked_s").get<double>() / life(thread));
+  }
+  EXPECT_GT(waiting, 0.95);
+  EXPECT_GT(released, 0.95);
+  ASSERT_EQ(process.at("gils").size(), 1u);
+  EXPECT_EQ(process.at("gils")[0].at("interpreter"), 0);
+  for (const Json& row : process.at("gils")[0].at("blame"))
+    EXPECT_EQ(row.at("holder_tid"), main->at("tid"));
+  // And from the file.
+  const Ran again = run({GILTOP_BINARY, "report", "--json", file});
+  ASSERT_EQ(again.status, 0) << again.err;
+  Json read = Json::parse(again.out);
+  read.erase("overhead");
+  report.erase("overhead");
+  EXPECT_EQ(read, report);
+  target.signal(SIGKILL);
+}
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Attach);
+INSTANTIATE_TEST_SUITE_P(On, Attach,
+                         ::testing::ValuesIn(interpreters_that([](const Interpreter& python) {
+                           return python.minor >= 7 && !python.free_threaded && !python.debug;
+                         })),
+                         [](const auto& tested) { return tested.param.name; });
+
 // --- builds that can do without ------------------------------------------------------------------
 
 class FreeThreaded : public Matrix {};

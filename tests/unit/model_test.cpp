@@ -510,6 +510,32 @@ TEST(Model, OwnGilSubInterpretersHaveAGilEach) {
   EXPECT_EQ(column(played.gil(1).ledger, LedgerColumn::running), 19u);
 }
 
+// Free-threaded, 3.13: the GIL goes off while somebody waits for it.
+TEST(Model, AWaiterGivesUpWhenTheGilIsSwitchedOff) {
+  const auto story = [](bool free_threaded) {
+    ProcessFacts facts;
+    facts.python = "3.13.5";
+    facts.free_threaded = free_threaded;
+    Story s = two_threads();
+    s.is_python("main", facts).at(10).acquires("main").at(20).waits("worker");
+    return s;
+  };
+  Story off = story(true);
+  off.at(50).releases("main").at(60).releases("worker").at(100).ends();
+  const Played played(off);
+  EXPECT_THAT(broken_invariants(played.model), IsEmpty());
+  EXPECT_EQ(played.model.violations(), 0u);
+  EXPECT_EQ(played.cell(101, waiting, kRunning), 40u);
+  EXPECT_EQ(played.cell(101, released, kRunning), 18u + 40u);
+  EXPECT_EQ(played.gil(0).voluntary_releases, 1u) << "the holder's alone";
+  EXPECT_EQ(played.gil(0).contended, 0u);
+  EXPECT_TRUE(played.gil(0).waiters.empty());
+
+  Story wrong = story(false);
+  wrong.at(60).releases("worker").at(100).ends();
+  EXPECT_EQ(Played(wrong).model.violations(), 1u) << "elsewhere it is a contradiction";
+}
+
 TEST(Model, TwoProcessesWithAGilAtTheSameAddress) {
   Story story;
   story.process("one", 100).process("two", 200).on_cpu("two", 1);
