@@ -98,8 +98,8 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     if (process.forked && process.gil_events == 0) continue;
     ProcessSnapshot& p = out.processes.emplace_back();
     p.pid = process.tgid;
-    p.comm = process.threads.empty() ? facts.comm
-                                     : std::string(model.tables().text(process.threads[0]->comm));
+    if (!process.threads.empty()) p.comm = model.tables().text(process.threads[0]->comm);
+    if (p.comm.empty()) p.comm = facts.comm;
     p.cmdline = facts.cmdline;
     p.python = facts.python;
     p.build_id = facts.build_id;

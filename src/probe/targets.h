@@ -1,6 +1,7 @@
 // Targets: which processes are traced, and what Python each of them runs.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -81,6 +82,10 @@ class Targets {
   struct Image {
     std::vector<File*> pythons;
     bool at_loader = false;  // executed and not yet at the entry point, where it will be looked at
+
+    bool has(const File* file) const {
+      return std::find(pythons.begin(), pythons.end(), file) != pythons.end();
+    }
   };
   struct KeyLess {
     bool operator()(const gt_file_key& a, const gt_file_key& b) const {
@@ -101,6 +106,21 @@ class Targets {
     uint64_t count = 0;
   };
 
+  // What was read under an id since it was made is of one process that runs `file` (null: whatever
+  // it runs), if it holds in the end: ids are given away again.
+  class Witness {
+   public:
+    Witness(const Targets& targets, uint32_t tgid, const File* file);
+    bool holds() const;
+
+   private:
+    const Targets& targets_;
+    uint32_t tgid_;
+    const File* file_;
+    Fd process_;
+    bool began_;
+  };
+
   Status trace(uint32_t tgid, const File* file);
   bool maps(uint32_t tgid, const File* file) const;
   bool is_tracked(uint32_t tgid) const;
@@ -119,8 +139,9 @@ class Targets {
   void refuse(uint32_t tgid, const File& file);
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);
-  void tell_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads);
-  void read_gils_of(uint32_t tgid);
+  void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
+                         std::vector<Event>& events) const;
+  void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
 
   Options options_;

@@ -307,7 +307,9 @@ TEST_P(Attach, KnowsTheHolderBeforeTheFirstEvent) {
              "usleep(30000000)\n"
              "os._exit(0)\n");
   Program target(GetParam().command(directory_.path(), "sleep.py", {}));
-  ASSERT_TRUE(target.wait_for("\n")) << target.err();
+  if (!target.wait_for("ready ") && target.err().find("libffi") != std::string::npos)
+    GTEST_SKIP() << "its ctypes needs a library that is not here: " << target.err();
+  ASSERT_NE(target.out(), "") << target.err();
   const std::string pid = target.out().substr(6, target.out().find('\n') - 6);
   const std::string file = directory_.path("p.pftrace"), json = directory_.path("p.json");
   // It may still be on its way into the sleep.
@@ -339,8 +341,14 @@ TEST_P(Attach, KnowsTheHolderBeforeTheFirstEvent) {
   EXPECT_GT(released, 0.95);
   ASSERT_EQ(process.at("gils").size(), 1u);
   EXPECT_EQ(process.at("gils")[0].at("interpreter"), 0);
-  for (const Json& row : process.at("gils")[0].at("blame"))
-    EXPECT_EQ(row.at("holder_tid"), main->at("tid"));
+  for (const Json& row : process.at("gils")[0].at("blame")) {
+    // From the arming of the probes to the reading nobody is known.
+    if (row.at("holder_tid").is_null()) {
+      EXPECT_LT(row.at("unknown_s").get<double>(), 0.05 * life(*main));
+    } else {
+      EXPECT_EQ(row.at("holder_tid"), main->at("tid"));
+    }
+  }
   // And from the file.
   const Ran again = run({GILTOP_BINARY, "report", "--json", file});
   ASSERT_EQ(again.status, 0) << again.err;

@@ -1,0 +1,234 @@
+// What the kernel side tells of the traced: programs executed, Pythons found, files mapped.
+#include <bpf/bpf.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/clock.h"
+#include "probe/targets.h"
+#include "target/process.h"
+
+namespace giltop {
+namespace {
+
+constexpr size_t kMaxRemembered = 65536;  // programs or mapped files; then all over again
+constexpr uint64_t kTrustMapping_ns = 1'000'000'000;  // then it may have been overwritten
+
+std::string_view comm_of(const char (&comm)[GT_COMM]) {
+  return std::string_view(comm, strnlen(comm, GT_COMM));
+}
+
+}  // namespace
+
+// --- programs ------------------------------------------------------------------------------------
+
+void Targets::tell_kernel(const gt_file_key& key, Known& known, uint32_t what) {
+  known.what = what;
+  bpf_map_update_elem(maps_.known_files, &key, &what, BPF_ANY);
+}
+
+// The program that `tgid` runs, which the kernel side knows as `key`.
+Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) {
+  if (programs_.size() > kMaxRemembered) programs_.clear();
+  Known& known = programs_[key];
+  auto fd = open_executable(static_cast<pid_t>(tgid));
+  if (!fd) return known;
+  const auto info = process_info(static_cast<pid_t>(tgid));
+  known.file = attachments_.add(std::move(*fd), info ? info->comm : std::string("?"));
+  return known;
+}
+
+void Targets::on_exec(const gt_exec& exec) {
+  images_.erase(exec.h.tgid);
+  if (options_.host_wide) {
+    exec_host_wide(exec);
+  } else {
+    exec_held(exec);
+  }
+}
+
+// A traced process runs another program. What it is is looked up, or looked at while it is held.
+void Targets::exec_held(const gt_exec& exec) {
+  const uint32_t tgid = exec.h.tgid;
+  const auto found = programs_.find(exec.file);
+  const bool is_known = found != programs_.end() && found->second.file;
+  // A file that is new, in a process that could not be held: it may run Python already.
+  const bool late = !is_known && options_.follow_children && exec.h.state != GT_HELD;
+  if (late) missed_ = true;
+  Known& known = is_known ? found->second : look_at_program(tgid, exec.file);
+  if (File* file = known.file) {
+    Image& image = images_[tgid];
+    if (!is_known) {
+      if (file->inspection.kind == Inspection::Kind::launcher && file->error.empty()) {
+        if (const auto fd = open_executable(static_cast<pid_t>(tgid))) {
+          if (const Status watched = attachments_.watch_entry(*file, *fd); !watched)
+            file->error = watched.error().message();
+        }
+      }
+      refuse(tgid, *file);
+      tell_kernel(exec.file, known, GT_HOLD_AT_ENTRY);
+    }
+    image.at_loader = static_cast<bool>(file->entry);
+    if (file->is_traced()) {
+      image.pythons = {file};
+      report(tgid, image, exec.h.ts_ns, late, comm_of(exec.comm));
+    }
+  }
+  if (exec.h.state == GT_HELD) holds_.let_go(tgid);
+}
+
+// Nobody waits. What is told is an exec of a Python (it is traced by now), or of a file that is
+// new.
+void Targets::exec_host_wide(const gt_exec& exec) {
+  const uint32_t tgid = exec.h.tgid;
+  if (!(exec.h.state & (GT_NEW | GT_UNSEEN))) return;
+  const auto found = programs_.find(exec.file);
+  Known& known = found != programs_.end() && found->second.file ? found->second
+                                                                : look_at_program(tgid, exec.file);
+  File* file = known.file;
+  if (!file) return;
+  refuse(tgid, *file);
+  if (exec.h.state & GT_UNSEEN) {
+    const bool python = file->is_traced() || known.what == GT_PYTHON;
+    tell_kernel(exec.file, known, python ? GT_PYTHON : GT_OTHER);
+  }
+  if (!file->is_traced()) return;
+  Image image;
+  image.pythons = {file};
+  const bool late = exec.h.state & GT_UNSEEN;
+  if (late) {
+    if (!trace(tgid, file)) return;
+    if (!maps(tgid, file)) {  // it ended, and its id may be another's
+      untrack(tgid);
+      return;
+    }
+  }
+  report(tgid, image, late ? kWhenSeen : exec.h.ts_ns, late, comm_of(exec.comm));
+  images_[tgid] = std::move(image);
+  if (late) see_threads(boot_ns);
+}
+
+// A program that the dynamic loader has just finished mapping: is there a CPython among it?
+void Targets::on_entry(const gt_entry& entry) {
+  const uint32_t tgid = entry.h.tgid;
+  const size_t probed = attachments_.probed_files();
+  if (const auto files = mapped_files(tgid)) {
+    Image& image = images_[tgid];
+    image.at_loader = false;
+    image.pythons.clear();
+    for (File* file : *files) {
+      if (file->is_traced()) image.pythons.push_back(file);
+      refuse(tgid, *file);
+    }
+    // Nobody waited, and there was a new CPython after all: its first events are missed.
+    const bool late = entry.h.state != GT_HELD && attachments_.probed_files() != probed;
+    if (!image.pythons.empty()) {
+      report(tgid, image, entry.h.ts_ns, late);
+      tell_kernel(entry.file, programs_[entry.file], GT_TELL_AT_ENTRY);
+    } else if (!files->empty()) {
+      attachments_.unwatch_entry(*files->front());
+    }
+  }
+  if (entry.h.state == GT_HELD) holds_.let_go(tgid);
+}
+
+void Targets::on_found(const gt_found& found) {
+  const uint32_t tgid = found.h.tgid;
+  File* file = attachments_.by_number(found.h.extra);
+  if (!file) return;
+  if (options_.host_wide) {
+    // Whatever it is, it runs Python: its next process is traced from its exec on.
+    if (Known& known = programs_[found.file]; known.what != GT_PYTHON)
+      tell_kernel(found.file, known, GT_PYTHON);
+  } else if (const auto known = programs_.find(found.file); known != programs_.end()) {
+    // It had no Python when it was first looked at.
+    File* program = known->second.file;
+    if (program && !program->entry && program->inspection.kind == Inspection::Kind::launcher) {
+      if (const auto fd = open_executable(static_cast<pid_t>(tgid));
+          fd && attachments_.watch_entry(*program, *fd))
+        tell_kernel(found.file, known->second, GT_HOLD_AT_ENTRY);
+    }
+  }
+  Image& image = images_[tgid];
+  if (!image.has(file)) {
+    image.pythons.push_back(file);
+    report(tgid, image, found.h.ts_ns, false, comm_of(found.comm));
+  }
+  if (found.h.state & GT_NEW) {
+    // Whose id may be another's by now: its name is what the kernel side said.
+    Event event;
+    event.kind = EventKind::thread_seen;
+    event.ts_ns = found.h.ts_ns;
+    event.tgid = tgid;
+    event.tid = found.h.tid;
+    event.other = tables_.intern(comm_of(found.comm));
+    push_(event);
+    new_.emplace_back(tgid, file);
+    see_threads(boot_ns);
+  }
+}
+
+void Targets::on_last_exit(uint32_t tgid) { images_.erase(tgid); }
+
+// --- what they map -------------------------------------------------------------------------------
+
+// file is null where it is no Python, or is not mapped any more.
+Targets::Mapped Targets::mapped_file(const NewMapping& mapping) {
+  const auto pid = static_cast<pid_t>(mapping.tgid);
+  const std::array<uint64_t, 3> key = {
+      uint64_t{mapping.file.device_major} << 32 | mapping.file.device_minor, mapping.file.inode,
+      mapping.generation};
+  const uint64_t now = boot_ns();
+  const auto other = others_.find(key);
+  if (other != others_.end() && now - other->second < kTrustMapping_ns) return {};
+  MappedFile place = mapping.file;
+  auto id = mapping_id(pid, place);
+  if (!id) {
+    // The loader may have put other mappings over a part of it since.
+    const auto mappings = executable_mappings(pid);
+    if (!mappings) return {};
+    for (const MappedFile& there : *mappings) {
+      if (there.inode != place.inode || there.device_major != place.device_major ||
+          there.device_minor != place.device_minor)
+        continue;
+      place = there;
+      id = mapping_id(pid, place);
+      break;
+    }
+    if (!id) return {};
+  }
+  File* file = file_of(pid, *id, place);
+  if (!file) return {};
+  if (!file->is_traced()) {
+    refuse(mapping.tgid, *file);
+    if (others_.size() > kMaxRemembered) others_.clear();
+    others_[key] = now;
+    return {};
+  }
+  return {file, *id, place};
+}
+
+void Targets::on_mapping(const NewMapping& mapping) {
+  const uint32_t tgid = mapping.tgid;
+  const bool traced = is_tracked(tgid);
+  if (!traced && !options_.host_wide) return;
+  const auto found = images_.find(tgid);
+  if (found != images_.end() && found->second.at_loader) return;
+  const size_t probed = attachments_.probed_files();
+  const Mapped mapped = mapped_file(mapping);
+  if (!mapped.file) return;
+  if (found != images_.end() && found->second.has(mapped.file)) return;
+  const auto program = executable_id(static_cast<pid_t>(tgid));
+  if (program && attachments_.find(*program) == mapped.file) return;  // its exec tells
+  if (traced) {
+    new_.emplace_back(tgid, mapped.file);
+  } else if (!adopt(tgid, mapped)) {
+    return;
+  }
+  Image& image = images_[tgid];
+  image.pythons.push_back(mapped.file);
+  report(tgid, image, kWhenSeen, attachments_.probed_files() != probed);
+  see_threads(boot_ns);
+}
+
+}  // namespace giltop
