@@ -10,6 +10,10 @@
 const volatile __u8 follow_children = 1;
 const volatile __u8 host_wide = 0;
 
+/* By file: all of its sites are probed. Until then some of what it does would be seen and some not,
+ * and an acquire without its release is worse than neither. Set by the loader. */
+__u8 ready[GT_FILES];
+
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;
 

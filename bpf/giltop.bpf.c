@@ -56,6 +56,8 @@ int on_gil(struct pt_regs *ctx)
 		return 0;
 	}
 	cookie = bpf_get_attach_cookie(ctx);
+	if (!ready[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)])
+		return 0;
 	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
 	if (!how || *how == GT_TELL) {
 		bool new = !how;

@@ -132,6 +132,7 @@ struct gt_entry {
 #define GT_COOKIE_OFFSET_MASK 0xffffffffULL
 #define GT_COOKIE_KIND_SHIFT 32
 #define GT_COOKIE_FILE_SHIFT 34
+#define GT_FILES 1024 /* Pythons whose sites may be probed at once; number 0 is giltop itself */
 
 #define GT_HELD_SLOTS 1024
 #define GT_HELD_TRIES 8 /* a process's mark is in one of so many slots from its id on */

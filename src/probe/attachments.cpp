@@ -4,6 +4,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <limits>
 
@@ -49,7 +50,7 @@ Attachments::File* Attachments::find(const FileId& id) const {
 }
 
 Attachments::File* Attachments::by_number(uint32_t number) const {
-  return number < all_.size() ? all_[number].get() : nullptr;
+  return number < numbered_.size() ? numbered_[number] : nullptr;
 }
 
 // An overlay file system (containers) has inodes of its own, others for each mount; a uprobe is set
@@ -81,7 +82,6 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
   if (id) drop_overwritten(*id);
   auto owned = std::make_unique<File>();
   owned->path = path;
-  owned->number = static_cast<uint32_t>(all_.size());
   Fd probe_fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   auto elf = ElfFile::make(std::move(fd));
   if (elf) {
@@ -113,9 +113,14 @@ void Attachments::drop_overwritten(const FileId& id) {
   const FileId first{id.device, id.inode, std::numeric_limits<int64_t>::min(), 0};
   for (auto at = files_.lower_bound(first);
        at != files_.end() && at->first.device == id.device && at->first.inode == id.inode; ++at) {
-    at->second->sites.reset();
-    at->second->entry.reset();
+    detach(*at->second);
   }
+}
+
+void Attachments::detach(File& file) {
+  std::atomic_ref(programs_.ready[file.number]).store(0);
+  file.sites.reset();
+  file.entry.reset();
 }
 
 void Attachments::attach_or_note(File& file, const Fd& fd) {
@@ -125,6 +130,11 @@ void Attachments::attach_or_note(File& file, const Fd& fd) {
 
 Status Attachments::attach_sites(File& file, const Fd& fd) {
   const CPythonFile& python = file.inspection.cpython;
+  if (file.number == 0) {
+    if (numbered_.size() == GT_FILES) return Error("more Pythons than giltop probes at once");
+    file.number = static_cast<uint32_t>(numbered_.size());
+    numbered_.push_back(&file);
+  }
   std::vector<UprobePlace> places;
   for (const GilSite& site : python.sites) {
     const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
@@ -136,6 +146,7 @@ Status Attachments::attach_sites(File& file, const Fd& fd) {
   auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
   file.sites = std::move(*probes);
+  std::atomic_ref(programs_.ready[file.number]).store(1);
   probed_files_++;
   return ok();
 }
@@ -154,10 +165,7 @@ Status Attachments::watch_entry(File& file, const Fd& fd) {
 }
 
 void Attachments::clear() {
-  for (auto& file : all_) {
-    file->sites.reset();
-    file->entry.reset();
-  }
+  for (auto& file : all_) detach(*file);
 }
 
 }  // namespace giltop

@@ -21,7 +21,7 @@ class Attachments {
  public:
   struct File {
     std::string path;     // for messages
-    uint32_t number = 0;  // what its probes' cookies say of it
+    uint32_t number = 0;  // what its probes' cookies say of it; 0: none were ever set
     Inspection inspection;
     std::string error;  // unreadable, not ELF, or a site that could not be probed
     bool on_overlay = false;
@@ -37,6 +37,7 @@ class Attachments {
     UprobeWay way;
     bpf_program* gil;
     bpf_program* entry;
+    unsigned char* ready;  // GT_FILES of them, shared with the kernel side
   };
   explicit Attachments(Programs programs, int only_pid = -1)
       : programs_(programs), only_pid_(only_pid) {}
@@ -59,12 +60,14 @@ class Attachments {
  private:
   Status attach_sites(File& file, const Fd& fd);
   void drop_overwritten(const FileId& id);
+  void detach(File& file);
   void attach_or_note(File& file, const Fd& fd);
   File* same_below(const FileId& id, const File& file) const;
 
   Programs programs_;
   int only_pid_;
-  std::vector<std::unique_ptr<File>> all_;  // by number
+  std::vector<std::unique_ptr<File>> all_;
+  std::vector<File*> numbered_{nullptr};
   std::map<FileId, File*> files_;
   size_t probed_files_ = 0;
 };

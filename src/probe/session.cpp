@@ -168,9 +168,9 @@ Status LiveSession::load() {
   if (!mappings) return mappings.error().in("cannot trace");
   mappings_.emplace(std::move(*mappings));
   for (const int fd : mappings_->poll_fds()) ring_->add_wakeup(fd);
-  attachments_.emplace(
-      Attachments::Programs{way_, skeleton_->progs.on_gil, skeleton_->progs.on_entry},
-      options_.only_pid);
+  attachments_.emplace(Attachments::Programs{way_, skeleton_->progs.on_gil,
+                                             skeleton_->progs.on_entry, skeleton_->bss->ready},
+                       options_.only_pid);
   targets_.emplace(
       Targets::Options{options_.follow_children, options_.host_wide},
       Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files)},
@@ -185,6 +185,7 @@ Status LiveSession::calibrate() {
   const int tracked = bpf_map__fd(skeleton_->maps.tracked);
   if (bpf_map_update_elem(tracked, &self, &how, BPF_ANY) != 0)
     return system_error("measure a probe's cost on giltop itself", errno);
+  skeleton_->bss->ready[0] = 1;
   skeleton_->bss->armed = 1;
   const auto cost = calibrate_hit_ns(way_, skeleton_->progs.on_gil);
   skeleton_->bss->armed = 0;

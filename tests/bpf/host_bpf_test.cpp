@@ -157,6 +157,28 @@ TEST_F(Host, AContainer) {
   }
 }
 
+// Probes that are set one by one in a program that is busy with its GIL: half a set would see
+// acquires without their releases.
+TEST_F(Host, ProbesComeIntoForceTogether) {
+  setenv("GILTOP_UPROBES", "perf", 1);
+  Recorder recorder(directory_, {});
+  unsetenv("GILTOP_UPROBES");
+  uint64_t seen = 0;
+  std::vector<int> pids;
+  for (const std::string name : {"a", "b", "c"}) {
+    std::filesystem::copy_file(GILTOP_DOUBLE, directory_.path(name));
+    Program busy({directory_.path(name), "4", "1.5", "7", "/dev/null"});
+    pids.push_back(busy.pid());
+    EXPECT_EQ(busy.finish().status, 0);
+  }
+  const Json report = recorder.finish();
+  for (const int pid : pids) {
+    const Json& found = process(report, pid);
+    if (!found.is_null()) seen += acquires(found);
+  }
+  EXPECT_GT(seen, 0u);
+}
+
 TEST_F(Host, AFileThatIsDeletedOrReplaced) {
   const std::string copy = directory_.path("double");
   std::filesystem::copy_file(GILTOP_DOUBLE, copy);
