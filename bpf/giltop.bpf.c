@@ -24,10 +24,10 @@ char LICENSE[] SEC("license") = "GPL";
 static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool new)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct gt_found *e = reserve(GT_FOUND, sizeof(*e));
+	struct gt_found *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
 
 	if (!e)
-		return false;
+		return false; /* not lost: the next one tells */
 	stamp(&e->h, GT_FOUND, tgid, tid);
 	e->h.state = new ? GT_NEW : 0;
 	e->h.extra = file;
@@ -37,6 +37,17 @@ static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool n
 	e->pad = 0;
 	submit_now(e);
 	return true;
+}
+
+/* `enabled` is the first member of a free-threaded build's GIL (struct _gil_runtime_state,
+ * Include/internal/pycore_gil.h, 3.13), and the last release comes after it is cleared. */
+static __always_inline __u8 switched_off(__u64 gil)
+{
+	int enabled;
+
+	if (bpf_probe_read_user(&enabled, sizeof(enabled), (void *)gil))
+		return 0;
+	return enabled == 0 ? GT_GIL_OFF : 0;
 }
 
 SEC("uprobe")
@@ -66,7 +77,6 @@ int on_gil(struct pt_regs *ctx)
 			count_lost(kind);
 			return 0;
 		}
-		/* Found the ring full? Then the next one tells. */
 		if (tell_found(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, new))
 			told(tgid);
 	}
@@ -75,6 +85,8 @@ int on_gil(struct pt_regs *ctx)
 		return 0;
 	e->gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
 	stamp(&e->h, kind, tgid, (__u32)id);
+	if (cookie & GT_COOKIE_FREE_THREADED && kind == GT_GIL_RELEASE)
+		e->h.state = switched_off(e->gil);
 	submit(e);
 	return 0;
 }
@@ -165,17 +177,15 @@ static __always_inline bool follow_exec(__u32 tgid, const struct gt_file_key *ke
 	__u32 *what = bpf_map_lookup_elem(&known_files, key);
 	bool python = what && *what == GT_PYTHON;
 
-	if (is_tracked(tgid)) {
-		if (!python) {
-			bpf_map_delete_elem(&tracked, &tgid);
-			*state = what ? GT_LEFT : GT_LEFT | GT_UNSEEN;
-		}
-	} else if (python) {
+	if (python) {
 		if (!track(tgid)) {
 			count_lost(GT_EXEC);
 			return false;
 		}
 		*state = GT_NEW;
+	} else if (is_tracked(tgid)) {
+		bpf_map_delete_elem(&tracked, &tgid);
+		*state = what ? GT_LEFT : GT_LEFT | GT_UNSEEN;
 	} else if (what) {
 		return false;
 	} else {

@@ -40,11 +40,13 @@ struct gt_header {
 	__u32 tid;
 	__u16 cpu;
 	__u8 kind;  /* enum gt_kind */
-	__u8 state; /* GT_SWITCH: enum gt_task_state; GT_EXIT: GT_LAST; others: GT_HELD ... GT_LEFT */
+	__u8 state; /* GT_SWITCH: enum gt_task_state; GT_EXIT: GT_LAST; GT_GIL_RELEASE: GT_GIL_OFF;
+	             * others: GT_HELD ... GT_LEFT */
 	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before;
 	              * GT_FOUND: the file's number, from the cookie */
 };
 
+#define GT_GIL_OFF 1 /* and it was switched off for now (free-threaded builds) */
 #define GT_LAST 1 /* it was the last thread of its process */
 #define GT_HELD 1 /* GT_EXEC, GT_ENTRY: it got SIGSTOP and waits for giltop's SIGCONT */
 #define GT_NEW 2  /* GT_EXEC, GT_FOUND: not traced before, traced from here on */
@@ -129,7 +131,8 @@ struct gt_entry {
 
 /* The cookie of a GIL site: the offset of its argument from the GIL, its kind (GT_GIL_*), and the
  * loader's number of the file. */
-#define GT_COOKIE_OFFSET_MASK 0xffffffffULL
+#define GT_COOKIE_OFFSET_MASK 0x7fffffffULL
+#define GT_COOKIE_FREE_THREADED 0x80000000ULL
 #define GT_COOKIE_KIND_SHIFT 32
 #define GT_COOKIE_FILE_SHIFT 34
 #define GT_FILES 1024 /* Pythons whose sites may be probed at once; number 0 is giltop itself */

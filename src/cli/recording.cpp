@@ -15,6 +15,7 @@
 #include "probe/session.h"
 #include "sink/trace_file.h"
 #include "sink/trace_writer.h"
+#include "target/process.h"
 
 namespace giltop {
 namespace {
@@ -106,7 +107,9 @@ Status Recording::prepare() {
   session.ring_bytes = options_.ring_bytes;
   session.follow_children = options_.follow_children;
   session.host_wide = options_.host_wide;
-  if (!options_.host_wide && !options_.follow_children && options_.pids.size() == 1)
+  // The kernel tells a process by its first thread's memory.
+  if (!options_.host_wide && !options_.follow_children && options_.pids.size() == 1 &&
+      !first_thread_ended(static_cast<pid_t>(options_.pids.front())))
     session.only_pid = static_cast<int>(options_.pids.front());
   auto made = Session::make(session, tables_);
   if (!made) return made.error();

@@ -50,7 +50,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       if (!well_formed) break;
       if (exec.h.state & GT_LEFT) {  // to the model it ends here
         event.kind = EventKind::exit;
-        event.state = 1;
+        event.state = 2;
         break;
       }
       wanted = !(exec.h.state & GT_UNSEEN);

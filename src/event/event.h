@@ -13,7 +13,7 @@ namespace giltop {
 enum class EventKind : uint8_t {
   gil_wait,     // `value` = GIL address
   gil_acquire,  // `value` = GIL address
-  gil_release,  // `value` = GIL address
+  gil_release,  // `value` = GIL address; `state` = 1: and it was switched off (free-threaded)
   gil_forced,   // `value` = GIL address; the release before was a forced switch
   switch_out,  // `state` = TaskState, `value` = the CPU's uncharged time, ns, `other` = how long it
                // had been on the CPU, ns; 0: not known
@@ -21,7 +21,8 @@ enum class EventKind : uint8_t {
   wakeup,
   fork,         // `value` = parent tgid << 32 | parent tid, `other` = comm (string id)
   exec,         // `other` = comm
-  exit,         // `other` = comm; `state` = 1: the last thread of its process
+  exit,         // `other` = comm; `state` = 1: the last thread of its process, 2: no exit, but an
+                // exec of what is not traced
   thread_seen,  // a thread that was there when tracing began; `other` = comm
   thread_name,  // `other` = comm
   process,      // `other` = index of ProcessFacts

@@ -123,7 +123,7 @@ void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
 
 void Model::on_switch_in(Thread& thread, const Event& event) {
   if (thread.cpu_state == CpuState::running && thread.switch_in_seen)
-    violations_++;  // on two CPUs at once
+    contradiction(*thread.process);  // on two CPUs at once
   thread.inferred = {};
   thread.run_gil_state = thread.gil_state;
   thread.runnable_before_ns =

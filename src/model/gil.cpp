@@ -41,7 +41,9 @@ void Gil::advance(uint64_t ts_ns) {
     if (holder) {
       where = column_of(holder->cpu_state);
     } else {
-      where = waiters.empty() ? LedgerColumn::idle : LedgerColumn::handoff;
+      where = off               ? LedgerColumn::off
+              : waiters.empty() ? LedgerColumn::idle
+                                : LedgerColumn::handoff;
     }
   }
   ledger[column(where)] += elapsed;
@@ -189,9 +191,10 @@ std::vector<Gil::Blame> Gil::blame() const {
   result.reserve(rows.size());
   for (const Row& r : rows) {
     const auto part = [&](LedgerColumn c) { return r.parts[column(c)]; };
-    result.push_back({r.waiter, r.holder, part(LedgerColumn::running), part(LedgerColumn::runnable),
-                      part(LedgerColumn::blocked), part(LedgerColumn::handoff),
-                      part(LedgerColumn::unknown) + part(LedgerColumn::idle)});
+    result.push_back(
+        {r.waiter, r.holder, part(LedgerColumn::running), part(LedgerColumn::runnable),
+         part(LedgerColumn::blocked), part(LedgerColumn::handoff),
+         part(LedgerColumn::unknown) + part(LedgerColumn::idle) + part(LedgerColumn::off)});
   }
   std::sort(result.begin(), result.end(), [](const Blame& a, const Blame& b) {
     const auto behind = [](const Blame& x) { return x.holder ? x.holder->index + 1 : 0; };

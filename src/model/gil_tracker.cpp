@@ -36,12 +36,12 @@ void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
     return;
   }
   if (thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting) {
-    violations_++;
+    contradiction(*thread.process);
     leave_gil(thread, ts_ns);
   }
   gil.advance(ts_ns);
   if (gil.known && !gil.holder) {  // it found the GIL taken: an acquire was missed
-    violations_++;
+    contradiction(*thread.process);
     gil.book_all_waiters();
     gil.known = false;
     gil.handoff_open = false;
@@ -64,7 +64,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     // A forked child re-creates the GIL it inherited and takes it again, with no release before.
     const bool recreated = gil.holder == &thread && thread.process->forked && gil.acquires == 0 &&
                            gil.holder->process == gil.process;
-    if (!recreated) violations_++;
+    if (!recreated) contradiction(*thread.process);
     if (gil.holder != &thread) {
       change.evicted = gil.holder;
       leave_gil(*gil.holder, ts_ns);
@@ -73,7 +73,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   const bool waited = thread.gil_state == GilState::waiting && thread.gil == &gil;
   if (thread.gil && !waited && thread.gil != &gil &&
       (thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting)) {
-    violations_++;
+    contradiction(*thread.process);
     leave_gil(thread, ts_ns);
   }
   if (waited) {
@@ -96,6 +96,10 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   }
   set_gil_state(thread, GilState::holding, ts_ns);
   thread.gil = &gil;
+  if (gil.off || thread.process->gil_enabled != true) [[unlikely]] {
+    gil.off = false;
+    thread.process->gil_enabled = true;
+  }
   thread.acquires++;
   gil.acquires++;
   gil.known = true;
@@ -104,7 +108,7 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   gil.handoff_open = false;
 }
 
-void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
+void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, bool off, Change& change) {
   gil.advance(ts_ns);
   if (thread.gil_state == GilState::waiting && thread.gil == &gil && gil.holder != &thread &&
       tables_->facts(thread.process->facts).free_threaded) {
@@ -117,7 +121,7 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   }
   if (gil.blamed() != &thread) gil.book_all_waiters();
   if (gil.known && gil.holder != &thread) {
-    violations_++;
+    contradiction(*thread.process);
     if (gil.holder) {
       change.evicted = gil.holder;
       leave_gil(*gil.holder, ts_ns);
@@ -128,7 +132,7 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     thread.gil->book(thread);
     thread.gil->remove_waiter(thread);
   } else if (thread.gil_state == GilState::holding && thread.gil != &gil) {
-    violations_++;
+    contradiction(*thread.process);
     leave_gil(thread, ts_ns);
   }
   if (thread.gil_state == GilState::holding && thread.gil == &gil && thread.state_since_known)
@@ -151,6 +155,10 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
   gil.release_ns = ts_ns;
   gil.handoff_open = true;
   gil.handoffs++;
+  if (off) {
+    gil.off = true;
+    thread.process->gil_enabled = false;
+  }
 }
 
 // The thread waits for another to take over. It does so only when it is still the last holder: of

@@ -95,17 +95,24 @@ void Model::end_process(Process& process, uint64_t ts_ns, Change& change) {
   process.ended = true;
 }
 
-Gil& Model::gil_of(Process& process, uint64_t address, uint64_t ts_ns) {
-  for (auto& gil : process.gils)
-    if (gil->address == address) return *gil;
+Gil* Model::gil_of(Process& process, uint64_t address, uint64_t ts_ns) {
+  constexpr size_t kFew = 16, kMost = 4096;  // sub-interpreters may be made by the hundred
+  if (process.gils.size() <= kFew) {
+    for (auto& gil : process.gils)
+      if (gil->address == address) return gil.get();
+  } else if (const auto found = process.gil_at.find(address); found != process.gil_at.end()) {
+    return found->second;
+  }
+  if (process.gils.size() == kMost) return nullptr;
   auto& gil = *process.gils.emplace_back(std::make_unique<Gil>());
+  process.gil_at.emplace(address, &gil);
   gil.address = address;
   gil.process = &process;
   gil.index = gil_count_++;
   gil.first_ns = gil.last_ns = ts_ns;
   for (const auto& [read, interpreter] : process.interpreters)
     if (read == address) gil.interpreter = interpreter;
-  return gil;
+  return &gil;
 }
 
 // --- processes -----------------------------------------------------------------------------------
@@ -146,7 +153,7 @@ void Model::on_fork(const Event& event, Change& change) {
     thread.gil_state = GilState::released;
   } else if (parent && parent->gil_state == GilState::holding && parent->gil) {
     // Its copy of the memory says that it holds its copy of the GIL.
-    Gil& gil = gil_of(*process, parent->gil->address, event.ts_ns);
+    Gil& gil = *gil_of(*process, parent->gil->address, event.ts_ns);  // its first
     gil.known = true;
     gil.holder = gil.last_holder = &thread;
     thread.gil = &gil;
@@ -158,8 +165,10 @@ void Model::on_fork(const Event& event, Change& change) {
 }
 
 void Model::on_exec(const Event& event, Change& change) {
-  if (const auto old = by_tgid_.find(event.tgid); old != by_tgid_.end() && !old->second->ended)
+  if (const auto old = by_tgid_.find(event.tgid); old != by_tgid_.end() && !old->second->ended) {
+    old->second->left = true;
     end_process(*old->second, event.ts_ns, change);
+  }
   Process& process = new_process(event.tgid);
   process.comm = event.other;
   Thread* before = by_tid_[event.tid];
@@ -233,10 +242,16 @@ Change Model::apply(const Event& event) {
     change.cpu_before = thread->cpu_state;
     if (event.kind <= EventKind::gil_forced) {
       Process& process = *thread->process;
-      Gil& gil = thread->gil && thread->gil->address == event.value
-                     ? *thread->gil
-                     : gil_of(process, event.value, event.ts_ns);
+      Gil* const found = thread->gil && thread->gil->address == event.value
+                             ? thread->gil
+                             : gil_of(process, event.value, event.ts_ns);
       process.gil_events++;
+      if (!found) {
+        contradiction(process);
+        change.thread = nullptr;
+        return change;
+      }
+      Gil& gil = *found;
       change.gil = &gil;
       if (thread->cpu_state != CpuState::running) prove_running(*thread, event.ts_ns);
       if (thread->assumed != 0 || gil.assumed) [[unlikely]]
@@ -249,7 +264,7 @@ Change Model::apply(const Event& event) {
           on_gil_acquire(*thread, gil, event.ts_ns, change);
           break;
         case EventKind::gil_release:
-          on_gil_release(*thread, gil, event.ts_ns, change);
+          on_gil_release(*thread, gil, event.ts_ns, event.state != 0, change);
           break;
         default:
           on_gil_forced(*thread, gil);
@@ -282,8 +297,10 @@ Change Model::apply(const Event& event) {
         end_thread(*thread, event.ts_ns);
       }
       const auto process = by_tgid_.find(event.tgid);
-      if (event.state != 0 && process != by_tgid_.end() && !process->second->ended)
+      if (event.state != 0 && process != by_tgid_.end() && !process->second->ended) {
+        process->second->left = event.state == 2;
         end_process(*process->second, event.ts_ns, change);
+      }
       break;
     }
     case EventKind::thread_seen: {
@@ -315,7 +332,10 @@ Change Model::apply(const Event& event) {
     }
     case EventKind::process: {
       Process& process = process_of(event.tgid);
-      process.facts = event.other;
+      // A forked child that ended before it could be looked at is what its parent was.
+      const ProcessFacts &now = tables_->facts(event.other),
+                         &before = tables_->facts(process.facts);
+      if (!now.cmdline.empty() || now.python != before.python) process.facts = event.other;
       if (tables_->facts(event.other).late) process.from_start = false;
       if (!process.alive.empty()) change.thread = process.alive.front();
       break;

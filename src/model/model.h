@@ -23,8 +23,9 @@ enum class GilState : uint8_t { holding, waiting, released, unknown };
 enum class CpuState : uint8_t { running, runnable, blocked, unknown };
 
 // Columns of a GIL's ledger, and of a wait's blame.
-enum class LedgerColumn : uint8_t { running, runnable, blocked, handoff, idle, unknown };
-inline constexpr size_t kLedgerColumns = 6;
+// `off`: switched off, in a free-threaded build.
+enum class LedgerColumn : uint8_t { running, runnable, blocked, handoff, idle, off, unknown };
+inline constexpr size_t kLedgerColumns = 7;
 using Ledger = std::array<uint64_t, kLedgerColumns>;  // ns
 
 class Gil;
@@ -34,7 +35,7 @@ struct Process;
 struct Thread {
   uint32_t tid = 0;
   uint32_t ns_tid = 0;  // its id in its own PID namespace; 0: that is the initial one, or not known
-  uint32_t index = 0;  // dense, in order of appearance, never reused
+  uint32_t index = 0;   // dense, in order of appearance, never reused
   Process* process = nullptr;
   uint32_t comm = 0;  // EventTables text
   bool ended = false;
@@ -101,6 +102,7 @@ class Gil {
 
   int64_t interpreter = -1;  // least id of those that use it; -1: not known
 
+  bool off = false;          // switched off, in a free-threaded build
   bool known = false;        // whether `holder` says the truth
   Thread* holder = nullptr;  // null: free
   Thread* last_holder = nullptr;
@@ -180,12 +182,15 @@ struct Process {
   bool from_start = false;  // every event since its first instruction was seen
   bool lost = false;        // events were lost during its life
   uint64_t gil_events = 0;
-  std::optional<bool> gil_enabled;  // of a free-threaded build, as read
+  bool left = false;  // it executed another program
+  uint64_t violations = 0;
+  std::optional<bool> gil_enabled;  // as read, or as its events tell
   std::vector<AssumedThread> assumed;
   std::vector<std::pair<uint64_t, uint32_t>> interpreters;  // GIL address → least id, as read
   std::vector<Thread*> threads;                             // all, ended ones included
   std::vector<Thread*> alive;
-  std::vector<std::unique_ptr<Gil>> gils;  // in order of appearance
+  std::vector<std::unique_ptr<Gil>> gils;     // in order of appearance
+  std::unordered_map<uint64_t, Gil*> gil_at;  // by address, where they are many
 };
 
 // What one event did, for those who draw it.
@@ -253,7 +258,8 @@ class Model {
   Thread& new_thread(Process& process, uint32_t tid, uint64_t ts_ns);
   // The living thread an event speaks of; a new one, all unknown, where none is known yet.
   Thread* find(const Event& event, Change& change);
-  Gil& gil_of(Process& process, uint64_t address, uint64_t ts_ns);
+  // Null: it has more of them than any Python has.
+  Gil* gil_of(Process& process, uint64_t address, uint64_t ts_ns);
 
   void advance(Thread& thread, uint64_t ts_ns);
   void set_gil_state(Thread& thread, GilState state, uint64_t ts_ns);
@@ -264,7 +270,11 @@ class Model {
 
   void on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns);
   void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
-  void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
+  void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, bool off, Change& change);
+  void contradiction(Process& process) {
+    violations_++;
+    process.violations++;
+  }
   void on_gil_forced(Thread& thread, Gil& gil);
 
   void on_gil_read(const Event& event, Change& change);

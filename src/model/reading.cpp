@@ -45,7 +45,9 @@ void Model::on_thread_read(const Event& event, Change& change) {
     set_cpu_state(*thread, CpuState::blocked, event.ts_ns);
   if (thread->gil_state == GilState::unknown) {
     if ((event.state & kReadWaiting) != 0) {
-      Gil& gil = gil_of(*thread->process, event.value, event.ts_ns);
+      Gil* const found = gil_of(*thread->process, event.value, event.ts_ns);
+      if (!found) return;
+      Gil& gil = *found;
       gil.advance(event.ts_ns);
       assume(*thread, GilState::waiting, &gil, event.ts_ns);
       thread->wait_mark = gil.ledger;
@@ -79,7 +81,9 @@ void Model::on_gil_read(const Event& event, Change& change) {
   const bool held = reading == GilReading::held;
   if (!held && reading != GilReading::free) return;
   process.gil_enabled = true;
-  Gil& gil = gil_of(process, event.value, event.ts_ns);
+  Gil* const found = gil_of(process, event.value, event.ts_ns);
+  if (!found) return;
+  Gil& gil = *found;
   if (gil.known) return;
   Thread* holder = nullptr;
   if (held) {

@@ -95,7 +95,9 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
   for (const Process& process : model.processes()) {
     const ProcessFacts& facts = model.tables().facts(process.facts);
     if (facts.python.empty()) continue;
-    if (process.forked && process.gil_events == 0) continue;
+    if (process.threads.empty()) continue;  // told of when it was gone
+    // A child that was forked to execute something: a moment of its parent's.
+    if (process.forked && process.gil_events == 0 && process.left) continue;
     ProcessSnapshot& p = out.processes.emplace_back();
     p.pid = process.tgid;
     if (!process.threads.empty()) p.comm = model.tables().text(process.threads[0]->comm);
@@ -106,9 +108,10 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.free_threaded = facts.free_threaded;
     p.complete = process.from_start && !process.lost;
     p.gil_enabled = process.gil_enabled;
+    p.violations = process.violations;
     // A GIL that is on is taken before the first line of Python.
     if (process.gil_events == 0 && facts.free_threaded && p.complete) p.gil_enabled = false;
-    if (process.gil_events != 0 || !facts.free_threaded) p.gil_enabled = true;
+    if (!facts.free_threaded) p.gil_enabled = true;
     p.ended = process.ended;
     for (const auto& gil : process.gils) p.gils.push_back(snapshot_of(*gil));
     for (const Thread* thread : process.threads) {

@@ -87,6 +87,7 @@ struct ProcessSnapshot {
   bool free_threaded = false;
   // Whether the GIL was on while the process was observed, at least for a time. Nothing: not known.
   std::optional<bool> gil_enabled;
+  uint64_t violations = 0;
   bool complete = false;  // seen from its first instruction on, nothing lost
   bool ended = false;
   std::vector<GilSnapshot> gils;

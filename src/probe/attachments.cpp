@@ -1,11 +1,15 @@
 #include "probe/attachments.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/inotify.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 #include <limits>
 
 #include "giltop/abi.h"
@@ -19,8 +23,7 @@ std::string path_of(const Fd& fd) { return "/proc/self/fd/" + std::to_string(fd.
 
 bool is_on_overlay(const Fd& fd) {
   struct statfs system;
-  constexpr auto kOverlay = 0x794c7630;  // OVERLAYFS_SUPER_MAGIC, include/uapi/linux/magic.h
-  return fstatfs(fd.get(), &system) == 0 && system.f_type == kOverlay;
+  return fstatfs(fd.get(), &system) == 0 && system.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
 gt_kind kind_of(SiteKind kind) {
@@ -39,6 +42,9 @@ gt_kind kind_of(SiteKind kind) {
 }
 
 }  // namespace
+
+Attachments::Attachments(Programs programs, int only_pid)
+    : programs_(programs), only_pid_(only_pid), writes_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
 
 const std::string& Attachments::File::refusal() const {
   return inspection.kind == Inspection::Kind::cpython ? error : inspection.reason;
@@ -62,8 +68,9 @@ Attachments::File* Attachments::same_below(const FileId& id, const File& file) c
   const std::string& build_id = file.inspection.cpython.build_id;
   if (build_id.empty()) return nullptr;
   for (const auto& [other_id, other] : files_) {
-    if (other->on_overlay && other_id.inode == id.inode && other_id.mtime_ns == id.mtime_ns &&
-        other_id.size == id.size && other->inspection.cpython.build_id == build_id)
+    if ((file.on_overlay || other->on_overlay) && other_id.inode == id.inode &&
+        other_id.mtime_ns == id.mtime_ns && other_id.size == id.size &&
+        other->inspection.cpython.build_id == build_id)
       return other;
   }
   return nullptr;
@@ -79,7 +86,6 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
       return known;
     }
   }
-  if (id) drop_overwritten(*id);
   auto owned = std::make_unique<File>();
   owned->path = path;
   Fd probe_fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
@@ -97,10 +103,17 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
   File* file = owned.get();
   if (file->inspection.kind == Inspection::Kind::cpython) {
     file->on_overlay = is_on_overlay(probe_fd);
-    if (File* same = id && file->on_overlay ? same_below(*id, *file) : nullptr) {
+    if (File* same = id ? same_content(*id, *file) : nullptr) {
       files_.emplace(*id, same);
       return same;
     }
+    if (File* same = id ? same_below(*id, *file) : nullptr) {
+      files_.emplace(*id, same);
+      return same;
+    }
+  }
+  if (id) drop_overwritten(*id);
+  if (file->inspection.kind == Inspection::Kind::cpython) {
     attach_or_note(*file, probe_fd);
   }
   all_.push_back(std::move(owned));
@@ -108,13 +121,48 @@ Attachments::File* Attachments::add(Fd fd, const std::string& path) {
   return file;
 }
 
+// The same inode under another time (touch): its probes are where they belong.
+Attachments::File* Attachments::same_content(const FileId& id, const File& file) const {
+  const CPythonFile& now = file.inspection.cpython;
+  for (auto at = first_of_inode(id);
+       at != files_.end() && at->first.device == id.device && at->first.inode == id.inode; ++at) {
+    const CPythonFile& before = at->second->inspection.cpython;
+    if (at->second->is_traced() && at->first.size == id.size && !now.build_id.empty() &&
+        now.build_id == before.build_id && now.sites == before.sites)
+      return at->second;
+  }
+  return nullptr;
+}
+
+std::map<FileId, Attachments::File*>::const_iterator Attachments::first_of_inode(
+    const FileId& id) const {
+  return files_.lower_bound({id.device, id.inode, std::numeric_limits<int64_t>::min(), 0});
+}
+
 // The same inode with another content, written in place: the old probes would now sit anywhere.
 void Attachments::drop_overwritten(const FileId& id) {
-  const FileId first{id.device, id.inode, std::numeric_limits<int64_t>::min(), 0};
-  for (auto at = files_.lower_bound(first);
-       at != files_.end() && at->first.device == id.device && at->first.inode == id.inode; ++at) {
+  for (auto at = first_of_inode(id);
+       at != files_.end() && at->first.device == id.device && at->first.inode == id.inode; ++at)
     detach(*at->second);
+}
+
+std::vector<Attachments::File*> Attachments::take_overwritten() {
+  std::vector<File*> files;
+  alignas(inotify_event) std::array<char, 4096> buffer;
+  for (ssize_t got; (got = read(writes_.get(), buffer.data(), buffer.size())) > 0;) {
+    for (size_t at = 0; at < static_cast<size_t>(got);) {
+      inotify_event event;
+      std::memcpy(&event, buffer.data() + at, sizeof(event));
+      at += sizeof(event) + event.len;
+      const auto watched = watches_.find(event.wd);
+      if (watched == watches_.end() || !watched->second->is_traced()) continue;
+      detach(*watched->second);
+      // Its times may be set back, so it is looked at again whatever it calls itself.
+      std::erase_if(files_, [&](const auto& known) { return known.second == watched->second; });
+      files.push_back(watched->second);
+    }
   }
+  return files;
 }
 
 void Attachments::detach(File& file) {
@@ -141,12 +189,16 @@ Status Attachments::attach_sites(File& file, const Fd& fd) {
     const uint64_t offset = on_switch_cond ? python.switch_cond_offset : python.cond_offset;
     places.push_back({site.file_offset, uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
                                             uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT |
+                                            (python.free_threaded ? GT_COOKIE_FREE_THREADED : 0) |
                                             offset});
   }
   auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
   file.sites = std::move(*probes);
   std::atomic_ref(programs_.ready[file.number]).store(1);
+  if (const int watch = inotify_add_watch(writes_.get(), path_of(fd).c_str(), IN_MODIFY);
+      watch >= 0)
+    watches_[watch] = &file;
   probed_files_++;
   return ok();
 }

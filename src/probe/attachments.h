@@ -39,8 +39,7 @@ class Attachments {
     bpf_program* entry;
     unsigned char* ready;  // GT_FILES of them, shared with the kernel side
   };
-  explicit Attachments(Programs programs, int only_pid = -1)
-      : programs_(programs), only_pid_(only_pid) {}
+  explicit Attachments(Programs programs, int only_pid = -1);
 
   // The file of an identity that was added before; else null.
   File* find(const FileId& id) const;
@@ -54,6 +53,11 @@ class Attachments {
   Status watch_entry(File& file, const Fd& fd);
   void unwatch_entry(File& file) { file.entry.reset(); }
 
+  // Files that were written to since they were probed: a breakpoint of the old content must not
+  // come into the new. They are not probed any more; under their new identity they are added again.
+  std::vector<File*> take_overwritten();
+  int writes_fd() const { return writes_.get(); }  // readable when there are
+
   void clear();  // removes every probe
   size_t probed_files() const { return probed_files_; }
 
@@ -63,12 +67,16 @@ class Attachments {
   void detach(File& file);
   void attach_or_note(File& file, const Fd& fd);
   File* same_below(const FileId& id, const File& file) const;
+  File* same_content(const FileId& id, const File& file) const;
+  std::map<FileId, File*>::const_iterator first_of_inode(const FileId& id) const;
 
   Programs programs_;
   int only_pid_;
   std::vector<std::unique_ptr<File>> all_;
   std::vector<File*> numbered_{nullptr};
   std::map<FileId, File*> files_;
+  Fd writes_;                     // inotify
+  std::map<int, File*> watches_;  // by its watch descriptors
   size_t probed_files_ = 0;
 };
 

@@ -171,6 +171,7 @@ Status LiveSession::load() {
   attachments_.emplace(Attachments::Programs{way_, skeleton_->progs.on_gil,
                                              skeleton_->progs.on_entry, skeleton_->bss->ready},
                        options_.only_pid);
+  ring_->add_wakeup(attachments_->writes_fd());
   targets_.emplace(
       Targets::Options{options_.follow_children, options_.host_wide},
       Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files)},
@@ -280,6 +281,7 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   const bool all_mappings =
       mappings_->drain([this](const NewMapping& mapping) { new_mappings_.push_back(mapping); });
   const uint64_t in_hand = drain();
+  targets_->forget_overwritten();
   take_notices();
   for (const NewMapping& mapping : std::exchange(new_mappings_, {})) targets_->on_mapping(mapping);
   if (!all_mappings) targets_->rescan();

@@ -1,5 +1,8 @@
 // What the kernel side tells of the traced: programs executed, Pythons found, files mapped.
 #include <bpf/bpf.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cstring>
@@ -18,6 +21,18 @@ std::string_view comm_of(const char (&comm)[GT_COMM]) {
   return std::string_view(comm, strnlen(comm, GT_COMM));
 }
 
+// Whether the open file is the one that the kernel side means. What runs under an id may be another
+// program by now. File systems that show other inode numbers than they have: overlayfs, btrfs.
+bool is_file_of(const gt_file_key& key, const Fd& fd) {
+  struct stat status;
+  struct statfs system;
+  if (fstat(fd.get(), &status) != 0 || fstatfs(fd.get(), &system) != 0) return false;
+  const bool numbers_differ =
+      system.f_type == OVERLAYFS_SUPER_MAGIC || system.f_type == BTRFS_SUPER_MAGIC;
+  return static_cast<uint64_t>(status.st_size) == key.size &&
+         (numbers_differ || status.st_ino == key.inode);
+}
+
 }  // namespace
 
 // --- programs ------------------------------------------------------------------------------------
@@ -32,7 +47,7 @@ Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) 
   if (programs_.size() > kMaxRemembered) programs_.clear();
   Known& known = programs_[key];
   auto fd = open_executable(static_cast<pid_t>(tgid));
-  if (!fd) return known;
+  if (!fd || !is_file_of(key, *fd)) return known;
   const auto info = process_info(static_cast<pid_t>(tgid));
   known.file = attachments_.add(std::move(*fd), info ? info->comm : std::string("?"));
   return known;
@@ -169,6 +184,32 @@ void Targets::on_found(const gt_found& found) {
 }
 
 void Targets::on_last_exit(uint32_t tgid) { images_.erase(tgid); }
+
+void Targets::forget_overwritten() {
+  for (const File* file : attachments_.take_overwritten()) {
+    // Who runs it is not traced any more: half of its hand-overs are missing from here on.
+    for (auto image = images_.begin(); image != images_.end();) {
+      if (!image->second.has(file)) {
+        ++image;
+        continue;
+      }
+      untrack(image->first);
+      Event event;
+      event.kind = EventKind::exit;
+      event.ts_ns = boot_ns();
+      event.tgid = event.tid = image->first;
+      event.state = 2;
+      push_(event);
+      refusals_[{file->path, "its file was written to while it was traced"}] = {image->first, 1};
+      image = images_.erase(image);
+    }
+    std::erase_if(programs_, [&](const auto& program) {
+      if (program.second.file != file) return false;
+      bpf_map_delete_elem(maps_.known_files, &program.first);
+      return true;
+    });
+  }
+}
 
 // --- what they map -------------------------------------------------------------------------------
 

@@ -55,6 +55,8 @@ class Targets {
   Status track(uint32_t tgid);
   Status attach_process(uint32_t tgid);
   void attach_all();
+  // Forgets what files were that have been written to since.
+  void forget_overwritten();
   // Looks into /proc for what on_mapping() should have told: some of that was lost.
   void rescan();
 

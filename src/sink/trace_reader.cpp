@@ -538,7 +538,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     tasks_[e.tid].drawn_ns = now_ns_;
   } else if (name == kExit) {
     e.kind = EventKind::exit;
-    e.state = notes.number("last") != 0;
+    e.state = static_cast<uint8_t>(std::min<uint64_t>(notes.number("last"), 2));
   } else if (name == kRename) {
     e.kind = EventKind::thread_name;
   } else if (name == kNsId) {

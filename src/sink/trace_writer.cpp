@@ -315,6 +315,13 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
       return;
     }
     case EventKind::gil_release: {
+      if (event.state != 0) {  // it was switched off
+        close_slice(shown, ts);
+        owner_close(gil, ts);
+        show_waiters(gil, ts);
+        write_raw(event);
+        return;
+      }
       const uint64_t flow = gil.waiters.empty() ? 0 : flow_of(gil);
       if (same && shown.open == Open::held) {
         slice_end(ts, shown.open_uuid, flow, false);

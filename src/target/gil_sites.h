@@ -60,6 +60,8 @@ struct GilSite {
   uint64_t function;  // virtual address of the function (or .cold part) that holds it
   SiteProof proof = SiteProof::callee;
   uint64_t witness = 0;  // address of the call it was compared with; 0: none
+
+  bool operator==(const GilSite&) const = default;
 };
 
 struct CPythonFile {

@@ -123,10 +123,33 @@ struct CloseDirectory {
 
 }  // namespace
 
+namespace {
+
+// A thread that lives on after the process's first has ended, which then has no memory to show
+// (/proc/TID is there for every thread, if not listed). 0: none.
+pid_t surviving_thread(pid_t tgid) {
+  const std::unique_ptr<DIR, CloseDirectory> tasks(::opendir(proc_path(tgid, "task").c_str()));
+  while (const dirent* const entry = tasks ? ::readdir(tasks.get()) : nullptr) {
+    const std::string_view name = entry->d_name;
+    pid_t tid = 0;
+    const auto parsed = std::from_chars(name.data(), name.data() + name.size(), tid);
+    if (parsed.ec != std::errc() || tid == tgid) continue;
+    if (::access(proc_path(tid, "exe").c_str(), F_OK) == 0) return tid;
+  }
+  return 0;
+}
+
+}  // namespace
+
 Result<std::vector<MappedFile>> executable_mappings(pid_t tgid) {
   constexpr size_t kMaxMaps = size_t{64} << 20;  // bytes; vm.max_map_count lines of 100 are 6.5 MB
   auto text = read_process_file(tgid, "maps", kMaxMaps);
   if (!text) return std::move(text).error();
+  if (text->empty()) {
+    if (const pid_t tid = surviving_thread(tgid); tid != 0)
+      text = read_process_file(tid, "maps", kMaxMaps);
+    if (!text) return std::move(text).error();
+  }
   return parse_maps(*text);
 }
 
@@ -135,6 +158,12 @@ Result<Fd> open_mapping(pid_t tgid, const MappedFile& file) {
   auto mapped = open_regular(proc_path(tgid, "map_files/" + hex(file.start) + "-" + hex(file.end)),
                              nullptr, error);
   if (mapped || error == 0) return mapped;
+  if (const pid_t tid = error == ENOENT || error == ESRCH ? surviving_thread(tgid) : 0; tid != 0) {
+    int again = 0;
+    auto through = open_regular(
+        proc_path(tid, "map_files/" + hex(file.start) + "-" + hex(file.end)), nullptr, again);
+    if (through) return through;
+  }
   // map_files wants CAP_SYS_ADMIN or CAP_CHECKPOINT_RESTORE; the mapping may also be gone by now.
   const int first_error = error;
   auto named = open_regular(proc_path(tgid, "root") + unescape_maps_path(file.path), &file, error);
@@ -150,6 +179,11 @@ Result<Fd> open_executable(pid_t tgid) {
   int error = 0;
   auto fd = open_regular(proc_path(tgid, "exe"), nullptr, error);
   if (fd || error == 0) return fd;
+  if (const pid_t tid = error == ENOENT || error == ESRCH ? surviving_thread(tgid) : 0; tid != 0) {
+    int again = 0;
+    auto through = open_regular(proc_path(tid, "exe"), nullptr, again);
+    if (through) return through;
+  }
   if (error == ENOENT && process_exists(tgid)) {
     return Error("process " + std::to_string(tgid) +
                  " has no executable: a kernel thread or a zombie");
@@ -163,12 +197,26 @@ Result<FileId> file_id(const Fd& fd) {
   return id_of(status);
 }
 
-Result<FileId> mapping_id(pid_t tgid, const MappedFile& file) {
-  const std::string name = "map_files/" + hex(file.start) + "-" + hex(file.end);
-  return path_id(tgid, name);
+namespace {
+
+Result<FileId> path_id_of_any_thread(pid_t tgid, const std::string& name) {
+  auto id = path_id(tgid, name);
+  if (id) return id;
+  const pid_t tid = surviving_thread(tgid);
+  return tid != 0 ? path_id(tid, name) : std::move(id);
 }
 
-Result<FileId> executable_id(pid_t tgid) { return path_id(tgid, "exe"); }
+}  // namespace
+
+Result<FileId> mapping_id(pid_t tgid, const MappedFile& file) {
+  return path_id_of_any_thread(tgid, "map_files/" + hex(file.start) + "-" + hex(file.end));
+}
+
+Result<FileId> executable_id(pid_t tgid) { return path_id_of_any_thread(tgid, "exe"); }
+
+bool first_thread_ended(pid_t tgid) {
+  return ::access(proc_path(tgid, "exe").c_str(), F_OK) != 0 && surviving_thread(tgid) != 0;
+}
 
 std::vector<pid_t> process_ids() {
   std::vector<pid_t> ids;

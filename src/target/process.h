@@ -52,6 +52,10 @@ Result<Fd> open_executable(pid_t tgid);
 // Identity of an open file. Errors: fstat fails.
 Result<FileId> file_id(const Fd& fd);
 
+// Whether the process's first thread has ended while others live on: it has no memory of its own to
+// show then, and the functions above look through another of its threads.
+bool first_thread_ended(pid_t tgid);
+
 // Every process there is, ids ascending. Empty where /proc cannot be read.
 std::vector<pid_t> process_ids();
 

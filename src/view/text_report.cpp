@@ -73,6 +73,7 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many) {
                      format_percent(held, life), percent(LedgerColumn::running),
                      percent(LedgerColumn::runnable), percent(LedgerColumn::blocked),
                      percent(LedgerColumn::handoff), percent(LedgerColumn::idle));
+  if (g.of(LedgerColumn::off) != 0) out += fmt::format(" · off {} %", percent(LedgerColumn::off));
   if (g.of(LedgerColumn::unknown) * 1000 >= life && life != 0)
     out += fmt::format(" · unknown {} %", percent(LedgerColumn::unknown));
   out += "\n";
@@ -216,11 +217,19 @@ std::string text_report(const Snapshot& s) {
                        one ? "A reading" : format_count(s.memory_disagreements) + " readings",
                        one ? "it" : "them");
   }
-  if (s.violations != 0)
+  if (s.violations != 0) {
+    std::string whose;
+    size_t more = 0;
+    for (const ProcessSnapshot& p : s.processes) {
+      if (p.violations == 0) continue;
+      if (more++ < 3) whose += fmt::format("{}{}", whose.empty() ? " of " : ", ", p.pid);
+    }
+    if (more > 3) whose += fmt::format(" and {} more", more - 3);
     out += fmt::format(
-        "{} contradictions in the events: do not trust these figures, and please "
+        "{} contradictions in the events{}: do not trust these figures, and please "
         "report it.\n",
-        format_count(s.violations));
+        format_count(s.violations), whose);
+  }
   const uint64_t span = std::max<uint64_t>(s.duration_ns(), 1);
   out += fmt::format("Overhead about {} % ({} probe hits{}); giltop itself used {} of CPU.\n",
                      format_percent(s.run.probe_cost_ns, span, 2), format_count(s.run.probe_hits),

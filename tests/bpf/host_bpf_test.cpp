@@ -1,6 +1,8 @@
 // Host-wide: what runs already, what starts later, containers, deleted files, and bad company.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <chrono>
@@ -397,30 +399,133 @@ TEST_F(Host, GarbageWithAPythonsName) {
   }
 }
 
-// A process that executes other programs is a Python only while it is one.
+// A process that executes other programs is a Python only while it is one; and it may execute
+// itself.
 TEST_F(Host, ThroughOtherProgramsAndBack) {
   ASSERT_FALSE(python().empty());
   const std::string script = directory_.path("hop.py");
   write_file(script,
              "import os, sys\n"
              "n = int(sys.argv[1])\n"
-             "if n: os.execvp('sh', ['sh', '-c', 'exec \"$@\"', 'sh', sys.executable, sys.argv[0],"
-             " str(n - 1)])\n"
+             "again = [sys.executable, sys.argv[0], str(n - 1)]\n"
+             "if n % 2: os.execv(sys.executable, again)\n"
+             "if n: os.execvp('sh', ['sh', '-c', 'exec \"$@\"', 'sh'] + again)\n"
              "print(os.getpid())\n");
+  std::set<std::string> pythons = {python()};
+  if (std::filesystem::exists("/usr/bin/python3")) pythons.insert("/usr/bin/python3");
   Recorder recorder(directory_, {});
-  EXPECT_EQ(run({python(), "-c", "pass"}).status, 0);
-  const Ran hops = run({python(), script, "3"});
-  EXPECT_EQ(hops.status, 0) << hops.err;
-  const Json report = recorder.finish();
-  const int pid = std::stoi(hops.out);
-  int images = 0;
-  for (const Json& p : report.at("processes")) {
-    if (p.at("pid") != pid) continue;
-    images++;
-    EXPECT_TRUE(p.at("complete"));
-    EXPECT_GT(acquires(p), 0u);
+  std::vector<int> pids;
+  for (const std::string& program : pythons) {
+    EXPECT_EQ(run({program, "-c", "pass"}).status, 0);
+    const Ran hops = run({program, script, "4"});
+    EXPECT_EQ(hops.status, 0) << hops.err;
+    pids.push_back(std::stoi(hops.out));
   }
-  EXPECT_EQ(images, 4);
+  const Json report = recorder.finish();
+  for (const int pid : pids) {
+    int images = 0;
+    for (const Json& p : report.at("processes")) {
+      if (p.at("pid") != pid) continue;
+      images++;
+      EXPECT_TRUE(p.at("complete"));
+      EXPECT_GT(acquires(p), 0u);
+    }
+    EXPECT_EQ(images, 5) << pid;
+  }
+}
+
+TEST_F(Host, AFileThatIsTouched) {
+  const std::string copy = directory_.path("double");
+  std::filesystem::copy_file(GILTOP_DOUBLE, copy);
+  Program first({copy, "2", "1.5", "7", directory_.path("first"), "--ready"});
+  ASSERT_TRUE(first.wait_for("ready"));
+  Recorder recorder(directory_, {});
+  first.write_line("go");
+  ASSERT_EQ(utimensat(AT_FDCWD, copy.c_str(), nullptr, 0), 0);
+  const Ran second = run({copy, "2", "1", "7", directory_.path("second")});
+  EXPECT_EQ(second.status, 0);
+  const int pid = first.pid();
+  EXPECT_EQ(first.finish().status, 0);
+  const Json report = recorder.finish();
+  size_t seen = 0;
+  for (const Json& p : report.at("processes")) {
+    if (p.at("comm") != "double") continue;
+    seen++;
+    const std::string log = directory_.path(p.at("pid") == pid ? "first" : "second");
+    for (const auto& [tid, count] : logged_acquires(log))
+      EXPECT_EQ(Recorded::thread(p, tid).at("acquires"), count) << log;
+  }
+  EXPECT_EQ(seen, 2u);
+}
+
+// A breakpoint of the old content must not get into the new.
+TEST_F(Host, AFileThatIsOverwrittenInPlace) {
+  const std::string source = std::string(GILTOP_TEST_DIR) + "/support/gil_double.c";
+  for (const std::string level : {"-O1", "-O3"}) {
+    const Ran built = run({"cc", "-std=gnu11", level, "-rdynamic", "-pthread", "-o",
+                           directory_.path("variant" + level), source});
+    ASSERT_EQ(built.status, 0) << built.err;
+  }
+  const std::string victim = directory_.path("victim");
+  Recorder recorder(directory_, {});
+  const auto probes = [&] {
+    size_t count = 0;
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(
+             "/proc/" + std::to_string(recorder.program.pid()) + "/fd", ignored)) {
+      const auto target = std::filesystem::read_symlink(entry.path(), ignored).string();
+      count += target.find("bpf_link") != std::string::npos ||
+               target.find("bpf-link") != std::string::npos;
+    }
+    return count;
+  };
+  const size_t before = probes();
+  int round = 0;
+  for (const std::string level : {"-O1", "-O3", "-O1", "-O3"}) {
+    write_file(victim, read_file(directory_.path("variant" + level)), true);
+    // In the kernel until the last of them is out, and asleep in its poll again then.
+    const auto asleep = [&] {
+      const std::string stat =
+          read_file("/proc/" + std::to_string(recorder.program.pid()) + "/stat");
+      return stat.find(") S ") != std::string::npos;
+    };
+    for (int i = 0; i < 500 && (probes() > before || !asleep()); i++) usleep(10'000);
+    ASSERT_EQ(probes(), before);
+    for (int i = 0; i < 2; i++) {
+      const std::string log = directory_.path("log" + std::to_string(round++));
+      EXPECT_EQ(run({victim, "2", "0.3", "7", log}).status, 0) << level;
+    }
+  }
+  const Json report = recorder.finish();
+  EXPECT_GE(std::count_if(report.at("processes").begin(), report.at("processes").end(),
+                          [](const Json& p) { return p.at("comm") == "victim"; }),
+            4)
+      << "of each content the second run at least";
+}
+
+TEST_F(Host, AProcessWhoseMainThreadHasEnded) {
+  ASSERT_FALSE(python().empty());
+  const std::string script = directory_.path("headless.py");
+  write_file(script,
+             "import ctypes, os, threading, time\n"
+             "def work():\n"
+             "    while os.path.exists('/proc/self/exe'): time.sleep(0.01)\n"
+             "    os.write(1, b'headless %d\\n' % os.getpid())\n"
+             "    while True: sum(range(1000)); time.sleep(0.001)\n"
+             "threading.Thread(target=work, daemon=True).start()\n"
+             "ctypes.CDLL(None).pthread_exit(None)\n");
+  Program headless({python(), script});
+  ASSERT_TRUE(headless.wait_for("headless")) << headless.err();
+  Recorder recorder(directory_, {});
+  Json report = recorder.finish();
+  EXPECT_FALSE(process(report, headless.pid()).is_null());
+  const std::string json = directory_.path("p.json");
+  const Ran ran = run({GILTOP_BINARY, "record", "-o", directory_.path("p.pftrace"), "-d", "0.3",
+                       "--json=" + json, "-p", std::to_string(headless.pid())});
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  report = Json::parse(read_file(json));
+  EXPECT_GT(acquires(process(report, headless.pid())), 10u);
+  headless.signal(SIGKILL);
 }
 
 }  // namespace

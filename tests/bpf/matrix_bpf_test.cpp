@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <sstream>
 
 #include "support/interpreters.h"
 #include "support/live.h"
@@ -410,6 +411,34 @@ TEST_P(FreeThreaded, ItsGilIsSwitchedOnAndSeen) {
     EXPECT_GT(in_gil_state(thread, "waiting") / life(thread), 0.2);
     EXPECT_GT(in_gil_state(thread, "holding") / life(thread), 0.2);
   }
+}
+
+TEST_P(FreeThreaded, IsOffAndItsChildrenAreSeen) {
+  write_file(
+      directory_.path("off.py"),
+      "import os, sys\n"
+      "children = []\n"
+      "for _ in range(3):\n"
+      "    pid = os.fork()\n"
+      "    if pid == 0:\n"
+      "        for _ in range(300): sum(range(10000))\n"
+      "        os._exit(0)\n"
+      "    children.append(pid)\n"
+      "for pid in children: os.waitpid(pid, 0)\n"
+      "with open(sys.argv[1], 'w') as f: f.write(' '.join(map(str, [os.getpid()] + children)))\n");
+  const Recorded recorded = record(GetParam().command(
+      directory_.path(), "off.py", {GetParam().inside(directory_.path(), "pids")}));
+  std::istringstream pids(read_file(directory_.path("pids")));
+  int count = 0;
+  for (int pid; pids >> pid; count++) {
+    const auto& all = recorded.report.at("processes");
+    const auto found =
+        std::find_if(all.begin(), all.end(), [pid](const Json& p) { return p.at("pid") == pid; });
+    ASSERT_NE(found, all.end()) << pid;
+    EXPECT_EQ(found->at("gil_enabled"), false);
+    EXPECT_GT(in_cpu_state(found->at("threads")[0], "running"), 0.001);
+  }
+  EXPECT_EQ(count, 4);
 }
 
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(FreeThreaded);

@@ -107,6 +107,9 @@ Story& Story::acquires(const std::string& n) {
 Story& Story::releases(const std::string& n) {
   return add(EventKind::gil_release, n, actor(n).gil);
 }
+Story& Story::switches_off(const std::string& n) {
+  return add(EventKind::gil_release, n, actor(n).gil, 1);
+}
 Story& Story::forced(const std::string& n) { return add(EventKind::gil_forced, n, actor(n).gil); }
 Story& Story::runs(const std::string& name, uint64_t uncharged_ns) {
   return add(EventKind::switch_in, name, uncharged_ns);

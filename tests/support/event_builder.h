@@ -52,6 +52,7 @@ class Story {
   Story& waits(const std::string& name);
   Story& acquires(const std::string& name);
   Story& releases(const std::string& name);
+  Story& switches_off(const std::string& name);  // releases it, and it is off (free-threaded)
   Story& forced(const std::string& name);
 
   Story& runs(const std::string& name, uint64_t uncharged_ns = 0);

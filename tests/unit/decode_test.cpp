@@ -236,7 +236,7 @@ TEST_F(Decode, AnExecThatIsNotFollowed) {
     const auto events = decode(exec);
     ASSERT_EQ(events.size(), 1u);
     EXPECT_EQ(events[0].kind, EventKind::exit) << "it ends here for us";
-    EXPECT_EQ(events[0].state, 1u);
+    EXPECT_EQ(events[0].state, 2u);
   }
   exec.h.state = GT_NEW;
   ASSERT_EQ(decode(exec).size(), 2u);

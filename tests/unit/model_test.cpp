@@ -536,6 +536,35 @@ TEST(Model, AWaiterGivesUpWhenTheGilIsSwitchedOff) {
   EXPECT_EQ(Played(wrong).model.violations(), 1u) << "elsewhere it is a contradiction";
 }
 
+// Importing an extension module switches the GIL on for that long.
+TEST(Model, TheGilIsOffFromTheReleaseThatSaysSo) {
+  ProcessFacts facts;
+  facts.python = "3.13.5";
+  facts.free_threaded = true;
+  Story story = two_threads();
+  story.is_python("main", facts).at(10).acquires("main").at(20).switches_off("main");
+  story.at(50).acquires("main").at(60).releases("main").at(100).ends();
+  const Played on(story);
+  EXPECT_THAT(broken_invariants(on.model), IsEmpty());
+  EXPECT_EQ(column(on.gil().ledger, LedgerColumn::running), 20u);
+  EXPECT_EQ(column(on.gil().ledger, LedgerColumn::off), 30u);
+  EXPECT_EQ(column(on.gil().ledger, LedgerColumn::idle), 40u);
+  EXPECT_EQ(snapshot_of(on.model, {}).processes[0].gil_enabled, std::optional(true));
+}
+
+TEST(Model, AProcessWithMoreGilsThanAnyPythonIsContradicted) {
+  Story story = two_threads();
+  for (uint64_t i = 0; i < 5000; i++) {
+    story.with_gil("main", kGil + i * 0x1000).at(10 + 2 * i).acquires("main");
+    story.at(11 + 2 * i).releases("main");
+  }
+  story.at(20'000).ends();
+  const Played played(story);
+  EXPECT_EQ(played.model.processes()[0].gils.size(), 4096u);
+  EXPECT_GT(played.model.processes()[0].violations, 900u);
+  EXPECT_EQ(played.model.violations(), played.model.processes()[0].violations);
+}
+
 TEST(Model, TwoProcessesWithAGilAtTheSameAddress) {
   Story story;
   story.process("one", 100).process("two", 200).on_cpu("two", 1);

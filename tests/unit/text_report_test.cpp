@@ -63,7 +63,7 @@ GilSnapshot gil(uint64_t running, uint64_t runnable, uint64_t blocked, uint64_t 
                 uint64_t idle, uint64_t unknown_ns = 0) {
   GilSnapshot g;
   g.address = 0x7f0000001000;
-  g.ledger = {running, runnable, blocked, handoff, idle, unknown_ns};
+  g.ledger = {running, runnable, blocked, handoff, idle, 0, unknown_ns};
   for (const uint64_t part : g.ledger) g.last_ns += part;
   g.acquires = 100;
   return g;

@@ -259,6 +259,19 @@ TEST_F(TraceRoundtrip, ALastSwitchsChargeIsNotTheNextThreads) {
   expect_same(story.tables(), story.events(), 0);
 }
 
+TEST_F(TraceRoundtrip, AGilThatIsSwitchedOff) {
+  ProcessFacts facts;
+  facts.python = "3.13.5";
+  facts.free_threaded = true;
+  Story story;
+  story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+  story.at(0).execs("main").is_python("main", facts).at(1).forks("main", "worker");
+  story.at(2).runs("worker").at(10).acquires("main").at(20).waits("worker");
+  story.at(30).switches_off("main").at(35).releases("worker");  // which gives up
+  story.at(50).acquires("main").at(60).releases("main").at(70).exits("worker").at(100).ends();
+  expect_same(story.tables(), story.events(), 0);
+}
+
 TEST_F(TraceRoundtrip, TheFirstEventMayConcernNobody) {
   // Time begins with it in the live model; so it must in the one that is read back.
   Story story;
