@@ -148,17 +148,20 @@ TEST_F(Blog, TwoThreadsTakeTurns) {
   // On a machine busy with other work the threads want for CPUs instead; then it says nothing of
   // the GIL, and is tried again.
   std::vector<Json> threads;
-  for (int attempt = 0; attempt < 5; attempt++) {
+  double starved = 1;
+  for (int attempt = 0; attempt < 5 && starved >= 0.1; attempt++) {
     const Recorded recorded = blog("cpu2");
     threads = workers(recorded);
     ASSERT_EQ(threads.size(), 2u);
-    double starved = 0;
+    starved = 0;
     for (const Json& thread : threads)
       starved = std::max(starved, in_cpu_state(thread, "runnable") / life(thread));
-    if (starved < 0.1) break;
   }
   for (const Json& thread : threads) {
-    EXPECT_THAT(in_gil_state(thread, "waiting") / life(thread), AllOf(Ge(0.40), Le(0.60)));
+    // The rest of its turn: that it was let go and has no CPU to wait for the GIL on.
+    double turn = in_gil_state(thread, "waiting");
+    if (starved >= 0.1) turn += thread.at("matrix").at("released").at("runnable_s").get<double>();
+    EXPECT_THAT(turn / life(thread), AllOf(Ge(0.40), Le(0.60))) << "starved: " << starved;
     EXPECT_GT(thread.at("forced_releases").get<int>(), 10);
   }
   EXPECT_EQ(mode_ms(threads), 4) << "the switch interval is 5 ms";

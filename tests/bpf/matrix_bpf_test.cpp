@@ -178,7 +178,7 @@ TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
       const Json& thread = Recorded::thread(found, measured.at("tid"));
       starved = std::max(starved, in_cpu_state(thread, "runnable") / life(thread));
       // It starts in the main interpreter, whose GIL it may have to wait for.
-      EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.02);
+      EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.05);
       EXPECT_GT(in_gil_state(thread, "holding") / life(thread), 0.95);
     }
     // The main one's is the first.
@@ -189,7 +189,7 @@ TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
       for (const auto& [column, time] : gil.at("ledger").items()) life += time.get<double>();
       if (starved < 0.1) {
         // It is made, and imports, before its thread begins.
-        EXPECT_GT(gil.at("ledger").at("held_running_s").get<double>() / life, 0.8);
+        EXPECT_GT(gil.at("ledger").at("held_running_s").get<double>() / life, 0.7);
       }
     }
   }
