@@ -79,7 +79,6 @@ class LiveSession final : public Session {
  private:
   using Notice = std::variant<gt_exec, gt_entry, gt_found, gt_exit>;
 
-  Status open_and_load();
   Status attach_scheduler();
   Status calibrate();
   void detach();
