@@ -9,6 +9,7 @@
 /* Set by the loader before load: trace what traced processes fork and execute. */
 const volatile __u8 follow_children = 1;
 const volatile __u8 host_wide = 0;
+const volatile __u32 track_as = GT_TELL; /* what is tracked is in light mode, or is not */
 
 /* By file: all of its sites are probed. Until then some of what it does would be seen and some not,
  * and an acquire without its release is worse than neither. Set by the loader. */
@@ -29,16 +30,23 @@ static __always_inline bool is_tracked(__u32 tgid)
 	return tgid && bpf_map_lookup_elem(&tracked, &tgid);
 }
 
+static __always_inline bool is_light(__u32 tgid)
+{
+	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+
+	return how && *how & GT_LIGHT;
+}
+
 static __always_inline bool track(__u32 tgid)
 {
-	__u32 how = GT_TELL;
+	__u32 how = track_as;
 
 	return bpf_map_update_elem(&tracked, &tgid, &how, BPF_ANY) == 0;
 }
 
 static __always_inline void told(__u32 tgid)
 {
-	__u32 how = GT_TRACED;
+	__u32 how = GT_TRACED | (track_as & GT_LIGHT);
 
 	bpf_map_update_elem(&tracked, &tgid, &how, BPF_EXIST);
 }

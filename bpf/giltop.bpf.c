@@ -15,6 +15,7 @@
 #include "filter.bpf.h"
 #include "compat.bpf.h"
 #include "hold.bpf.h"
+#include "light.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -50,36 +51,45 @@ static __always_inline __u8 switched_off(__u64 gil)
 	return enabled == 0 ? GT_GIL_OFF : 0;
 }
 
-SEC("uprobe")
-int on_gil(struct pt_regs *ctx)
+/* Whether a hit of one of `file`'s sites is to be told. That of a process that was not heard of is
+ * told with which Python it is. */
+static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file, enum gt_kind kind)
 {
-	__u64 id = bpf_get_current_pid_tgid();
-	__u32 tgid = id >> 32, *how;
-	struct gt_gil *e;
-	enum gt_kind kind;
-	__u64 cookie;
+	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
 
-	if (!armed)
-		return 0;
-	how = bpf_map_lookup_elem(&tracked, &tgid);
 	if (!how && !host_wide) {
 		__sync_fetch_and_add(&filtered_hits, 1);
-		return 0;
+		return false;
 	}
-	cookie = bpf_get_attach_cookie(ctx);
-	if (!ready[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)])
-		return 0;
-	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
-	if (!how || *how == GT_TELL) {
+	if (!ready[file & (GT_FILES - 1)])
+		return false;
+	if (!how || *how & GT_TELL) {
 		bool new = !how;
 
 		if (new && !track(tgid)) {
 			count_lost(kind);
-			return 0;
+			return false;
 		}
-		if (tell_found(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, new))
+		if (tell_found(tgid, tid, file, new))
 			told(tgid);
 	}
+	return true;
+}
+
+SEC("uprobe")
+int on_gil(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid(), cookie;
+	__u32 tgid = id >> 32;
+	struct gt_gil *e;
+	enum gt_kind kind;
+
+	if (!armed)
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
+	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, kind))
+		return 0;
 	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;
@@ -87,6 +97,107 @@ int on_gil(struct pt_regs *ctx)
 	stamp(&e->h, kind, tgid, (__u32)id);
 	if (cookie & GT_COOKIE_FREE_THREADED && kind == GT_GIL_RELEASE)
 		e->h.state = switched_off(e->gil);
+	submit(e);
+	return 0;
+}
+
+/* Light mode: the call of pthread_cond_timedwait() in take_gil. */
+SEC("uprobe")
+int on_light_wait(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil, *await;
+	__u32 tgid = id >> 32, holder = 0;
+	struct gt_light *light;
+	struct gt_gil *e;
+	bool known;
+
+	if (!armed)
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, GT_GIL_WAIT) ||
+	    !is_light(tgid))
+		return 0;
+	gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
+	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0,
+				     BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!await) { /* no memory: its end would not be seen */
+		count_lost(GT_GIL_WAIT);
+		return 0;
+	}
+	*await = gil;
+	light = bpf_map_lookup_elem(&light_gils, &tgid);
+	if (light)
+		holder = holder_of(light, gil, &known);
+	e = reserve(GT_GIL_WAIT, sizeof(*e));
+	if (!e)
+		return 0;
+	e->gil = gil;
+	stamp(&e->h, GT_GIL_WAIT, tgid, (__u32)id);
+	e->h.extra = holder;
+	submit(e);
+	return 0;
+}
+
+/* Light mode: that call has returned. Free: this thread takes it now, as it has the mutex. Else it
+ * calls again. */
+SEC("uprobe")
+int on_light_resume(struct pt_regs *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil, *await;
+	enum gt_kind kind = GT_GIL_ACQUIRE;
+	struct gt_gil *e;
+	__u8 state = 0;
+	int locked;
+
+	if (!armed || !is_light(id >> 32))
+		return 0;
+	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
+	if (await && *await) {
+		gil = *await;
+		*await = 0;
+	} else { /* it began to wait before it was traced */
+		gil = only_gil(id >> 32);
+		if (!gil)
+			return 0;
+	}
+	cookie = bpf_get_attach_cookie(ctx);
+	if (cookie & GT_COOKIE_FREE_THREADED && switched_off(gil)) {
+		kind = GT_GIL_RELEASE;
+		state = GT_GIL_OFF;
+	} else if (bpf_probe_read_user(&locked, sizeof(locked),
+				       (void *)(gil + (cookie & GT_COOKIE_OFFSET_MASK) -
+						LOCKED_BEFORE_COND)) ||
+		   locked) {
+		return 0;
+	}
+	e = reserve(kind, sizeof(*e));
+	if (!e)
+		return 0;
+	e->gil = gil;
+	stamp(&e->h, kind, id >> 32, (__u32)id);
+	e->h.state = state;
+	submit(e);
+	return 0;
+}
+
+/* Light mode: on every CPU, some hundred times a second of its work. */
+SEC("perf_event")
+int on_sample(void *ctx)
+{
+	__u64 id = bpf_get_current_pid_tgid();
+	struct gt_sample *e;
+	__u8 state;
+
+	if (!armed || !is_light(id >> 32))
+		return 0;
+	state = holding(bpf_get_current_task_btf(), id >> 32);
+	if (!state)
+		return 0;
+	e = reserve(GT_SAMPLE, sizeof(*e));
+	if (!e)
+		return 0;
+	stamp(&e->h, GT_SAMPLE, id >> 32, (__u32)id);
+	e->h.state = state;
 	submit(e);
 	return 0;
 }
@@ -99,7 +210,8 @@ int on_sched_switch(__u64 *ctx)
 	struct task_struct *prev, *next;
 	bool prev_tracked, next_tracked;
 	struct gt_switch *e;
-	__u32 state;
+	__u32 state, tgid;
+	__u8 gil = 0;
 
 	if (!armed)
 		return 0;
@@ -109,12 +221,16 @@ int on_sched_switch(__u64 *ctx)
 	next_tracked = is_tracked(next->tgid);
 	if (!prev_tracked && !next_tracked)
 		return 0;
+	tgid = prev->tgid;
+	if (prev_tracked && is_light(tgid))
+		gil = holding(prev, tgid);
 	e = reserve(GT_SWITCH, sizeof(*e));
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_SWITCH, prev_tracked ? prev->tgid : 0, prev_tracked ? prev->pid : 0);
 	state = task_state(prev);
-	e->h.state = left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
+	e->h.state =
+		gil | left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
 	e->h.extra = next_tracked ? next->pid : 0;
 	e->next_tgid = next_tracked ? next->tgid : 0;
 	e->prev_ran_ns = prev_tracked ? ran_ns(prev) : 0;
@@ -158,6 +274,7 @@ int on_process_fork(__u64 *ctx)
 			count_lost(GT_FORK);
 			return 0;
 		}
+		inherit_light(parent->tgid, tgid);
 	}
 	e = reserve(GT_FORK, sizeof(*e));
 	if (!e)
@@ -205,6 +322,7 @@ int on_process_exec(__u64 *ctx)
 
 	if (!armed || (!host_wide && !is_tracked(task->tgid)))
 		return 0;
+	forget_light(task->tgid);
 	file_key(&key, bprm->file);
 	if (host_wide && !follow_exec(task->tgid, &key, &state))
 		return 0;
@@ -266,8 +384,10 @@ int on_process_exit(__u64 *ctx)
 		return 0;
 	/* do_exit() has already counted this thread out of signal->live. */
 	last = BPF_CORE_READ(task, signal, live.counter) == 0;
-	if (last)
+	if (last) {
 		bpf_map_delete_elem(&tracked, &tgid);
+		forget_light(tgid);
+	}
 	if (!armed)
 		return 0;
 	e = reserve(GT_EXIT, sizeof(*e));

@@ -22,7 +22,8 @@ enum gt_kind {
 	GT_EXIT = 8,        /* a thread ends */
 	GT_ENTRY = 9,       /* a program reached its ELF entry point and is held there */
 	GT_FOUND = 10,      /* the first GIL event of a program image: which Python it is */
-	GT_KINDS = 11,
+	GT_SAMPLE = 11,     /* light mode: a CPU-clock sample of a running thread */
+	GT_KINDS = 12,
 };
 
 /* gt_header.state of GT_SWITCH: how the previous task left the CPU. */
@@ -40,11 +41,20 @@ struct gt_header {
 	__u32 tid;
 	__u16 cpu;
 	__u8 kind;  /* enum gt_kind */
-	__u8 state; /* GT_SWITCH: enum gt_task_state; GT_EXIT: GT_LAST; GT_GIL_RELEASE: GT_GIL_OFF;
+	__u8 state; /* GT_SWITCH: enum gt_task_state, and as GT_SAMPLE; GT_EXIT: GT_LAST;
+	             * GT_GIL_RELEASE: GT_GIL_OFF; GT_SAMPLE: GT_GIL_READ ...;
 	             * others: GT_HELD ... GT_LEFT */
 	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before;
-	              * GT_FOUND: the file's number, from the cookie */
+	              * GT_FOUND: the file's number, from the cookie; GT_GIL_WAIT in light mode: the
+	              * holder's id as its process calls it, 0: not known */
 };
+
+/* Light mode: whether the thread (of GT_SWITCH: the previous one) held a GIL at that moment. */
+#define GT_TASK_STATE_MASK 0x07
+#define GT_GIL_READ 0x08 /* the memory of the process's GILs could be read */
+#define GT_GIL_MINE 0x10 /* and it holds that of the slot: */
+#define GT_GIL_SLOT_SHIFT 5
+#define GT_LIGHT_GILS 4
 
 #define GT_GIL_OFF 1 /* and it was switched off for now (free-threaded builds) */
 #define GT_LAST 1 /* it was the last thread of its process */
@@ -73,6 +83,10 @@ struct gt_switch {
 
 struct gt_wakeup {
 	struct gt_header h; /* of the woken task; h.cpu is the waker's */
+};
+
+struct gt_sample {
+	struct gt_header h;
 };
 
 #define GT_COMM 16
@@ -125,9 +139,21 @@ struct gt_entry {
 #define GT_PYTHON 3        /* host-wide: it is a Python, or has loaded one: traced from its exec on */
 #define GT_OTHER 4         /* host-wide: not a Python itself */
 
-/* What `tracked` says of a process. */
+/* What `tracked` says of a process: bits. */
 #define GT_TRACED 1
-#define GT_TELL 2 /* and its next GIL event is to be told with a GT_FOUND */
+#define GT_TELL 2  /* its next GIL event is to be told with a GT_FOUND */
+#define GT_LIGHT 4 /* in light mode */
+
+/* Where the GILs of a process in light mode are, and how to tell who holds one. Offsets in bytes. */
+struct gt_light {
+	__u64 gils[GT_LIGHT_GILS]; /* addresses; 0: no more */
+	__u32 locked;              /* in a GIL: int, 1 while it is held */
+	__u32 holder;              /* in a GIL: PyThreadState * of who took it last */
+	__u32 native_id;           /* in PyThreadState: gettid() of its thread; 0: not there */
+	__u32 pthread;             /* in PyThreadState: its pthread_t; 0: holders are not known */
+	__u32 pthread_tid;         /* in what a pthread_t points at: gettid() */
+	__u32 all;                 /* the process has no other GIL */
+};
 
 /* The cookie of a GIL site: the offset of its argument from the GIL, its kind (GT_GIL_*), and the
  * loader's number of the file. */

@@ -86,6 +86,11 @@ int run(int argc, char** argv) {
                                           "Every CPython process of the host, now and later");
   record_app->add_flag("-s,--subprocesses", record.subprocesses,
                        "Trace what they fork and execute, too (always on with a command)");
+  record_app
+      ->add_option("--mode", record.mode,
+                   "exact: every hand-over of the GIL; light: every wait, holds sampled")
+      ->check(CLI::IsMember({"exact", "light"}))
+      ->capture_default_str();
   std::string buffer = std::to_string(record.buffer_bytes);
   record_app->add_option("--buffer-size", buffer, "Ring buffer, a power of two [16M]")
       ->transform(CLI::Validator(check_size, "SIZE"));

@@ -15,6 +15,7 @@ struct RecordArguments {
   std::vector<std::string> command;
   uint64_t buffer_bytes = 16 << 20;
   bool subprocesses = false;
+  std::string mode = "exact";
   std::string json;  // empty: none; "-": stdout
   bool strict = false;
   bool quiet = false;

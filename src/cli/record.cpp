@@ -33,6 +33,7 @@ int run_record(const RecordArguments& arguments) {
   RecordingOptions options;
   options.file = arguments.output;
   options.ring_bytes = arguments.buffer_bytes;
+  options.mode = arguments.mode == "light" ? Mode::light : Mode::exact;
   if (arguments.duration_s > 0)
     options.duration_ns = static_cast<uint64_t>(arguments.duration_s * 1e9);
   options.pids = arguments.pids;

@@ -10,11 +10,13 @@
 #include "base/result.h"
 #include "cli/child.h"
 #include "model/snapshot.h"
+#include "probe/session.h"
 
 namespace giltop {
 
 struct RecordingOptions {
   std::string file;  // empty: none is written
+  Mode mode = Mode::exact;
   size_t ring_bytes = 16 << 20;
   std::optional<uint64_t> duration_ns;
   std::vector<uint32_t> pids;  // to attach to; or
@@ -33,9 +35,9 @@ struct RecordingResult {
 };
 
 // Records until the duration is over, the command or all processes ended, or a signal came.
-// `progress` is called now and then with the time since the start, ns, first as soon as events flow;
-// may be empty.
-// `child` outlives the recording: a command that still runs is the caller's to wait for.
+// `progress` is called now and then with the time since the start, ns, first as soon as events
+// flow; may be empty. `child` outlives the recording: a command that still runs is the caller's to
+// wait for.
 Result<RecordingResult> record(const RecordingOptions& options, std::optional<Child>& child,
                                const std::function<void(uint64_t)>& progress = {});
 

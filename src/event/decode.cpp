@@ -8,7 +8,9 @@ namespace giltop {
 namespace {
 
 static_assert(static_cast<int>(TaskState::dead) == GT_TASK_DEAD);
-static_assert(kRecordKinds.size() == GT_KINDS);
+static_assert(kRecordKinds.size() == GT_KINDS && kLightGils == GT_LIGHT_GILS);
+static_assert(GT_TASK_STATE_MASK == 0x07 && GT_GIL_READ == 0x08 && GT_GIL_MINE == 0x10 &&
+              GT_GIL_SLOT_SHIFT == 5);  // as gil_sight() and task_state() have it
 
 template <typename Record>
 bool read(std::span<const std::byte> bytes, Record& record) {
@@ -76,6 +78,11 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       event.other = tables_.intern(comm_of(exit.comm));
       break;
     }
+    case GT_SAMPLE:
+      well_formed = well_formed && record.size() == sizeof(gt_sample);
+      event.kind = EventKind::sample;
+      event.state = header.state;
+      break;
     case GT_ENTRY:
       well_formed = well_formed && record.size() == sizeof(gt_entry);
       wanted = false;

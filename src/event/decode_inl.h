@@ -51,7 +51,7 @@ inline void Decoder::decode(std::span<const std::byte> record, Sink&& sink) {
     }
     std::memcpy(&body, record.data(), sizeof(body));
     if (header.tid > kMaxTid || header.extra > kMaxTid || header.tgid > kMaxTid ||
-        body.next_tgid > kMaxTid || header.state > GT_TASK_DEAD) {
+        body.next_tgid > kMaxTid || (header.state & GT_TASK_STATE_MASK) > GT_TASK_DEAD) {
       counts_.malformed++;
       return;
     }

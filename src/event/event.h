@@ -11,12 +11,12 @@
 namespace giltop {
 
 enum class EventKind : uint8_t {
-  gil_wait,     // `value` = GIL address
+  gil_wait,     // `value` = GIL address; light: `other` = the holder's id as its process calls it
   gil_acquire,  // `value` = GIL address
   gil_release,  // `value` = GIL address; `state` = 1: and it was switched off (free-threaded)
   gil_forced,   // `value` = GIL address; the release before was a forced switch
-  switch_out,  // `state` = TaskState, `value` = the CPU's uncharged time, ns, `other` = how long it
-               // had been on the CPU, ns; 0: not known
+  switch_out,  // `state` = TaskState, and GilSight; `value` = the CPU's uncharged time, ns, `other`
+               // = how long it had been on the CPU, ns; 0: not known
   switch_in,   // `value` = the CPU's uncharged time, ns
   wakeup,
   fork,         // `value` = parent tgid << 32 | parent tid, `other` = comm (string id)
@@ -34,7 +34,23 @@ enum class EventKind : uint8_t {
   gil_read,     // `value` = GIL address, `state` = GilReading, `tid` = holder or 0,
                 // `other` = least id of the interpreters that use it, plus 1; 0: not known
   thread_read,  // `state` = kRead… bits, `value` = address of the GIL waited for, `cpu` = its last
+  sample,       // light mode: a running thread, `state` = GilSight
+  mode,         // the process is in light mode (`state` = 1) from here on, or in exact mode (0)
+  light_gil,    // light mode: `value` = address of the GIL that GilSight calls number `state`
 };
+
+// Whether an event is one of the states of threads and GILs, which losses make worthless.
+constexpr bool is_state_event(EventKind kind) {
+  return kind <= EventKind::wakeup || kind == EventKind::sample;
+}
+
+// What was read of its process's GILs when a thread in light mode was sampled or left its CPU.
+struct GilSight {
+  bool read = false;   // else nothing is known
+  bool holds = false;  // it holds the GIL of number `slot`
+  uint8_t slot = 0;
+};
+inline constexpr size_t kLightGils = 4;
 
 enum class GilReading : uint8_t { unknown, not_created, disabled, free, held };
 
@@ -61,10 +77,19 @@ struct Event {
 };
 static_assert(sizeof(Event) == 32);
 
+// The bits of GT_TASK_STATE_MASK, GT_GIL_READ … (include/giltop/abi.h).
+constexpr GilSight gil_sight(const Event& event) {
+  return {(event.state & 0x08) != 0, (event.state & 0x10) != 0,
+          static_cast<uint8_t>(event.state >> 5 & 3)};
+}
+constexpr TaskState task_state(const Event& event) {
+  return static_cast<TaskState>(event.state & 0x07);
+}
+
 // What is counted when the ring is full: the order of enum gt_kind.
-inline constexpr std::array<std::string_view, 11> kRecordKinds = {
+inline constexpr std::array<std::string_view, 12> kRecordKinds = {
     "gil_wait", "gil_acquire", "gil_release", "gil_forced", "switch", "wakeup",
-    "fork",     "exec",        "exit",        "entry",      "found"};
+    "fork",     "exec",        "exit",        "entry",      "found",  "sample"};
 
 // One program image of one process.
 struct ProcessFacts {

@@ -106,9 +106,8 @@ void Model::on_switch_out(Thread& thread, const Event& event, Change& change) {
   const bool unseen = thread.cpu_state == CpuState::running
                           ? thread.inferred.to_ns != 0 && event.other != 0
                           : thread.cpu_state != CpuState::unknown;
-  const CpuState after = event.state == static_cast<uint8_t>(TaskState::runnable)
-                             ? CpuState::runnable
-                             : CpuState::blocked;
+  const CpuState after =
+      task_state(event) == TaskState::runnable ? CpuState::runnable : CpuState::blocked;
   if (unseen) {
     mend_run(thread, event);
     change.told_apart = true;

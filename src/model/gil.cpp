@@ -36,6 +36,10 @@ size_t hash(uint64_t key) {
 void Gil::advance(uint64_t ts_ns) {
   const uint64_t elapsed = ts_ns - last_ns;
   last_ns = ts_ns;
+  if (light) [[unlikely]] {
+    share.life_ns += elapsed;
+    return;
+  }
   LedgerColumn where = LedgerColumn::unknown;
   if (known) {
     if (holder) {
@@ -50,6 +54,13 @@ void Gil::advance(uint64_t ts_ns) {
 }
 
 void Gil::book(Thread& waiter) {
+  if (light) [[unlikely]] {
+    const Ledger parts = light_parts(waiter);
+    Row& booked = row(waiter, waiter.light.behind);
+    for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
+    waiter.light.since_ns = last_ns;
+    return;
+  }
   Ledger parts;
   bool any = false;
   for (size_t c = 0; c < kLedgerColumns; c++) {
@@ -62,6 +73,12 @@ void Gil::book(Thread& waiter) {
   waiter.wait_mark = ledger;
 }
 
+void Gil::book_handoff(Thread& waiter) {
+  row(waiter, waiter.light.behind).parts[column(LedgerColumn::handoff)] +=
+      last_ns - std::min(waiter.light.since_ns, last_ns);
+  waiter.light.since_ns = last_ns;
+}
+
 void Gil::book_all_waiters() {
   for (Thread* waiter : waiters) book(*waiter);
 }
@@ -71,6 +88,7 @@ void Gil::remove_waiter(Thread& waiter) {
 }
 
 void Gil::rebook(uint64_t from_ns, CpuState booked, CpuState right) {
+  if (light) return;  // the share follows the thread's cells
   const size_t from = column(column_of(booked)), to = column(column_of(right));
   const auto move = [&](Ledger& columns, uint64_t ns) {
     columns[from] -= ns;
@@ -182,10 +200,13 @@ std::vector<Gil::Blame> Gil::blame() const {
   // Waits that still go on count up to now, on whoever holds the GIL now.
   std::vector<Row> rows = rows_;
   for (const Thread* waiter : waiters) {
-    const uint64_t key = key_of(*waiter, blamed());
+    const Thread* const behind = light ? waiter->light.behind : blamed();
+    const uint64_t key = key_of(*waiter, behind);
     const size_t at = find_row(key);
-    Row* found = at < rows_.size() ? &rows[at] : &rows.emplace_back(Row{key, waiter, blamed(), {}});
-    for (size_t c = 0; c < kLedgerColumns; c++) found->parts[c] += ledger[c] - waiter->wait_mark[c];
+    Row* found = at < rows_.size() ? &rows[at] : &rows.emplace_back(Row{key, waiter, behind, {}});
+    const Ledger parts = light ? light_parts(*waiter) : Ledger{};
+    for (size_t c = 0; c < kLedgerColumns; c++)
+      found->parts[c] += light ? parts[c] : ledger[c] - waiter->wait_mark[c];
   }
   std::vector<Blame> result;
   result.reserve(rows.size());

@@ -71,11 +71,10 @@ Thread* Model::find(const Event& event, Change& change) {
   if (thread && !thread->ended && thread->process->tgid == event.tgid) return thread;
   // What a thread does between its exit event and its last switch is not its life any more.
   const bool same_ended = thread && thread->ended && thread->process->tgid == event.tgid;
-  const bool shows_life = event.kind <= EventKind::gil_forced;
+  const bool shows_life = event.kind <= EventKind::gil_forced || event.kind == EventKind::sample;
   if (same_ended && !shows_life && loss_until_ns_ <= thread->last_ns) return nullptr;
   // Nor is the last switch of a thread whose exit came in a loss, or before tracing began.
-  if (event.kind == EventKind::switch_out && event.state == static_cast<uint8_t>(TaskState::dead))
-    return nullptr;
+  if (event.kind == EventKind::switch_out && task_state(event) == TaskState::dead) return nullptr;
   change.began = true;
   return &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
 }
@@ -83,6 +82,7 @@ Thread* Model::find(const Event& event, Change& change) {
 void Model::end_thread(Thread& thread, uint64_t ts_ns) {
   leave_gil(thread, ts_ns);
   advance(thread, ts_ns);
+  if (thread.process->light) light_leave(thread);
   thread.ended = true;
   auto& alive = thread.process->alive;
   alive.erase(std::remove(alive.begin(), alive.end(), &thread), alive.end());
@@ -110,6 +110,7 @@ Gil* Model::gil_of(Process& process, uint64_t address, uint64_t ts_ns) {
   gil.process = &process;
   gil.index = gil_count_++;
   gil.first_ns = gil.last_ns = ts_ns;
+  gil.light = process.light;
   for (const auto& [read, interpreter] : process.interpreters)
     if (read == address) gil.interpreter = interpreter;
   return &gil;
@@ -137,6 +138,12 @@ void Model::on_fork(const Event& event, Change& change) {
       process->from_start = parent->process->from_start;
       process->lost = !trusted;
       if (parent->process->gil_events == 0) process->gil_enabled = parent->process->gil_enabled;
+      if (parent->process->light) {
+        begin_light(*process, event.ts_ns);
+        for (size_t slot = 0; slot < kLightGils; slot++)
+          if (const Gil* gil = parent->process->light_gils[slot])
+            process->light_gils[slot] = gil_of(*process, gil->address, event.ts_ns);
+      }
     }
   }
   Thread& thread = new_thread(*process, event.tid, event.ts_ns);
@@ -148,6 +155,7 @@ void Model::on_fork(const Event& event, Change& change) {
   thread.cpu_state = CpuState::runnable;
   thread.cpu_since_ns = thread.state_since_ns = event.ts_ns;
   thread.wakeup_ns = event.ts_ns;
+  thread.light.sure = true;
   if (parent && parent->assumed != 0) parent = nullptr;  // what it does is not sure
   if (parent_tgid == event.tgid) {
     thread.gil_state = GilState::released;
@@ -180,6 +188,7 @@ void Model::on_exec(const Event& event, Change& change) {
   process.from_start = true;
   // It runs, in a fresh image that holds no GIL.
   thread.gil_state = GilState::released;
+  thread.light.sure = true;
   thread.cpu_state = CpuState::running;
   thread.cpu_since_ns = thread.state_since_ns = event.ts_ns;
   thread.cpu = event.cpu;
@@ -211,6 +220,7 @@ void Model::on_loss(const Event& event) {
     for (Thread* thread : process.alive) {
       leave_gil(*thread, event.ts_ns);
       set_cpu_state(*thread, CpuState::unknown, event.ts_ns);
+      if (process.light) light_leave(*thread);
       thread->inferred = {};
     }
   }
@@ -223,17 +233,15 @@ Change Model::apply(const Event& event) {
   if (event.tid > kMaxTid) return change;
   if (!any_) {
     // Time begins with somebody, not with the end of somebody who was never known.
-    const bool unknown_end = event.kind == EventKind::exit ||
-                             event.kind == EventKind::thread_name ||
-                             (event.kind == EventKind::switch_out &&
-                              event.state == static_cast<uint8_t>(TaskState::dead));
+    const bool unknown_end =
+        event.kind == EventKind::exit || event.kind == EventKind::thread_name ||
+        (event.kind == EventKind::switch_out && task_state(event) == TaskState::dead);
     if (unknown_end) return change;
     first_ns_ = event.ts_ns;
     any_ = true;
   }
   last_ns_ = std::max(last_ns_, event.ts_ns);
-  const bool state_event = event.kind <= EventKind::wakeup;
-  if (state_event) {
+  if (is_state_event(event.kind)) {
     if (event.ts_ns < loss_until_ns_) return change;  // true, but of a past with holes
     Thread* thread = find(event, change);
     if (!thread) return change;
@@ -256,27 +264,37 @@ Change Model::apply(const Event& event) {
       if (thread->cpu_state != CpuState::running) prove_running(*thread, event.ts_ns);
       if (thread->assumed != 0 || gil.assumed) [[unlikely]]
         check_reading(*thread, gil, event, change);
-      switch (event.kind) {
-        case EventKind::gil_wait:
-          on_gil_wait(*thread, gil, event.ts_ns);
-          break;
-        case EventKind::gil_acquire:
-          on_gil_acquire(*thread, gil, event.ts_ns, change);
-          break;
-        case EventKind::gil_release:
-          on_gil_release(*thread, gil, event.ts_ns, event.state != 0, change);
-          break;
-        default:
-          on_gil_forced(*thread, gil);
-          break;
-      }
+      if (process.light) [[unlikely]] {
+        light_gil_event(*thread, gil, event, change);
+      } else
+        switch (event.kind) {
+          case EventKind::gil_wait:
+            on_gil_wait(*thread, gil, event.ts_ns);
+            break;
+          case EventKind::gil_acquire:
+            on_gil_acquire(*thread, gil, event.ts_ns, change);
+            break;
+          case EventKind::gil_release:
+            on_gil_release(*thread, gil, event.ts_ns, event.state != 0, change);
+            break;
+          default:
+            on_gil_forced(*thread, gil);
+            break;
+        }
     } else if (event.kind == EventKind::switch_out) {
       on_switch_out(*thread, event, change);
-      if (event.state == static_cast<uint8_t>(TaskState::dead)) end_thread(*thread, event.ts_ns);
+      if (thread->process->light) light_switch_out(*thread, event);
+      if (task_state(event) == TaskState::dead) end_thread(*thread, event.ts_ns);
     } else if (event.kind == EventKind::switch_in) {
       on_switch_in(*thread, event);
+      if (thread->process->light) light_switch_in(*thread, event.ts_ns);
+    } else if (event.kind == EventKind::sample) {
+      if (thread->cpu_state != CpuState::running) prove_running(*thread, event.ts_ns);
+      if (thread->process->light) light_sample(*thread, event);
     } else {
+      const CpuState before = thread->cpu_state;
       on_wakeup(*thread, event.ts_ns);
+      if (thread->process->light && thread->cpu_state != before) light_wakeup(*thread, event.ts_ns);
     }
     change.gil_after = thread->gil_state;
     change.cpu_after = thread->cpu_state;
@@ -343,6 +361,12 @@ Change Model::apply(const Event& event) {
     case EventKind::loss:
       on_loss(event);
       break;
+    case EventKind::mode:
+      on_mode(event);
+      break;
+    case EventKind::light_gil:
+      on_light_gil(event);
+      break;
     case EventKind::gil_read:
       on_gil_read(event, change);
       break;
@@ -361,7 +385,10 @@ void Model::advance_to(uint64_t ts_ns) {
   for (Process& process : processes_) {
     if (process.ended) continue;
     for (auto& gil : process.gils) gil->advance(ts_ns);
-    for (Thread* thread : process.alive) advance(*thread, ts_ns);
+    for (Thread* thread : process.alive) {
+      advance(*thread, ts_ns);
+      if (process.light) settle(*thread);
+    }
   }
 }
 

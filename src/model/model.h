@@ -81,6 +81,20 @@ struct Thread {
   } inferred;
   uint64_t wait_step_ns = 0;  // when it last went to sleep in take_gil
   Ledger wait_mark{};         // the GIL's ledger up to which this thread's wait is blamed
+
+  // Of light mode (light_tracker.cpp).
+  struct Light {
+    bool sure = false;               // an event told its GIL state since tracing began, or a loss
+    uint64_t undecided_from = 0;     // what it ran before in an unknown state stays unknown, ns
+    std::array<uint64_t, 4> held{};  // of its row `holding`: is in its GIL's share
+    uint64_t unknown = 0;            // of its row `unknown`, likewise
+    // A wait: behind whom since when, and what that one had run, waited for a CPU, slept by then.
+    Thread* behind = nullptr;  // null: not known
+    uint64_t since_ns = 0;
+    std::array<uint64_t, 4> behind_had{};
+    bool woken = false;       // and at since_ns it was woken
+    bool by_reading = false;  // that it waits was read at attach: its end may go unseen
+  } light;
 };
 
 // The ledger and the waiters of one GIL. Two states, each with what it knows:
@@ -120,6 +134,17 @@ class Gil {
   Histogram handoff;      // ns, release to acquired by a thread that waited
   uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
 
+  // Light mode: the ledger is not kept from moment to moment but follows from what the threads'
+  // times were found to be.
+  bool light = false;  // its process is in light mode
+  struct Share {
+    uint64_t life_ns = 0;            // time in light mode
+    std::array<uint64_t, 4> held{};  // ns, by CpuState: what threads held it
+    uint64_t handoff_ns = 0;
+    uint64_t unknown_ns = 0;  // what threads did of which it is not known whether they held it
+  } share;
+  Ledger whole_ledger() const;  // with the share
+
   void advance(uint64_t ts_ns);
   // Whom the waits of this moment are blamed on; null: not known. While somebody waits, the GIL is
   // never idle, and the hand-off that follows a hold counts as its holder's.
@@ -128,6 +153,7 @@ class Gil {
   // changes.
   void book(Thread& waiter);
   void book_all_waiters();
+  void book_handoff(Thread& waiter);  // light: all of that time was a hand-off
   void remove_waiter(Thread& waiter);
   // The time since `from_ns`, all within the present hold, belongs to another column after all.
   void rebook(uint64_t from_ns, CpuState booked, CpuState right);
@@ -157,6 +183,7 @@ class Gil {
   Row& row(const Thread& waiter, const Thread* behind);
   size_t find_row(uint64_t key) const;
   void drop_empty_rows();
+  Ledger light_parts(const Thread& waiter) const;
   void rehash(size_t slots);
   std::vector<Row> rows_;
   std::vector<uint32_t> slots_;  // open addressing into rows_, index + 1; power of two
@@ -182,7 +209,10 @@ struct Process {
   bool from_start = false;  // every event since its first instruction was seen
   bool lost = false;        // events were lost during its life
   uint64_t gil_events = 0;
-  bool left = false;  // it executed another program
+  bool left = false;                          // it executed another program
+  bool light = false;                         // in light mode
+  bool was_light = false;                     // at any time: not everything is exact
+  std::array<Gil*, kLightGils> light_gils{};  // by GilSight::slot
   uint64_t violations = 0;
   std::optional<bool> gil_enabled;  // as read, or as its events tell
   std::vector<AssumedThread> assumed;
@@ -212,6 +242,7 @@ struct Change {
   // state any more; `self_disproved`: this thread, too.
   bool disproved = false, self_disproved = false;
   Process* ended = nullptr;  // the whole process image is over
+  Thread* behind = nullptr;  // light: who holds the GIL that this thread waits for
 };
 
 class Model {
@@ -276,6 +307,24 @@ class Model {
     process.violations++;
   }
   void on_gil_forced(Thread& thread, Gil& gil);
+
+  void on_mode(const Event& event);
+  void on_light_gil(const Event& event);
+  void begin_light(Process& process, uint64_t ts_ns);
+  void end_light(Process& process, uint64_t ts_ns);
+  void light_gil_event(Thread& thread, Gil& gil, const Event& event, Change& change);
+  void light_wait(Thread& thread, Gil& gil, const Event& event, Change& change);
+  void end_light_wait(Thread& thread, uint64_t ts_ns);
+  void light_switch_out(Thread& thread, const Event& event);
+  void light_switch_in(Thread& thread, uint64_t ts_ns);
+  void light_wakeup(Thread& thread, uint64_t ts_ns);
+  void light_sample(Thread& thread, const Event& event);
+  void light_leave(Thread& thread);
+  bool waits_still(Thread& thread, GilSight sight, uint64_t ts_ns);
+  void note_sight(Thread& thread, GilSight sight);
+  void settle(Thread& thread);
+  void wait_behind(Thread& thread, Thread* holder, uint64_t ts_ns);
+  Thread* by_own_id(const Process& process, uint32_t own_id);
 
   void on_gil_read(const Event& event, Change& change);
   void on_thread_read(const Event& event, Change& change);

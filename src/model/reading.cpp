@@ -49,12 +49,23 @@ void Model::on_thread_read(const Event& event, Change& change) {
       if (!found) return;
       Gil& gil = *found;
       gil.advance(event.ts_ns);
-      assume(*thread, GilState::waiting, &gil, event.ts_ns);
+      if (thread->process->light) {
+        set_gil_state(*thread, GilState::waiting, event.ts_ns);
+        thread->state_since_known = false;
+        thread->gil = &gil;
+        thread->light.by_reading = true;
+        wait_behind(*thread, nullptr, event.ts_ns);
+      } else {
+        assume(*thread, GilState::waiting, &gil, event.ts_ns);
+      }
       thread->wait_mark = gil.ledger;
       thread->wait_step_ns = event.ts_ns;
       gil.waiters.push_back(thread);
       gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
       change.gil = &gil;
+    } else if ((event.state & kReadReleased) != 0 && thread->process->light) {
+      if (thread->cpu_state == CpuState::blocked)
+        set_gil_state(*thread, GilState::released, event.ts_ns);
     } else if ((event.state & kReadReleased) != 0) {
       assume(*thread, GilState::released, nullptr, event.ts_ns);
     }
@@ -72,6 +83,19 @@ void Model::on_gil_read(const Event& event, Change& change) {
       if (gil->address == event.value) gil->interpreter = event.other - 1;
   }
   const auto reading = static_cast<GilReading>(event.state);
+  if (process.light) {
+    if (reading == GilReading::disabled) process.gil_enabled = false;
+    if (reading != GilReading::held && reading != GilReading::free) return;
+    process.gil_enabled = true;
+    Gil* const gil = gil_of(process, event.value, event.ts_ns);
+    Thread* const holder = gil && event.tid != 0 ? find(event, change) : nullptr;
+    if (!holder || holder->cpu_state != CpuState::blocked || holder->gil_state != GilState::unknown)
+      return;
+    settle(*holder);
+    holder->gil = gil;
+    set_gil_state(*holder, GilState::holding, event.ts_ns);
+    return;
+  }
   if (reading == GilReading::disabled && process.gil_events == 0) {
     process.gil_enabled = false;
     for (Thread* thread : process.alive)

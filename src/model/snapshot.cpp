@@ -29,7 +29,7 @@ GilSnapshot snapshot_of(const Gil& gil) {
   if (gil.interpreter >= 0) out.interpreter = static_cast<uint32_t>(gil.interpreter);
   out.first_ns = gil.first_ns;
   out.last_ns = gil.last_ns;
-  out.ledger = gil.ledger;
+  out.ledger = gil.whole_ledger();
   out.acquires = gil.acquires;
   out.contended = gil.contended;
   out.forced_releases = gil.forced_releases;
@@ -107,6 +107,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.build_id = facts.build_id;
     p.free_threaded = facts.free_threaded;
     p.complete = process.from_start && !process.lost;
+    p.exact = !process.was_light;
     p.gil_enabled = process.gil_enabled;
     p.violations = process.violations;
     // A GIL that is on is taken before the first line of Python.

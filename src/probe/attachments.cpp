@@ -41,10 +41,22 @@ gt_kind kind_of(SiteKind kind) {
   return GT_GIL_FORCED;
 }
 
+uint64_t cookie_of(const Attachments::File& file, const GilSite& site) {
+  const CPythonFile& python = file.inspection.cpython;
+  const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
+  return uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
+         uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT |
+         (python.free_threaded ? GT_COOKIE_FREE_THREADED : 0) |
+         (on_switch_cond ? python.switch_cond_offset : python.cond_offset);
+}
+
 }  // namespace
 
-Attachments::Attachments(Programs programs, int only_pid)
-    : programs_(programs), only_pid_(only_pid), writes_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
+Attachments::Attachments(Programs programs, bool light, int only_pid)
+    : programs_(programs),
+      light_(light),
+      only_pid_(only_pid),
+      writes_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
 
 const std::string& Attachments::File::refusal() const {
   return inspection.kind == Inspection::Kind::cpython ? error : inspection.reason;
@@ -168,6 +180,8 @@ std::vector<Attachments::File*> Attachments::take_overwritten() {
 void Attachments::detach(File& file) {
   std::atomic_ref(programs_.ready[file.number]).store(0);
   file.sites.reset();
+  file.waits.reset();
+  file.resumes.reset();
   file.entry.reset();
 }
 
@@ -183,23 +197,42 @@ Status Attachments::attach_sites(File& file, const Fd& fd) {
     file.number = static_cast<uint32_t>(numbered_.size());
     numbered_.push_back(&file);
   }
-  std::vector<UprobePlace> places;
-  for (const GilSite& site : python.sites) {
-    const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
-    const uint64_t offset = on_switch_cond ? python.switch_cond_offset : python.cond_offset;
-    places.push_back({site.file_offset, uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
-                                            uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT |
-                                            (python.free_threaded ? GT_COOKIE_FREE_THREADED : 0) |
-                                            offset});
+  if (light_) {
+    if (const Status attached = attach_light(file, fd); !attached) return attached;
+  } else {
+    std::vector<UprobePlace> places;
+    for (const GilSite& site : python.sites)
+      places.push_back({site.file_offset, cookie_of(file, site)});
+    auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
+    if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
+    file.sites = std::move(*probes);
   }
-  auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
-  if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
-  file.sites = std::move(*probes);
   std::atomic_ref(programs_.ready[file.number]).store(1);
   if (const int watch = inotify_add_watch(writes_.get(), path_of(fd).c_str(), IN_MODIFY);
       watch >= 0)
     watches_[watch] = &file;
   probed_files_++;
+  return ok();
+}
+
+Status Attachments::attach_light(File& file, const Fd& fd) {
+  const CPythonFile& python = file.inspection.cpython;
+  if (python.major == 3 && python.minor < 7)
+    return Error("light mode needs CPython 3.7 or newer, this is " + python.version +
+                 ": record it with --mode exact");
+  std::vector<UprobePlace> waits, resumes;
+  for (const GilSite& site : python.sites) {
+    if (site.kind != SiteKind::wait) continue;
+    waits.push_back({site.file_offset, cookie_of(file, site)});
+    resumes.push_back({site.resume_offset, cookie_of(file, site)});
+  }
+  const std::string path = path_of(fd);
+  auto wait = Uprobes::make(programs_.way, programs_.light_wait, path, waits, only_pid_);
+  if (!wait) return std::move(wait).error().in("attach the GIL's waits in " + file.path);
+  auto resume = Uprobes::make(programs_.way, programs_.light_resume, path, resumes, only_pid_);
+  if (!resume) return std::move(resume).error().in("attach the GIL's waits in " + file.path);
+  file.waits = std::move(*wait);
+  file.resumes = std::move(*resume);
   return ok();
 }
 

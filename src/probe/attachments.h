@@ -25,10 +25,11 @@ class Attachments {
     Inspection inspection;
     std::string error;  // unreadable, not ELF, or a site that could not be probed
     bool on_overlay = false;
-    Uprobes sites;
-    Uprobes entry;  // set while the program's entry point is watched
+    Uprobes sites;           // exact mode's
+    Uprobes waits, resumes;  // light mode's
+    Uprobes entry;           // set while the program's entry point is watched
 
-    bool is_traced() const { return static_cast<bool>(sites); }
+    bool is_traced() const { return sites || (waits && resumes); }
     // Why it cannot be traced, where it is an interpreter; else empty.
     const std::string& refusal() const;
   };
@@ -36,10 +37,13 @@ class Attachments {
   struct Programs {
     UprobeWay way;
     bpf_program* gil;
+    bpf_program* light_wait;
+    bpf_program* light_resume;
     bpf_program* entry;
     unsigned char* ready;  // GT_FILES of them, shared with the kernel side
   };
-  explicit Attachments(Programs programs, int only_pid = -1);
+  // `light`: files get the probes of light mode, not those of exact mode.
+  explicit Attachments(Programs programs, bool light, int only_pid = -1);
 
   // The file of an identity that was added before; else null.
   File* find(const FileId& id) const;
@@ -63,6 +67,7 @@ class Attachments {
 
  private:
   Status attach_sites(File& file, const Fd& fd);
+  Status attach_light(File& file, const Fd& fd);
   void drop_overwritten(const FileId& id);
   void detach(File& file);
   void attach_or_note(File& file, const Fd& fd);
@@ -71,6 +76,7 @@ class Attachments {
   std::map<FileId, File*>::const_iterator first_of_inode(const FileId& id) const;
 
   Programs programs_;
+  bool light_;
   int only_pid_;
   std::vector<std::unique_ptr<File>> all_;
   std::vector<File*> numbered_{nullptr};

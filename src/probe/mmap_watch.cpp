@@ -8,28 +8,13 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
+
+#include "base/cpus.h"
 
 namespace giltop {
 namespace {
 
 constexpr size_t kDataPages = 64;  // of each CPU, a power of two: some two thousand mappings
-
-// The CPUs of a list like "0-3,8" (/sys/devices/system/cpu/online).
-std::vector<int> online_cpus() {
-  std::ifstream file("/sys/devices/system/cpu/online");
-  std::vector<int> cpus;
-  int first = 0, last = 0;
-  char separator = 0;
-  while (file >> first) {
-    last = first;
-    if (file.peek() == '-') file >> separator >> last;
-    for (int cpu = first; cpu <= last; cpu++) cpus.push_back(cpu);
-    if (!(file >> separator)) break;
-  }
-  if (cpus.empty()) cpus.push_back(0);
-  return cpus;
-}
 
 // struct perf_record_mmap2 up to the name; the kernel documents it as a comment only.
 struct Mmap2 {

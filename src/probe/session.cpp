@@ -24,6 +24,7 @@
 #include "probe/holds.h"
 #include "probe/mmap_watch.h"
 #include "probe/ring.h"
+#include "probe/sampler.h"
 #include "probe/targets.h"
 
 namespace giltop {
@@ -99,6 +100,7 @@ class LiveSession final : public Session {
   std::optional<Ring> ring_;
   std::optional<Targets> targets_;
   std::vector<Link> scheduler_;
+  std::optional<Sampler> sampler_;
   Decoder decoder_;
   Reorder reorder_;
   std::vector<Notice> notices_;           // what the kernel side told of processes, in its order
@@ -138,11 +140,15 @@ Status LiveSession::load() {
   skeleton_->rodata->wake_bytes = static_cast<uint32_t>(options_.ring_bytes / 8);
   skeleton_->rodata->follow_children = options_.follow_children || options_.host_wide;
   skeleton_->rodata->host_wide = options_.host_wide;
+  const bool light = options_.mode == Mode::light;
+  skeleton_->rodata->track_as = GT_TELL | (light ? GT_LIGHT : 0);
   skeleton_->rodata->switch_has_prev_state = switch_has_prev_state();
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
   way_ = uprobe_way();
   prepare_for(way_, skeleton_->progs.on_gil);
+  prepare_for(way_, skeleton_->progs.on_light_wait);
+  prepare_for(way_, skeleton_->progs.on_light_resume);
   prepare_for(way_, skeleton_->progs.on_entry);
   if (giltop_bpf__load(skeleton_.get()) != 0) {
     const int error = errno;
@@ -167,13 +173,15 @@ Status LiveSession::load() {
   if (!mappings) return mappings.error().in("cannot trace");
   mappings_.emplace(std::move(*mappings));
   for (const int fd : mappings_->poll_fds()) ring_->add_wakeup(fd);
-  attachments_.emplace(Attachments::Programs{way_, skeleton_->progs.on_gil,
-                                             skeleton_->progs.on_entry, skeleton_->bss->ready},
-                       options_.only_pid);
+  auto& p = skeleton_->progs;
+  attachments_.emplace(Attachments::Programs{way_, p.on_gil, p.on_light_wait, p.on_light_resume,
+                                             p.on_entry, skeleton_->bss->ready},
+                       light, options_.only_pid);
   ring_->add_wakeup(attachments_->writes_fd());
   targets_.emplace(
-      Targets::Options{options_.follow_children, options_.host_wide},
-      Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files)},
+      Targets::Options{options_.follow_children, options_.host_wide, light},
+      Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files),
+                    bpf_map__fd(skeleton_->maps.light_gils)},
       *attachments_, *holds_, tables_, [this](const Event& event) { reorder_.push(event); });
   if (const Status done = calibrate(); !done) return done.error().in("cannot trace");
   return ok();
@@ -206,6 +214,11 @@ Status LiveSession::attach_scheduler() {
     if (!link) return system_error(std::string("attach ") + bpf_program__name(program), errno);
     scheduler_.emplace_back(link);
   }
+  if (options_.mode == Mode::light) {
+    auto sampler = Sampler::make(p.on_sample);
+    if (!sampler) return sampler.error();
+    sampler_.emplace(std::move(*sampler));
+  }
   return ok();
 }
 
@@ -219,6 +232,7 @@ Status LiveSession::arm() {
     watermark_ = next_watermark_ = now;
     return now;
   });
+  targets_->look_for_gils(boot_ns());
   // Who began to run between the look into /proc and now.
   if (options_.host_wide) targets_->rescan();
   return ok();
@@ -244,7 +258,8 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
   if (header.kind == GT_SWITCH) {
-    if (header.state == GT_TASK_STOPPED) holds_->note_stopped(header.tgid, header.ts_ns);
+    if ((header.state & GT_TASK_STATE_MASK) == GT_TASK_STOPPED)
+      holds_->note_stopped(header.tgid, header.ts_ns);
   } else if (header.kind == GT_EXEC) {
     note<gt_exec>(record);
   } else if (header.kind == GT_ENTRY) {
@@ -284,6 +299,7 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   take_notices();
   for (const NewMapping& mapping : std::exchange(new_mappings_, {})) targets_->on_mapping(mapping);
   if (!all_mappings) targets_->rescan();
+  targets_->look_for_gils(boot_ns());
   holds_->continue_parents();
   targets_->settle_threads(in_hand);
   take_losses(watermark_ + 1);
@@ -315,6 +331,7 @@ void LiveSession::take_losses(uint64_t from_ns) {
 
 void LiveSession::detach() {
   scheduler_.clear();
+  sampler_.reset();
   if (attachments_) attachments_->clear();
   if (!skeleton_ || !ring_) return;
   if (targets_) drain();
@@ -345,6 +362,9 @@ uint64_t LiveSession::probe_hits() const {
   uint64_t hits = taken_[GT_ENTRY];  // a GT_FOUND comes with the event that it precedes
   for (const int kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
     hits += taken_[static_cast<size_t>(kind)] + lost_seen_[static_cast<size_t>(kind)];
+  // Of light mode's two traps a wait the second tells only how it ended.
+  if (options_.mode == Mode::light)
+    hits += taken_[GT_GIL_WAIT] - std::min(taken_[GT_GIL_WAIT], taken_[GT_GIL_ACQUIRE]);
   return hits;
 }
 

@@ -35,7 +35,7 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
 Status Targets::track(uint32_t tgid) { return trace(tgid, nullptr); }
 
 Status Targets::trace(uint32_t tgid, const File* file) {
-  const uint32_t how = GT_TELL;
+  const uint32_t how = GT_TELL | (options_.light ? GT_LIGHT : 0);
   if (bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_ANY) != 0)
     return system_error("trace process " + std::to_string(tgid), errno);
   new_.emplace_back(tgid, file);
@@ -228,23 +228,29 @@ void Targets::add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string
 void Targets::add_gil_readings(uint32_t tgid, std::vector<Event>& events) const {
   const auto found = images_.find(tgid);
   if (found == images_.end()) return;
-  const auto pid = static_cast<pid_t>(tgid);
-  const auto mappings = executable_mappings(pid);
-  if (!mappings) return;
   for (const File* file : found->second.pythons) {
     const CPythonFile& python = file->inspection.cpython;
-    for (const MappedFile& place : *mappings) {
-      const auto id = mapping_id(pid, place);
-      if (!id || attachments_.find(*id) != file) continue;
-      const auto bias = load_bias(python, place);
-      if (!bias) continue;
-      if (const auto read = read_gils(pid, python, *bias)) {
-        const std::vector<Event> readings = reading_events(tgid, *read);
-        events.insert(events.end(), readings.begin(), readings.end());
-      }
-      break;
+    const auto bias = bias_of(tgid, python);
+    if (!bias) continue;
+    if (const auto read = read_gils(static_cast<pid_t>(tgid), python, *bias)) {
+      const std::vector<Event> readings = reading_events(tgid, *read);
+      events.insert(events.end(), readings.begin(), readings.end());
     }
   }
+}
+
+// Where the process has mapped that file. Nothing: nowhere, by now.
+std::optional<uint64_t> Targets::bias_of(uint32_t tgid, const CPythonFile& python) const {
+  const auto pid = static_cast<pid_t>(tgid);
+  const auto mappings = executable_mappings(pid);
+  if (!mappings) return std::nullopt;
+  for (const MappedFile& place : *mappings) {
+    const auto id = mapping_id(pid, place);
+    const File* const file = id ? attachments_.find(*id) : nullptr;
+    if (!file || &file->inspection.cpython != &python) continue;
+    if (const auto bias = load_bias(python, place)) return bias;
+  }
+  return std::nullopt;
 }
 
 void Targets::on_fork(uint32_t tgid, uint32_t tid) {
@@ -315,11 +321,20 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.ts_ns = ts_ns;
   event.tgid = tgid;
   event.other = tables_.add(std::move(facts));
-  if (ts_ns != kWhenSeen) {
-    push_(event);
-  } else {
-    unseen_.push_back(event);
-  }
+  const auto tell = [&] {
+    if (ts_ns != kWhenSeen) {
+      push_(event);
+    } else {
+      unseen_.push_back(event);
+    }
+  };
+  tell();
+  if (!options_.light) return;
+  event.kind = EventKind::mode;
+  event.other = 0;
+  event.state = 1;
+  tell();
+  light_gils_.add(tgid, image.pythons.front()->inspection.cpython);
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

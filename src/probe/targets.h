@@ -7,6 +7,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -18,6 +19,7 @@
 #include "giltop/abi.h"
 #include "probe/attachments.h"
 #include "probe/holds.h"
+#include "probe/light_gils.h"
 #include "probe/mmap_watch.h"
 
 namespace giltop {
@@ -35,10 +37,12 @@ class Targets {
   struct Options {
     bool follow_children = true;
     bool host_wide = false;
+    bool light = false;  // every process is in light mode
   };
   struct Maps {  // descriptors of the kernel side's maps
     int tracked = -1;
     int known_files = -1;
+    int light_gils = -1;
   };
   using Push = std::function<void(const Event&)>;
 
@@ -50,7 +54,11 @@ class Targets {
         attachments_(attachments),
         holds_(holds),
         tables_(tables),
-        push_(std::move(push)) {}
+        push_(std::move(push)),
+        light_gils_(
+            maps.light_gils,
+            [this](uint32_t tgid, const CPythonFile& file) { return bias_of(tgid, file); }, push_) {
+  }
 
   Status track(uint32_t tgid);
   Status attach_process(uint32_t tgid);
@@ -71,6 +79,9 @@ class Targets {
   void on_found(const gt_found& found);
   void on_last_exit(uint32_t tgid);
   void on_mapping(const NewMapping& mapping);
+
+  // Looks for the GILs of processes in light mode.
+  void look_for_gils(uint64_t now_ns) { light_gils_.look(now_ns); }
 
   // Every record up to `now_ns` was passed on: a thread that no fork told of was there before.
   void settle_threads(uint64_t now_ns);
@@ -144,6 +155,7 @@ class Targets {
   void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
+  std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
 
   Options options_;
@@ -152,6 +164,7 @@ class Targets {
   Holds& holds_;
   EventTables& tables_;
   Push push_;
+  LightGils light_gils_;
   // Traced since the last see_threads(), and what it has to map still, or its id is another's by
   // now; null: not known.
   std::vector<std::pair<uint32_t, const File*>> new_;

@@ -35,7 +35,10 @@ Json histogram(const HistogramSnapshot& h) {
           {"buckets", std::move(buckets)}};
 }
 
-Json thread(const ThreadSnapshot& t, uint64_t start_ns) {
+// Counts of what is seen in exact mode only.
+Json counted(uint64_t count, bool exact) { return exact ? Json(count) : Json(nullptr); }
+
+Json thread(const ThreadSnapshot& t, uint64_t start_ns, bool exact) {
   Json matrix = Json::object();
   for (const GilState g :
        {GilState::holding, GilState::waiting, GilState::released, GilState::unknown}) {
@@ -52,17 +55,17 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns) {
           {"last_s", seconds(t.last_ns - start_ns)},
           {"matrix", std::move(matrix)},
           {"stolen_s", seconds(t.stolen_ns)},
-          {"acquires", t.acquires},
+          {"acquires", counted(t.acquires, exact)},
           {"contended", t.contended},
-          {"forced_releases", t.forced_releases},
-          {"voluntary_releases", t.voluntary_releases},
+          {"forced_releases", counted(t.forced_releases, exact)},
+          {"voluntary_releases", counted(t.voluntary_releases, exact)},
           {"held_sleeps", t.held_sleeps},
           {"held_sleep_max_s", seconds(t.held_sleep_max_ns)},
           {"wait", histogram(t.wait)},
           {"hold", histogram(t.hold)}};
 }
 
-Json gil(const GilSnapshot& g) {
+Json gil(const GilSnapshot& g, bool exact) {
   Json blame = Json::array();
   for (const BlameSnapshot& b : g.blame) {
     blame.push_back({{"waiter_tid", b.waiter_tid},
@@ -74,7 +77,7 @@ Json gil(const GilSnapshot& g) {
                      {"unknown_s", seconds(b.unknown_ns)}});
   }
   Json handoff = histogram(g.handoff);
-  handoff["wakeup_s"] = seconds(g.handoff_wakeup_ns);
+  handoff["wakeup_s"] = exact ? Json(seconds(g.handoff_wakeup_ns)) : Json(nullptr);
   handoff["runqueue_s"] = seconds(g.handoff_runqueue_ns);
   handoff["lock_s"] = seconds(g.handoff_lock_ns);
   return {{"address", address(g.address)},
@@ -87,10 +90,10 @@ Json gil(const GilSnapshot& g) {
             {"idle_s", seconds(g.of(LedgerColumn::idle))},
             {"off_s", seconds(g.of(LedgerColumn::off))},
             {"unknown_s", seconds(g.of(LedgerColumn::unknown))}}},
-          {"acquires", g.acquires},
+          {"acquires", counted(g.acquires, exact)},
           {"contended", g.contended},
-          {"forced_releases", g.forced_releases},
-          {"voluntary_releases", g.voluntary_releases},
+          {"forced_releases", counted(g.forced_releases, exact)},
+          {"voluntary_releases", counted(g.voluntary_releases, exact)},
           {"max_waiters", g.max_waiters},
           {"handoff", std::move(handoff)},
           {"blame", std::move(blame)}};
@@ -102,8 +105,8 @@ std::string to_json(const Snapshot& s) {
   Json processes = Json::array();
   for (const ProcessSnapshot& p : s.processes) {
     Json gils = Json::array(), threads = Json::array();
-    for (const GilSnapshot& g : p.gils) gils.push_back(gil(g));
-    for (const ThreadSnapshot& t : p.threads) threads.push_back(thread(t, s.first_ns));
+    for (const GilSnapshot& g : p.gils) gils.push_back(gil(g, p.exact));
+    for (const ThreadSnapshot& t : p.threads) threads.push_back(thread(t, s.first_ns, p.exact));
     processes.push_back({{"pid", p.pid},
                          {"ns_pid", id_or_null(p.ns_pid)},
                          {"comm", p.comm},
@@ -114,6 +117,7 @@ std::string to_json(const Snapshot& s) {
                          {"violations", p.violations},
                          {"gil_enabled", p.gil_enabled ? Json(*p.gil_enabled) : Json(nullptr)},
                          {"complete", p.complete},
+                         {"exact", p.exact},
                          {"gils", std::move(gils)},
                          {"threads", std::move(threads)}});
   }

@@ -568,9 +568,11 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     // Slices that were open are over.
     for (Track& t : tracks_) t.open = 0;
   } else if (name == kRaw) {
-    if (notes.number("kind") > static_cast<uint64_t>(EventKind::wakeup))
+    if (notes.number("kind") > static_cast<uint64_t>(EventKind::light_gil))
       throw Damaged{"an event of an unknown kind"};
     e.kind = static_cast<EventKind>(notes.number("kind"));
+    if (!is_state_event(e.kind) && e.kind != EventKind::mode && e.kind != EventKind::light_gil)
+      throw Damaged{"an event of a kind that has a form of its own"};
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
     e.state = static_cast<uint8_t>(notes.number("state"));
     e.value = notes.number("value");

@@ -12,8 +12,8 @@ using namespace trace;
 
 namespace {
 
-uint32_t task_state_of(uint8_t state) {
-  switch (static_cast<TaskState>(state)) {
+uint32_t task_state_of(const Event& event) {
+  switch (task_state(event)) {
     case TaskState::runnable:
       return task::kRunnable;
     case TaskState::interruptible:
@@ -237,6 +237,13 @@ void TraceWriter::write(const Event& event, const Change& change) {
       break;
     case EventKind::end:
       break;
+    case EventKind::sample:
+      if (change.thread) write_light(event, change);
+      break;
+    case EventKind::mode:
+    case EventKind::light_gil:
+      write_raw(event);
+      break;
     case EventKind::gil_read:
     case EventKind::thread_read:
       write_reading(event, change);
@@ -269,6 +276,10 @@ void TraceWriter::show_waiters(const Gil& gil, uint64_t ts_ns) {
 }
 
 void TraceWriter::write_gil(const Event& event, const Change& change) {
+  if (change.thread->process->light) {
+    write_light(event, change);
+    return;
+  }
   const Gil& gil = *change.gil;
   const uint64_t ts = event.ts_ns;
   track_of(*change.thread, ts);
@@ -340,6 +351,72 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
   }
 }
 
+// Light mode: the events as they are, and a picture of what they let suppose: one that took the
+// GIL, or was seen with it, holds it until it is seen without, or another with it.
+void TraceWriter::write_light(const Event& event, const Change& change) {
+  track_of(*change.thread, event.ts_ns);
+  write_raw(event);
+  show_light(event, change);
+}
+
+void TraceWriter::show_light(const Event& event, const Change& change) {
+  const Thread& thread = *change.thread;
+  const uint64_t ts = event.ts_ns;
+  if (change.behind) draw_held(*change.behind, *change.gil, ts);
+  ThreadTrack& shown = track_of(thread, ts);
+  if (thread.gil_state == GilState::waiting) {
+    if (shown.open == Open::wait && shown.open_gil == thread.gil) return;
+    draw_released(shown, ts);
+    close_slice(shown, ts);
+    shown.open_uuid = gil_track(shown, *thread.gil, ts);
+    shown.open_gil = thread.gil;
+    shown.open = Open::wait;
+    slice_begin(ts, shown.open_uuid, kNameWaitRead);
+    show_waiters(*thread.gil, ts);
+    return;
+  }
+  if (shown.open == Open::wait) {
+    close_slice(shown, ts);
+    show_waiters(*shown.open_gil, ts);
+  }
+  const bool sighted = event.kind == EventKind::sample || event.kind == EventKind::switch_out;
+  const GilSight sight = gil_sight(event);
+  if (event.kind == EventKind::gil_acquire || (sighted && sight.read && sight.holds)) {
+    if (thread.gil) draw_held(thread, *thread.gil, ts);
+  } else if (event.kind == EventKind::gil_release || (sighted && sight.read)) {
+    draw_released(shown, ts);
+  }
+}
+
+void TraceWriter::draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns) {
+  ThreadTrack& shown = track_of(thread, ts_ns);
+  if (shown.open == Open::held && shown.open_gil == &gil) return;
+  if (shown.open == Open::wait) return;  // what was glimpsed is over
+  draw_released(shown, ts_ns);
+  GilTracks& tracks = gil_tracks(gil, ts_ns);
+  if (tracks.owner_open) {  // whoever it was, it is no more
+    for (const Thread* other : gil.process->alive) {
+      if (other->index >= threads_.size()) continue;
+      ThreadTrack& before = threads_[other->index];
+      if (before.open == Open::held && before.open_gil == &gil) close_slice(before, ts_ns);
+    }
+    owner_close(gil, ts_ns);
+  }
+  shown.open_uuid = gil_track(shown, gil, ts_ns);
+  shown.open_gil = &gil;
+  shown.open = Open::held;
+  slice_begin(ts_ns, shown.open_uuid, kNameHeldRead);
+  intern_thread_name(shown, ts_ns);
+  slice_begin(ts_ns, tracks.owner, kFirstThreadName + thread.index);
+  tracks.owner_open = true;
+}
+
+void TraceWriter::draw_released(ThreadTrack& shown, uint64_t ts_ns) {
+  if (shown.open != Open::held) return;
+  close_slice(shown, ts_ns);
+  owner_close(*shown.open_gil, ts_ns);
+}
+
 // A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.
 uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what,
                                 uint64_t ts_ns) {
@@ -383,9 +460,11 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
     shown.cpu = event.cpu;
     return;
   }
-  const uint32_t state = task_state_of(event.state);
+  const uint32_t state = task_state_of(event);
+  const bool light = change.thread->process->light;
+  if (light) show_light(event, change);
   // The reader takes the event from the numbers, and the state that is drawn next as no event.
-  if (change.told_apart && state != task::kDead) {
+  if ((change.told_apart || light) && state != task::kDead) {
     write_raw(event);
   } else if (change.lead_ns != 0 && state != task::kDead) {
     counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),

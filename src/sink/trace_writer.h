@@ -80,6 +80,10 @@ class TraceWriter : private TracePackets {
   uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what, uint64_t ts_ns);
   void show_uncharged(const Event& event);
   void write_gil(const Event& event, const Change& change);
+  void write_light(const Event& event, const Change& change);
+  void show_light(const Event& event, const Change& change);
+  void draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns);
+  void draw_released(ThreadTrack& shown, uint64_t ts_ns);
   void write_sched(const Event& event, const Change& change);
   void write_life(const Event& event, const Change& change);
   void write_reading(const Event& event, const Change& change);

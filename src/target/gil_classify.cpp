@@ -329,9 +329,11 @@ class Classifier {
                                                     : SiteKind::release;
       }
       found[static_cast<int>(kind)] = true;
-      result.sites.push_back({kind, call.address, call.file_offset, call.length,
-                              all_.functions[call.function].bounds.begin, judged.evidence.proof,
-                              judged.evidence.witness});
+      result.sites.push_back(
+          {kind, call.address, call.file_offset, call.length,
+           all_.functions[call.function].bounds.begin, judged.evidence.proof,
+           judged.evidence.witness,
+           kind == SiteKind::wait ? call.file_offset + (call.resume - call.address) : 0});
     }
     // A build without forced switches (FORCE_SWITCHING undefined) is possible, if unheard of.
     for (const SiteKind kind : {SiteKind::wait, SiteKind::acquire, SiteKind::release}) {

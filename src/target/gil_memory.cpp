@@ -231,6 +231,11 @@ GilMemory Reading::run() {
   GilMemory result;
   const auto l = layout(result.missing);
   if (!l) return result;
+  result.ids.native_thread_id = static_cast<uint32_t>(l->native_thread_id);
+  if (l->native_thread_id == 0) {
+    result.ids.thread_id = static_cast<uint32_t>(l->thread_id);
+    result.ids.pthread_tid = kPthreadTid;
+  }
   std::vector<std::set<uint64_t>> users;  // interpreters of each GIL
   std::set<uint64_t> seen;
   auto next = pointer(runtime_ + l->interpreters_head);

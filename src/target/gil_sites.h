@@ -60,6 +60,9 @@ struct GilSite {
   uint64_t function;  // virtual address of the function (or .cold part) that holds it
   SiteProof proof = SiteProof::callee;
   uint64_t witness = 0;  // address of the call it was compared with; 0: none
+  // Of a wait: file offset of an instruction that runs when the call has returned, and hardly ever
+  // else. 0: of no wait.
+  uint64_t resume_offset = 0;
 
   bool operator==(const GilSite&) const = default;
 };

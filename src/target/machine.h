@@ -98,6 +98,9 @@ struct FoundCall {
   uint8_t length = 0;
   bool checked = false;  // the result is compared right behind the call, as CPython does
   CodeAddress argument;  // the first one: which condition variable
+  // Where it can be told that the call has returned: the first conditional branch in straight line
+  // behind it, which the kernel emulates under a uprobe, or else the next instruction.
+  uint64_t resume = 0;
 };
 
 // One function, decoded from its start, as .eh_frame has it, up to its end or to the first bytes

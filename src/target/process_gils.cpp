@@ -110,6 +110,13 @@ ProcessGils judge_gils(const CPythonFile& file, const GilMemory& before,
   return out;
 }
 
+GilMemory read_gil_memory(pid_t tgid, const CPythonFile& file, uint64_t load_bias) {
+  const ProcessMemory memory(tgid);
+  return gils_in_memory(file, load_bias, [&](uint64_t address, std::span<std::byte> to) {
+    return memory.read(address, to);
+  });
+}
+
 Result<ProcessGils> read_gils(pid_t tgid, const CPythonFile& file, uint64_t load_bias) {
   const ProcessMemory memory(tgid);
   const MemoryReader read = [&](uint64_t address, std::span<std::byte> to) {

@@ -38,6 +38,9 @@ struct ProcessGils {
 // Errors: no such process, no permission. A GIL that cannot be found is none (`missing`).
 Result<ProcessGils> read_gils(pid_t tgid, const CPythonFile& file, uint64_t load_bias);
 
+// The GILs alone, at one moment; a state may have changed while it was read.
+GilMemory read_gil_memory(pid_t tgid, const CPythonFile& file, uint64_t load_bias);
+
 // The pure part: what follows from the memory, read before and after what the threads do.
 ProcessGils judge_gils(const CPythonFile& file, const GilMemory& before,
                        const std::vector<ThreadActivity>& threads, const GilMemory& after);

@@ -32,6 +32,10 @@ bool Insn::is_relative_branch() const {
          (opcode >= 0xe0 && opcode <= 0xe3);
 }
 
+bool Insn::is_conditional_branch() const {
+  return is_relative_branch() && (map == Map::map_0f || (opcode >= 0x70 && opcode <= 0x7f));
+}
+
 bool Insn::may_write(uint8_t reg64) const {
   const bool in_reg = has_modrm && reg == reg64;
   const bool in_rm = has_modrm && mod == 3 && rm == reg64;

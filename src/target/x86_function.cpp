@@ -85,8 +85,8 @@ Result<std::vector<FoundCall>> X86Function::calls_of(const CallCandidate& candid
   }
   for (const size_t call : calls) {
     const uint64_t address = starts_[call];
-    found.push_back(
-        {address, decode_at(address)->length, result_is_checked(call), first_argument(call)});
+    found.push_back({address, decode_at(address)->length, result_is_checked(call),
+                     first_argument(call), resume_of(call)});
   }
   return found;
 }
@@ -127,6 +127,18 @@ bool X86Function::result_is_checked(size_t call) const {
     if (insn->ends_flow() || insn->is_call() || insn->may_write(x86::kRax)) return false;
   }
   return false;
+}
+
+uint64_t X86Function::resume_of(size_t call) const {
+  constexpr size_t kWindow = 6;  // instructions
+  const uint64_t next = starts_[call] + decode_at(starts_[call])->length;
+  for (size_t i = call + 1; i < starts_.size() && i <= call + kWindow; ++i) {
+    const auto insn = decode_at(starts_[i]);
+    if (!insn) break;
+    if (insn->is_conditional_branch()) return starts_[i];
+    if (insn->ends_flow() || insn->is_call()) break;
+  }
+  return next;
 }
 
 std::optional<std::vector<size_t>> X86Function::calls_through(size_t load) const {

@@ -42,6 +42,8 @@ class X86Function : public FunctionCode {
   // and compares it in memory.
   bool result_is_checked(size_t call) const;
 
+  uint64_t resume_of(size_t call) const;
+
   // Follows the first argument (%rdi) back from the call. Proves it: no jump comes in between the
   // instruction that sets the register and the call, as far as direct jumps tell, and nothing in
   // between may write the register.

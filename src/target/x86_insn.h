@@ -35,6 +35,7 @@ struct Insn {
   bool is_call() const;                 // direct or indirect
   bool ends_flow() const;               // never reaches the next instruction
   bool is_relative_branch() const;      // jmp or jcc to next + immediate
+  bool is_conditional_branch() const;   // jcc; not jrcxz or loop
   bool may_write(uint8_t reg64) const;  // conservative: true unless known not to
 };
 

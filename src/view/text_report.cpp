@@ -24,12 +24,14 @@ std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
 struct Columns {
   bool unknown = false;  // has one of its own
   bool no_gil = false;   // there is none to hold or wait for: no figures of it
+  bool sampled = false;  // who held it was sampled
 };
 
 std::string thread_row(const std::string& name, const ThreadSnapshot& t, Columns columns) {
   const uint64_t life = t.life_ns();
   const auto percent = [&](GilState g) {
-    return columns.no_gil ? "–" : format_percent(t.in(g), life) + "%";
+    const bool sampled = columns.sampled && g != GilState::waiting && g != GilState::unknown;
+    return columns.no_gil ? "–" : (sampled ? "~" : "") + format_percent(t.in(g), life) + "%";
   };
   std::string row = "  " + pad_right(name, 22);
   row += pad_left(life < 100'000'000 ? format_duration(life) : format_seconds(life), 8) +
@@ -61,7 +63,7 @@ ThreadSnapshot sum_of(const std::vector<const ThreadSnapshot*>& threads) {
   return sum;
 }
 
-void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many) {
+void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many, bool sampled) {
   const uint64_t life = g.life_ns();
   const auto percent = [&](LedgerColumn c) { return format_percent(g.of(c), life); };
   const uint64_t held =
@@ -69,8 +71,8 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many) {
   const std::string interpreter =
       one_of_many && g.interpreter ? fmt::format("interpreter {} · ", *g.interpreter) : "";
   out += "  " + pad_right(fmt::format("GIL 0x{:x}", g.address), 20) + interpreter +
-         fmt::format("held {} %: running {}, preempted {}, asleep {} · hand-off {} % · idle {} %",
-                     format_percent(held, life), percent(LedgerColumn::running),
+         fmt::format("held {}{} %: running {}, preempted {}, asleep {} · hand-off {} % · idle {} %",
+                     sampled ? "~" : "", format_percent(held, life), percent(LedgerColumn::running),
                      percent(LedgerColumn::runnable), percent(LedgerColumn::blocked),
                      percent(LedgerColumn::handoff), percent(LedgerColumn::idle));
   if (g.of(LedgerColumn::off) != 0) out += fmt::format(" · off {} %", percent(LedgerColumn::off));
@@ -103,10 +105,16 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many) {
   out += "  " + pad_right("hand-off", 20);
   if (g.handoff.count != 0) {
     const auto mean = [&](uint64_t sum) { return format_duration(sum / g.handoff.count); };
-    out += fmt::format("{}, mean {} = wakeup {} + run queue {} + lock {} · ",
-                       format_count(g.handoff.count), mean(g.handoff.sum_ns),
-                       mean(g.handoff_wakeup_ns), mean(g.handoff_runqueue_ns),
+    const std::string wakeup =
+        sampled ? std::string() : fmt::format("wakeup {} + ", mean(g.handoff_wakeup_ns));
+    out += fmt::format("{}, mean {} = {}run queue {} + lock {} · ", format_count(g.handoff.count),
+                       mean(g.handoff.sum_ns), wakeup, mean(g.handoff_runqueue_ns),
                        mean(g.handoff_lock_ns));
+  }
+  if (sampled) {
+    out += fmt::format("{} contended acquires; what is marked ~ was sampled\n",
+                       format_count(g.contended));
+    return;
   }
   out += fmt::format("{} acquires ({} contended) · releases {} forced, {} voluntary\n",
                      format_count(g.acquires), format_count(g.contended),
@@ -118,6 +126,7 @@ std::string process_part(const ProcessSnapshot& p) {
   std::vector<const ThreadSnapshot*> threads, brief;
   Columns columns;
   columns.no_gil = gil_is_off(p);
+  columns.sampled = !p.exact;
   bool& unknown = columns.unknown;
   for (const ThreadSnapshot& t : p.threads) {
     (t.life_ns() < span / kBrief ? brief : threads).push_back(&t);
@@ -154,7 +163,7 @@ std::string process_part(const ProcessSnapshot& p) {
   if (!p.gils.empty()) out += "\n";
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) gils.push_back(&g);
-  for (const GilSnapshot* g : gils) gil_lines(out, *g, gils.size() > 1);
+  for (const GilSnapshot* g : gils) gil_lines(out, *g, gils.size() > 1, !p.exact);
   return out;
 }
 

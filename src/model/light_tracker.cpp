@@ -1,0 +1,325 @@
+// Light mode: waits are events, holds are glimpses.
+//
+// What is known of a thread: that it waits, from the call in take_gil to the moment it owns the
+// GIL, and behind whom; and whether it holds a GIL when it leaves its CPU, hence all the while
+// until it is back. What it does while it runs is not: an uncontended take or drop traps nowhere. A
+// sample of the CPU clock then decides for all that the thread has run since the one before, which
+// is right on average: samples fall on a thread's running time evenly, whatever it does.
+//
+//     on its CPU: unknown ──sample──► holding or released, for the time since the last decision
+//     off it:     holding or released, as read at the switch
+//     waiting:    as in exact mode
+//
+// So cells tile as ever; what was not decided in the end is unknown. A GIL's ledger follows from
+// its threads' cells (Gil::Share).
+#include <algorithm>
+
+#include "model/state_inl.h"
+
+namespace giltop {
+namespace {
+
+constexpr size_t kRunning = static_cast<size_t>(CpuState::running);
+constexpr size_t kHolding = static_cast<size_t>(GilState::holding);
+constexpr size_t kUnknown = static_cast<size_t>(GilState::unknown);
+
+// What a thread has run, waited for a CPU, slept up to `ts_ns`.
+std::array<uint64_t, 4> cpu_times(const Thread& thread, uint64_t ts_ns) {
+  std::array<uint64_t, 4> times{};
+  for (const auto& row : thread.matrix)
+    for (size_t c = 0; c < times.size(); c++) times[c] += row[c];
+  times[static_cast<size_t>(thread.cpu_state)] += ts_ns - thread.last_ns;
+  return times;
+}
+
+}  // namespace
+
+// --- modes ---------------------------------------------------------------------------------------
+
+void Model::on_mode(const Event& event) {
+  Process& process = process_of(event.tgid);
+  if (process.light == (event.state != 0)) return;
+  process.light ? end_light(process, event.ts_ns) : begin_light(process, event.ts_ns);
+}
+
+void Model::begin_light(Process& process, uint64_t ts_ns) {
+  for (auto& gil : process.gils) {
+    gil->advance(ts_ns);
+    gil->book_all_waiters();
+    for (Thread* waiter : gil->waiters) wait_behind(*waiter, gil->holder, ts_ns);
+    gil->known = false;
+    gil->holder = nullptr;
+    gil->handoff_open = false;
+    gil->assumed.reset();
+    gil->light = true;
+  }
+  process.light = process.was_light = true;
+  for (Thread* thread : process.alive) {
+    if (thread->assumed != 0) confirm(*thread);
+    advance(*thread, ts_ns);
+    thread->light.sure = thread->gil_state != GilState::unknown;
+    thread->light.undecided_from = thread->matrix[kUnknown][kRunning];
+    thread->light.held = thread->matrix[kHolding];
+    thread->light.unknown = 0;
+    for (const uint64_t cell : thread->matrix[kUnknown]) thread->light.unknown += cell;
+    if (thread->cpu_state == CpuState::running && thread->gil_state != GilState::waiting)
+      set_gil_state(*thread, GilState::unknown, ts_ns);
+  }
+}
+
+void Model::end_light(Process& process, uint64_t ts_ns) {
+  for (Thread* thread : process.alive) light_leave(*thread);
+  for (auto& gil : process.gils) {
+    gil->advance(ts_ns);
+    gil->book_all_waiters();
+    gil->light = false;
+    for (Thread* waiter : gil->waiters) {
+      waiter->light.behind = nullptr;
+      waiter->wait_mark = gil->ledger;
+    }
+  }
+  process.light = false;
+  // Who sleeps with it still holds it when it wakes.
+  for (Thread* thread : process.alive) {
+    if (thread->gil_state != GilState::holding || !thread->gil) continue;
+    thread->gil->known = true;
+    thread->gil->holder = thread->gil->last_holder = thread;
+  }
+}
+
+void Model::on_light_gil(const Event& event) {
+  if (event.state >= kLightGils) return;
+  Process& process = process_of(event.tgid);
+  process.light_gils[event.state] = gil_of(process, event.value, event.ts_ns);
+}
+
+// --- what is booked ------------------------------------------------------------------------------
+
+// Brings the share of the thread's GIL up to the thread's cells. Cells may shrink (a switch is
+// charged otherwise in the end): sums are right modulo 2^64, hence right.
+void Model::settle(Thread& thread) {
+  auto& booked = thread.light;
+  const auto& held = thread.matrix[kHolding];
+  uint64_t unknown = 0;
+  for (const uint64_t cell : thread.matrix[kUnknown]) unknown += cell;
+  if (Gil* gil = thread.gil) {
+    for (size_t c = 0; c < held.size(); c++) gil->share.held[c] += held[c] - booked.held[c];
+    gil->share.unknown_ns += unknown - booked.unknown;
+  }
+  booked.held = held;
+  booked.unknown = unknown;
+}
+
+void Model::light_leave(Thread& thread) {
+  settle(thread);
+  thread.light.sure = false;
+  thread.light.undecided_from = thread.matrix[kUnknown][kRunning];
+  for (const auto& gil : thread.process->gils) {
+    for (Thread* waiter : gil->waiters) {
+      if (waiter->light.behind != &thread) continue;
+      gil->advance(std::max(gil->last_ns, thread.last_ns));
+      gil->book(*waiter);
+      wait_behind(*waiter, nullptr, gil->last_ns);
+    }
+  }
+}
+
+void Model::note_sight(Thread& thread, GilSight sight) {
+  thread.light.sure = true;
+  Gil* const gil = sight.holds ? thread.process->light_gils[sight.slot] : nullptr;
+  if (!gil || gil == thread.gil) return;
+  settle(thread);
+  thread.gil = gil;
+}
+
+void Model::wait_behind(Thread& thread, Thread* holder, uint64_t ts_ns) {
+  thread.light.behind = holder;
+  thread.light.since_ns = ts_ns;
+  thread.light.woken = false;
+  if (holder) thread.light.behind_had = cpu_times(*holder, ts_ns);
+}
+
+// The waiter's time since its mark, up to where the GIL was advanced to.
+Ledger Gil::light_parts(const Thread& waiter) const {
+  Ledger parts{};
+  const Thread::Light& wait = waiter.light;
+  const uint64_t elapsed = last_ns - std::min(wait.since_ns, last_ns);
+  const Thread* const behind = wait.behind;
+  if (!behind || behind->last_ns > last_ns) {
+    parts[static_cast<size_t>(LedgerColumn::unknown)] = elapsed;
+    return parts;
+  }
+  // running, runnable, blocked and unknown; a switch that was charged otherwise meanwhile may have
+  // taken a little out of one.
+  const auto now = cpu_times(*behind, last_ns);
+  constexpr LedgerColumn kColumns[] = {LedgerColumn::running, LedgerColumn::runnable,
+                                       LedgerColumn::blocked, LedgerColumn::unknown};
+  uint64_t left = elapsed;
+  for (const size_t c : {size_t{1}, size_t{2}, size_t{3}, size_t{0}}) {
+    const auto grown = static_cast<int64_t>(now[c] - wait.behind_had[c]);
+    const uint64_t part = std::min(left, static_cast<uint64_t>(std::max<int64_t>(grown, 0)));
+    parts[static_cast<size_t>(kColumns[c])] = part;
+    left -= part;
+  }
+  parts[static_cast<size_t>(LedgerColumn::running)] += left;
+  return parts;
+}
+
+Ledger Gil::whole_ledger() const {
+  Ledger whole = ledger;
+  const auto add = [&](LedgerColumn column, uint64_t ns) {
+    whole[static_cast<size_t>(column)] += ns;
+  };
+  // Glimpses may make a little more of it than there was time.
+  uint64_t left = share.life_ns;
+  const auto take = [&](uint64_t ns) {
+    const uint64_t taken = std::min(ns, left);
+    left -= taken;
+    return taken;
+  };
+  add(LedgerColumn::blocked, take(share.held[static_cast<size_t>(CpuState::blocked)]));
+  add(LedgerColumn::runnable, take(share.held[static_cast<size_t>(CpuState::runnable)]));
+  add(LedgerColumn::handoff, take(share.handoff_ns));
+  add(LedgerColumn::running, take(share.held[kRunning]));
+  // What was decided later than its thread's GIL was found is taken out of what was never put in.
+  const auto unknown = static_cast<int64_t>(share.unknown_ns);
+  add(LedgerColumn::unknown, take(share.held[static_cast<size_t>(CpuState::unknown)] +
+                                  static_cast<uint64_t>(std::max<int64_t>(unknown, 0))));
+  add(LedgerColumn::idle, left);
+  return whole;
+}
+
+// --- events --------------------------------------------------------------------------------------
+
+Thread* Model::by_own_id(const Process& process, uint32_t own_id) {
+  if (own_id == 0 || own_id > kMaxTid) return nullptr;
+  Thread* const thread = by_tid_[own_id];
+  if (thread && !thread->ended && thread->process == &process && thread->ns_tid == 0) return thread;
+  const auto found = std::find_if(process.alive.begin(), process.alive.end(),
+                                  [&](const Thread* t) { return t->ns_tid == own_id; });
+  return found == process.alive.end() ? nullptr : *found;
+}
+
+void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& change) {
+  Thread* holder = by_own_id(*thread.process, event.other);
+  if (holder == &thread) holder = nullptr;
+  change.behind = holder;
+  gil.advance(event.ts_ns);
+  if (thread.gil_state == GilState::waiting && thread.gil == &gil) {
+    // It woke and found it taken. By another than before: what lies in between was a hand-off to
+    // that one.
+    if (thread.light.woken && holder != thread.light.behind) {
+      gil.book_handoff(thread);
+    } else {
+      gil.book(thread);
+    }
+    wait_behind(thread, holder, event.ts_ns);
+    thread.wait_step_ns = event.ts_ns;
+    thread.light.by_reading = false;
+    return;
+  }
+  if (thread.gil_state == GilState::waiting) end_light_wait(thread, event.ts_ns);
+  // The event repeats while the wait goes on: of a thread in an unknown state it may be a repeat.
+  const bool from_beginning = thread.light.sure;
+  set_gil_state(thread, GilState::waiting, event.ts_ns);
+  thread.state_since_known = from_beginning;
+  if (thread.gil != &gil) settle(thread);
+  thread.gil = &gil;
+  thread.light.sure = true;
+  thread.light.by_reading = false;
+  thread.wait_step_ns = event.ts_ns;
+  wait_behind(thread, holder, event.ts_ns);
+  gil.waiters.push_back(&thread);
+  gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
+}
+
+// The thread, which runs, does not wait any more.
+void Model::end_light_wait(Thread& thread, uint64_t ts_ns) {
+  Gil& gil = *thread.gil;
+  gil.advance(ts_ns);
+  gil.book(thread);
+  gil.remove_waiter(thread);
+  thread.light.behind = nullptr;
+  set_gil_state(thread, GilState::unknown, ts_ns);
+}
+
+void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change& change) {
+  const bool waited = thread.gil_state == GilState::waiting && thread.gil == &gil;
+  thread.process->gil_enabled = true;
+  switch (event.kind) {
+    case EventKind::gil_wait:
+      light_wait(thread, gil, event, change);
+      return;
+    case EventKind::gil_acquire:
+      if (waited) {
+        gil.advance(event.ts_ns);
+        gil.contended++;
+        thread.contended++;
+        if (thread.state_since_known) thread.wait.add(event.ts_ns - thread.state_since_ns);
+        if (thread.light.woken) {
+          // Who let it go woke this thread: wakeup → on CPU → acquired.
+          const uint64_t woken = thread.light.since_ns;
+          const uint64_t on_cpu = std::clamp(thread.switch_in_ns, woken, event.ts_ns);
+          gil.handoff.add(event.ts_ns - woken);
+          gil.handoff_runqueue_ns += on_cpu - woken;
+          gil.handoff_lock_ns += event.ts_ns - on_cpu;
+          gil.share.handoff_ns += event.ts_ns - woken;
+          gil.book_handoff(thread);
+          wait_behind(thread, nullptr, event.ts_ns);
+        }
+      }
+      break;
+    case EventKind::gil_release:
+      if (event.state != 0) thread.process->gil_enabled = false;
+      break;
+    default:
+      break;
+  }
+  if (waited) end_light_wait(thread, event.ts_ns);
+  if (thread.gil != &gil) settle(thread);
+  thread.gil = &gil;
+  thread.light.sure = true;
+}
+
+// A wait that was going on at attach, of which no event told since, may have ended unseen.
+bool Model::waits_still(Thread& thread, GilSight sight, uint64_t ts_ns) {
+  if (thread.gil_state != GilState::waiting) return false;
+  if (sight.read && (sight.holds || thread.light.by_reading)) end_light_wait(thread, ts_ns);
+  return thread.gil_state == GilState::waiting;
+}
+
+void Model::light_switch_out(Thread& thread, const Event& event) {
+  const GilSight sight = gil_sight(event);
+  if (!sight.read || waits_still(thread, sight, event.ts_ns)) return;
+  note_sight(thread, sight);
+  set_gil_state(thread, sight.holds ? GilState::holding : GilState::released, event.ts_ns);
+}
+
+void Model::light_switch_in(Thread& thread, uint64_t ts_ns) {
+  settle(thread);
+  if (thread.gil_state != GilState::waiting) set_gil_state(thread, GilState::unknown, ts_ns);
+}
+
+void Model::light_wakeup(Thread& thread, uint64_t ts_ns) {
+  if (thread.gil_state != GilState::waiting || thread.light.woken) return;
+  thread.gil->advance(ts_ns);
+  thread.gil->book(thread);
+  wait_behind(thread, thread.light.behind, ts_ns);
+  thread.light.woken = true;
+}
+
+void Model::light_sample(Thread& thread, const Event& event) {
+  const GilSight sight = gil_sight(event);
+  if (!sight.read || waits_still(thread, sight, event.ts_ns)) return;
+  advance(thread, event.ts_ns);
+  note_sight(thread, sight);
+  uint64_t& undecided = thread.matrix[kUnknown][kRunning];
+  const uint64_t decided = undecided - std::min(thread.light.undecided_from, undecided);
+  const GilState state = sight.holds ? GilState::holding : GilState::released;
+  thread.matrix[static_cast<size_t>(state)][kRunning] += decided;
+  undecided -= decided;
+  settle(thread);
+  set_gil_state(thread, GilState::unknown, event.ts_ns);
+}
+
+}  // namespace giltop

@@ -1,0 +1,81 @@
+#include "probe/light_gils.h"
+
+#include <bpf/bpf.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "giltop/abi.h"
+#include "target/process_gils.h"
+
+namespace giltop {
+namespace {
+
+constexpr uint64_t kOften_ns = 10'000'000, kSeldom_ns = 1'000'000'000;
+constexpr uint64_t kNever_ns = ~uint64_t{0};
+constexpr uint64_t kStartup_ns = 1'000'000'000;  // then it is looked at seldom
+
+}  // namespace
+
+void LightGils::add(uint32_t tgid, const CPythonFile& file) {
+  Target& target = processes_[tgid];
+  target = {};
+  target.file = &file;
+  next_ns_ = 0;
+}
+
+void LightGils::look(uint64_t now_ns) {
+  if (now_ns < next_ns_) return;
+  next_ns_ = kNever_ns;
+  for (auto& [tgid, target] : processes_) {
+    if (target.next_ns <= now_ns) {
+      if (target.since_ns == 0) target.since_ns = now_ns;
+      look_at(tgid, target);
+      const bool starting = !target.all && now_ns - target.since_ns < kStartup_ns;
+      const bool may_grow = target.file->minor >= 12 || !target.all;
+      target.next_ns = starting ? now_ns + kOften_ns : may_grow ? now_ns + kSeldom_ns : kNever_ns;
+    }
+    next_ns_ = std::min(next_ns_, target.next_ns);
+  }
+}
+
+void LightGils::look_at(uint32_t tgid, Target& target) {
+  const auto pid = static_cast<pid_t>(tgid);
+  if (!target.bias) target.bias = bias_(tgid, *target.file);
+  if (!target.bias) return;
+  const GilMemory memory = read_gil_memory(pid, *target.file, *target.bias);
+  const size_t before = target.gils.size();
+  bool all = memory.missing.empty();
+  for (const GilInMemory& gil : memory.gils) {
+    if (std::find(target.gils.begin(), target.gils.end(), gil.address) != target.gils.end())
+      continue;
+    if (target.gils.size() == kLightGils) {
+      all = false;
+      break;
+    }
+    target.gils.push_back(gil.address);
+  }
+  if (target.gils.size() == before && target.all == all) return;
+  gt_light light{};
+  std::copy(target.gils.begin(), target.gils.end(), light.gils);
+  // struct _gil_runtime_state: last_holder, locked, switch_number, cond.
+  light.locked = target.file->cond_offset - 0x10;
+  light.holder = target.file->cond_offset - 0x18;
+  light.native_id = memory.ids.native_thread_id;
+  light.pthread = memory.ids.thread_id;
+  light.pthread_tid = memory.ids.pthread_tid;
+  light.all = all;
+  for (size_t slot = before; slot < target.gils.size(); slot++) {
+    Event event;
+    event.kind = EventKind::light_gil;
+    event.ts_ns = boot_ns();
+    event.tgid = tgid;
+    event.state = static_cast<uint8_t>(slot);
+    event.value = target.gils[slot];
+    push_(event);
+  }
+  target.all = all;
+  bpf_map_update_elem(map_, &tgid, &light, BPF_ANY);
+}
+
+}  // namespace giltop
