@@ -218,7 +218,6 @@ void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& cha
     thread.light.by_reading = false;
     return;
   }
-  if (thread.gil_state == GilState::waiting) end_light_wait(thread, event.ts_ns);
   // The event repeats while the wait goes on: of a thread in an unknown state it may be a repeat.
   const bool from_beginning = thread.light.sure;
   set_gil_state(thread, GilState::waiting, event.ts_ns);
@@ -244,7 +243,9 @@ void Model::end_light_wait(Thread& thread, uint64_t ts_ns) {
 }
 
 void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change& change) {
-  const bool waited = thread.gil_state == GilState::waiting && thread.gil == &gil;
+  if (thread.gil_state == GilState::waiting && thread.gil != &gil)
+    end_light_wait(thread, event.ts_ns);  // how it ended was not seen
+  const bool waited = thread.gil_state == GilState::waiting;
   thread.process->gil_enabled = true;
   switch (event.kind) {
     case EventKind::gil_wait:

@@ -162,8 +162,8 @@ void Model::on_fork(const Event& event, Change& change) {
   } else if (parent && parent->gil_state == GilState::holding && parent->gil) {
     // Its copy of the memory says that it holds its copy of the GIL.
     Gil& gil = *gil_of(*process, parent->gil->address, event.ts_ns);  // its first
-    gil.known = true;
-    gil.holder = gil.last_holder = &thread;
+    gil.known = !process->light;
+    gil.holder = gil.last_holder = process->light ? nullptr : &thread;
     thread.gil = &gil;
     thread.gil_state = GilState::holding;
   } else if (parent) {

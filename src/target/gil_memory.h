@@ -45,14 +45,14 @@ struct GilInMemory {
 
 struct GilMemory {
   std::vector<GilInMemory> gils;  // in the order of the interpreter list
+  std::string missing;            // why nothing, or not everything, could be read; else empty
   // How a PyThreadState names its thread, in bytes from its start; 0: not so.
   struct Ids {
     uint32_t native_thread_id = 0;  // as the process itself calls it (3.11 and newer); or
     uint32_t thread_id = 0;         // its pthread_t, which points at a struct with its id at
     uint32_t pthread_tid = 0;
     bool operator==(const Ids&) const = default;
-  } ids;
-  std::string missing;            // why nothing, or not everything, could be read; else empty
+  } ids = {};
   bool operator==(const GilMemory&) const = default;
 };
 

@@ -282,6 +282,24 @@ TEST_F(Decode, ThreadZeroIsNobody) {
   expect_malformed(wakeup);
 }
 
+TEST_F(Decode, WhatLightModeSawOfTheGil) {
+  gt_sample sample{};
+  sample.h = {77, 100, 101, 1, GT_SAMPLE, GT_GIL_READ | GT_GIL_MINE | 2 << GT_GIL_SLOT_SHIFT, 0};
+  gt_switch left{};
+  left.h = {78, 100, 101, 1, GT_SWITCH, GT_GIL_READ | GT_TASK_UNINTERRUPTIBLE, 0};
+  std::vector<Event> events;
+  const auto keep = [&](const Event& event) { events.push_back(event); };
+  decoder_.decode(std::as_bytes(std::span(&sample, 1)), keep);
+  decoder_.decode(std::as_bytes(std::span(&left, 1)), keep);
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[0].kind, EventKind::sample);
+  EXPECT_TRUE(gil_sight(events[0]).read && gil_sight(events[0]).holds);
+  EXPECT_EQ(gil_sight(events[0]).slot, 2);
+  EXPECT_EQ(task_state(events[1]), TaskState::uninterruptible);
+  EXPECT_TRUE(gil_sight(events[1]).read);
+  EXPECT_FALSE(gil_sight(events[1]).holds);
+}
+
 TEST_F(Decode, RandomBytesNeverCrash) {
   std::mt19937_64 rng(5);
   uint64_t events = 0;
@@ -302,7 +320,8 @@ TEST_F(Decode, RandomBytesNeverCrash) {
       events++;
       EXPECT_LE(event.tid, kMaxTid);
       EXPECT_LE(event.tgid, kMaxTid);
-      EXPECT_TRUE(event.kind <= EventKind::exit || event.kind == EventKind::ns_id);
+      EXPECT_TRUE(event.kind <= EventKind::exit || event.kind == EventKind::ns_id ||
+                  event.kind == EventKind::sample);
     });
   }
   EXPECT_EQ(decoder_.counts().records, 100'000u);

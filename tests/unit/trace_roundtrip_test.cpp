@@ -18,6 +18,7 @@
 #include "sink/trace_reader.h"
 #include "sink/trace_writer.h"
 #include "support/event_builder.h"
+#include "support/light_history.h"
 #include "support/trace_checker.h"
 
 namespace giltop {
@@ -226,6 +227,19 @@ TEST_F(TraceRoundtrip, HistoriesWhoseRunsAreChargedOtherwise) {
     const Simulation simulation(seed, {.steps = 400});
     auto events = testing::with_other_charges(simulation.events(), seed);
     if (seed % 2) events = testing::with_losses(events, seed, 1 + seed % 8);
+    expect_same(simulation.tables(), events, seed);
+  }
+}
+
+TEST_F(TraceRoundtrip, HistoriesInLightMode) {
+  for (uint64_t seed = 1; seed <= 200 && !HasFatalFailure(); seed++) {
+    const Simulation simulation(seed, {.steps = 300, .gils = 1 + unsigned(seed % 2)});
+    auto events =
+        testing::as_light(simulation.tables(), simulation.events(), seed, 300'000, seed % 2 != 0);
+    if (seed % 5 == 0) events = testing::with_losses(events, seed, 1 + seed % 8);
+    if (seed % 5 == 1) events = testing::with_hidden_switch_ins(events, seed, 20);
+    if (seed % 5 == 2) events = testing::with_garbage(events, seed, 1 + seed % 100);
+    if (seed % 5 == 3) events = testing::with_other_charges(events, seed);
     expect_same(simulation.tables(), events, seed);
   }
 }

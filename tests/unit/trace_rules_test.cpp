@@ -6,6 +6,7 @@
 #include "sink/trace_format.h"
 #include "sink/trace_writer.h"
 #include "support/event_builder.h"
+#include "support/light_history.h"
 #include "support/trace_checker.h"
 
 namespace giltop {
@@ -182,6 +183,17 @@ TEST(TraceRules, HistoriesWithLossesAndHiddenSwitches) {
     const Simulation simulation(seed, {.steps = 400, .gils = 1 + unsigned(seed % 2)});
     auto events = testing::with_losses(simulation.events(), seed, 1 + seed % 8);
     if (seed % 2) events = testing::with_hidden_switch_ins(events, seed, 10);
+    ASSERT_THAT(check(simulation.tables(), events), IsEmpty()) << "seed " << seed;
+  }
+}
+
+TEST(TraceRules, HistoriesInLightMode) {
+  for (uint64_t seed = 1; seed <= 500; seed++) {
+    const Simulation simulation(seed, {.steps = 300, .gils = 1 + unsigned(seed % 2)});
+    auto events =
+        testing::as_light(simulation.tables(), simulation.events(), seed, 300'000, seed % 2 != 0);
+    if (seed % 3 == 0) events = testing::with_losses(events, seed, 1 + seed % 8);
+    if (seed % 3 == 1) events = testing::with_garbage(events, seed, 1 + seed % 100);
     ASSERT_THAT(check(simulation.tables(), events), IsEmpty()) << "seed " << seed;
   }
 }

@@ -1,0 +1,113 @@
+// Light mode: what is exact in it, and what is right on average.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "model/model.h"
+#include "support/event_builder.h"
+#include "support/light_history.h"
+
+namespace giltop {
+namespace {
+
+using testing::broken_tilings;
+using testing::cells_of;
+using ::testing::IsEmpty;
+using testing::Played;
+using testing::row_of;
+using testing::Simulation;
+
+constexpr auto kRunning = static_cast<size_t>(CpuState::running);
+constexpr auto kHolding = static_cast<size_t>(GilState::holding);
+constexpr auto kWaiting = static_cast<size_t>(GilState::waiting);
+constexpr auto kReleased = static_cast<size_t>(GilState::released);
+constexpr auto kUnknown = static_cast<size_t>(GilState::unknown);
+
+TEST(LightModelProperties, WaitsAndWhatIsOffTheCpuAreExact) {
+  for (uint64_t seed = 1; seed <= 500; seed++) {
+    const Simulation simulation(seed, {.steps = 100 + seed % 400, .gils = 1 + unsigned(seed % 2)});
+    const Played played(simulation.tables(),
+                        testing::as_light(simulation.tables(), simulation.events(), seed, 500'000));
+    ASSERT_THAT(broken_tilings(played.model), IsEmpty()) << "seed " << seed;
+    ASSERT_EQ(played.model.violations(), 0u) << "seed " << seed;
+    ASSERT_EQ(played.model.threads().size(), simulation.truth().size()) << "seed " << seed;
+    for (size_t i = 0; i < simulation.truth().size(); i++) {
+      const Simulation::Truth& truth = simulation.truth()[i];
+      const Thread& thread = played.model.threads()[i];
+      ASSERT_EQ(thread.tid, truth.tid) << "seed " << seed;
+      ASSERT_EQ(cells_of(thread), truth.last_ns - truth.first_ns) << "seed " << seed;
+      ASSERT_EQ(thread.matrix[kWaiting], truth.matrix[kWaiting]) << "seed " << seed << " " << i;
+      ASSERT_EQ(thread.contended, truth.contended) << "seed " << seed;
+      ASSERT_EQ(thread.wait.count(), truth.contended) << "seed " << seed;
+      uint64_t running = 0, truly = 0;
+      for (const size_t g : {kHolding, kReleased, kUnknown}) {
+        running += thread.matrix[g][kRunning];
+        truly += truth.matrix[g][kRunning];
+        for (size_t c = 0; c < 4; c++) {
+          // A forked child holds its copy of the GIL if its parent held, which is not known while
+          // that one runs.
+          if (c != kRunning && !thread.process->forked) {
+            ASSERT_EQ(thread.matrix[g][c], truth.matrix[g][c]) << "seed " << seed << " " << i;
+          }
+        }
+      }
+      ASSERT_EQ(running, truly) << "seed " << seed;
+    }
+  }
+}
+
+TEST(LightModelProperties, SamplesAreRightOnAverage) {
+  uint64_t held = 0, held_truly = 0, ran = 0, undecided = 0;
+  for (uint64_t seed = 1; seed <= 500; seed++) {
+    const Simulation simulation(seed, {.steps = 500});
+    const Played played(simulation.tables(),
+                        testing::as_light(simulation.tables(), simulation.events(), seed, 500'000));
+    for (size_t i = 0; i < simulation.truth().size(); i++) {
+      const Thread& thread = played.model.threads()[i];
+      const auto& truth = simulation.truth()[i].matrix;
+      const uint64_t left = thread.matrix[kUnknown][kRunning];
+      held += thread.matrix[kHolding][kRunning];
+      undecided += left;
+      held_truly += truth[kHolding][kRunning];
+      ran += truth[kHolding][kRunning] + truth[kReleased][kRunning];
+    }
+  }
+  const double share = static_cast<double>(held) / static_cast<double>(ran - undecided);
+  const double truly = static_cast<double>(held_truly) / static_cast<double>(ran);
+  EXPECT_NEAR(share, truly, 0.01);
+  EXPECT_LT(static_cast<double>(undecided), 0.5 * static_cast<double>(ran));
+}
+
+TEST(LightModelProperties, WaitsAreExactAlsoWhereTheModeChanges) {
+  for (uint64_t seed = 1; seed <= 500; seed++) {
+    const Simulation simulation(seed, {.steps = 400, .gils = 1 + unsigned(seed % 2)});
+    const Played played(
+        simulation.tables(),
+        testing::as_light(simulation.tables(), simulation.events(), seed, 500'000, true));
+    ASSERT_THAT(broken_tilings(played.model), IsEmpty()) << "seed " << seed;
+    ASSERT_EQ(played.model.violations(), 0u) << "seed " << seed;
+    ASSERT_EQ(played.model.threads().size(), simulation.truth().size()) << "seed " << seed;
+    for (size_t i = 0; i < simulation.truth().size(); i++) {
+      const Simulation::Truth& truth = simulation.truth()[i];
+      const Thread& thread = played.model.threads()[i];
+      ASSERT_EQ(thread.matrix[kWaiting], truth.matrix[kWaiting]) << "seed " << seed << " " << i;
+      ASSERT_EQ(thread.contended, truth.contended) << "seed " << seed;
+    }
+  }
+}
+
+TEST(LightModelProperties, WhateverComesItTiles) {
+  for (uint64_t seed = 1; seed <= 500; seed++) {
+    const Simulation simulation(
+        seed, {.steps = 300, .unseen_steps = seed % 100, .gils = 1 + unsigned(seed % 2)});
+    auto events = testing::as_light(simulation.tables(), simulation.events(), seed, 300'000);
+    if (seed % 4 == 0) events = testing::with_losses(events, seed, 1 + seed % 8);
+    if (seed % 4 == 1) events = testing::with_hidden_switch_ins(events, seed, 20);
+    if (seed % 4 == 2) events = testing::with_other_charges(events, seed);
+    if (seed % 4 == 3) events = testing::with_garbage(events, seed, 1 + seed % 100);
+    const Played played(simulation.tables(), events);
+    ASSERT_THAT(broken_tilings(played.model), IsEmpty()) << "seed " << seed;
+  }
+}
+
+}  // namespace
+}  // namespace giltop
