@@ -55,6 +55,7 @@ void Gil::advance(uint64_t ts_ns) {
 
 void Gil::book(Thread& waiter) {
   if (light) [[unlikely]] {
+    if (waiter.light.since_ns >= last_ns) return;
     const Ledger parts = light_parts(waiter);
     Row& booked = row(waiter, waiter.light.behind);
     for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
@@ -74,8 +75,9 @@ void Gil::book(Thread& waiter) {
 }
 
 void Gil::book_handoff(Thread& waiter) {
+  if (waiter.light.since_ns >= last_ns) return;
   row(waiter, waiter.light.behind).parts[column(LedgerColumn::handoff)] +=
-      last_ns - std::min(waiter.light.since_ns, last_ns);
+      last_ns - waiter.light.since_ns;
   waiter.light.since_ns = last_ns;
 }
 

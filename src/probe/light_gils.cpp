@@ -17,10 +17,11 @@ constexpr uint64_t kStartup_ns = 1'000'000'000;  // then it is looked at seldom
 
 }  // namespace
 
-void LightGils::add(uint32_t tgid, const CPythonFile& file) {
+void LightGils::add(uint32_t tgid, const CPythonFile& file, bool alone) {
   Target& target = processes_[tgid];
   target = {};
   target.file = &file;
+  target.alone = alone;
   next_ns_ = 0;
 }
 
@@ -45,7 +46,7 @@ void LightGils::look_at(uint32_t tgid, Target& target) {
   if (!target.bias) return;
   const GilMemory memory = read_gil_memory(pid, *target.file, *target.bias);
   const size_t before = target.gils.size();
-  bool all = memory.missing.empty();
+  bool all = target.alone && memory.missing.empty();
   for (const GilInMemory& gil : memory.gils) {
     if (std::find(target.gils.begin(), target.gils.end(), gil.address) != target.gils.end())
       continue;

@@ -24,8 +24,8 @@ class LightGils {
   LightGils(int map, Bias bias, Push push)
       : map_(map), bias_(std::move(bias)), push_(std::move(push)) {}
 
-  // The process runs `file`, which outlives it, from now on.
-  void add(uint32_t tgid, const CPythonFile& file);
+  // The process runs `file`, which outlives it, from now on; `alone`: and no other CPython.
+  void add(uint32_t tgid, const CPythonFile& file, bool alone);
   void forget(uint32_t tgid) { processes_.erase(tgid); }
 
   // Looks where it is time to. What is new goes to the kernel side, and as an event to the model.
@@ -34,6 +34,7 @@ class LightGils {
  private:
   struct Target {
     const CPythonFile* file = nullptr;
+    bool alone = true;
     std::optional<uint64_t> bias;  // load bias, once the file is mapped
     std::vector<uint64_t> gils;    // by slot
     bool all = false;              // as told the kernel side

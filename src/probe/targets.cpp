@@ -334,7 +334,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.other = 0;
   event.state = 1;
   tell();
-  light_gils_.add(tgid, image.pythons.front()->inspection.cpython);
+  light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

@@ -111,6 +111,45 @@ TEST_P(Matrix, TwoThreadsTakeTurns) {
   }
 }
 
+TEST_P(Matrix, LightModeKnowsWhoHoldsAndWhoWaits) {
+  const Interpreter& python = GetParam();
+  std::vector<std::string> command =
+      python.command(directory_.path(), "workload.py",
+                     {"cpu2", "--scale", python.debug ? "0.05" : "0.1", "--truth",
+                      python.inside(directory_.path(), "truth.json")});
+  const Recorded recorded = record(command, {"--mode", "light"});
+  if (python.minor < 7) {
+    EXPECT_THAT(recorded.ran.err, ::testing::HasSubstr("light mode needs CPython 3.7 or newer"));
+    return;
+  }
+  ASSERT_EQ(recorded.report.at("processes").size(), 1u) << recorded.ran.err;
+  const Json& process = recorded.process();
+  EXPECT_EQ(process.at("exact"), false);
+  if (python.free_threaded) return;
+  ASSERT_EQ(process.at("gils").size(), 1u);
+  const Json& gil = process.at("gils")[0];
+  EXPECT_TRUE(gil.at("acquires").is_null());
+  double blamed = 0, unknown = 0;
+  for (const Json& row : gil.at("blame")) {
+    for (const char* part : {"running_s", "runnable_s", "blocked_s", "handoff_s", "unknown_s"})
+      blamed += row.at(part).get<double>();
+    unknown += row.at("unknown_s").get<double>();
+  }
+  EXPECT_LT(unknown, 0.05 * blamed) << gil.at("blame");
+  const Json truth = Json::parse(read_file(directory_.path("truth.json")));
+  double waited = 0;
+  for (const Json& measured : truth.at("threads")) {
+    const Json& thread = Recorded::thread(process, measured.at("tid"));
+    ASSERT_FALSE(thread.is_null());
+    waited += in_gil_state(thread, "waiting");
+    if (measured.at("tid") == truth.at("pid")) continue;
+    EXPECT_GT(thread.at("contended").get<int>(), 3);
+    EXPECT_GT(in_gil_state(thread, "holding"), 0.2 * life(thread));
+    EXPECT_LT(in_gil_state(thread, "unknown"), 0.15 * life(thread));
+  }
+  EXPECT_NEAR(blamed, waited, 1e-6);
+}
+
 TEST_P(Matrix, EachCallThatLetsGoIsCounted) {
   const Recorded recorded = record_script({"iomix", "--scale", "0.4"});
   const Json& found = process(recorded);

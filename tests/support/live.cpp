@@ -214,7 +214,8 @@ const Json& Live::Recorded::process() const {
   uint64_t most = 0;
   for (const Json& p : report.at("processes")) {
     uint64_t acquires = 0;
-    for (const Json& g : p.at("gils")) acquires += g.at("acquires").get<uint64_t>();
+    for (const Json& g : p.at("gils"))  // light mode counts the contended ones only
+      acquires += g.at(g.at("acquires").is_null() ? "contended" : "acquires").get<uint64_t>();
     if (best == &none || acquires > most) {
       best = &p;
       most = acquires;
@@ -254,12 +255,13 @@ Live::Recorded Live::record(const std::vector<std::string>& command,
   return recorded;
 }
 
-Live::Recorded Live::record_workload(const std::vector<std::string>& arguments) {
+Live::Recorded Live::record_workload(const std::vector<std::string>& arguments,
+                                     const std::vector<std::string>& options) {
   const std::string truth = directory_.path("truth" + std::to_string(recordings_) + ".json");
   std::vector<std::string> command = {python(), workload()};
   command.insert(command.end(), arguments.begin(), arguments.end());
   command.insert(command.end(), {"--truth", truth});
-  Recorded recorded = record(command);
+  Recorded recorded = record(command, options);
   const std::string text = read_file(truth);
   EXPECT_TRUE(Json::accept(text)) << "no truth from the workload: " << recorded.ran.err;
   if (Json::accept(text)) recorded.truth = Json::parse(text);

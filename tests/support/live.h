@@ -94,7 +94,8 @@ class Live : public ::testing::Test {
   // that nothing was lost or contradictory.
   Recorded record(const std::vector<std::string>& command,
                   const std::vector<std::string>& options = {});
-  Recorded record_workload(const std::vector<std::string>& arguments);
+  Recorded record_workload(const std::vector<std::string>& arguments,
+                           const std::vector<std::string>& options = {});
 
   TemporaryDirectory directory_;
 

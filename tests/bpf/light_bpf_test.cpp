@@ -1,0 +1,148 @@
+// Light mode on live programs: what it shares with exact mode, and what it does not cost.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <csignal>
+#include <string>
+
+#include "support/live.h"
+
+namespace giltop::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+class Light : public Live {
+ protected:
+  static const Json& process(const Json& report, const Json& pid) {
+    static const Json none;
+    for (const Json& p : report.at("processes"))
+      if (p.at("pid") == pid) return p;
+    return none;
+  }
+};
+
+// Both modes on the same run: one recorder follows the command, the other the host.
+TEST_F(Light, HoldsAreThoseOfExactModeWithinSomePoints) {
+  // From then on the host's recorder knows this Python from its exec on.
+  Program light({GILTOP_BINARY, "record", "-a", "--mode", "light", "-o",
+                 directory_.path("l.pftrace"), "--json=" + directory_.path("l.json")});
+  ASSERT_TRUE(light.wait_for("tracing every Python")) << light.err();
+  EXPECT_EQ(run({python(), "-c", "import time; time.sleep(0.4)"}).status, 0);
+  std::vector<Recorded> exact;
+  for (const char* name : {"cpu1", "cpu2", "io4", "yield2", "io1"})
+    exact.push_back(record_workload({name, "--scale", "0.3"}));
+  light.signal(SIGINT);
+  const Ran ran = light.finish();
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  const Json report = Json::parse(read_file(directory_.path("l.json")));
+  EXPECT_EQ(report.at("mode"), "light");
+  EXPECT_EQ(report.at("violations"), 0);
+  size_t threads = 0;
+  for (const Recorded& recorded : exact) {
+    const Json& true_process = recorded.process();
+    ASSERT_FALSE(true_process.is_null());
+    const Json& found = process(report, true_process.at("pid"));
+    ASSERT_FALSE(found.is_null()) << recorded.truth.dump();
+    for (const Json& truth : true_process.at("threads")) {
+      const Json& thread = Recorded::thread(found, truth.at("tid"));
+      ASSERT_FALSE(thread.is_null());
+      if (life(truth) < 0.3) continue;
+      threads++;
+      const double running = in_cpu_state(truth, "running"), lived = life(truth);
+      // Three points, and three standard deviations of so many samples: a thread's few are chance.
+      const double samples = 199 * running;
+      const double chance = samples > 1 ? 3 * 0.5 / std::sqrt(samples) * running / lived : 0.01;
+      EXPECT_NEAR(in_gil_state(thread, "holding") / life(thread),
+                  in_gil_state(truth, "holding") / lived, 0.03 + chance)
+          << truth.at("comm") << " of " << true_process.at("cmdline");
+      // The two do not begin and end at the same event.
+      EXPECT_NEAR(in_gil_state(thread, "waiting"), in_gil_state(truth, "waiting"),
+                  0.002 + 0.02 * in_gil_state(truth, "waiting"));
+      EXPECT_EQ(thread.at("contended"), truth.at("contended"));
+    }
+  }
+  EXPECT_GE(threads, 6u);
+}
+
+TEST_F(Light, AsleepWithTheGil) {
+  const Recorded recorded = record_workload({"asleep"}, {"--mode", "light"});
+  ASSERT_FALSE(recorded.process().is_null());
+  uint32_t sleeper = 0, computer = 0;
+  for (const Json& t : recorded.truth.at("threads")) {
+    if (t.at("name") == "sleeper") sleeper = t.at("tid");
+    if (t.at("name") == "computer") computer = t.at("tid");
+  }
+  const Json& thread = Recorded::thread(recorded.process(), sleeper);
+  // 50 sleeps of 20 ms: what is read as it goes to sleep is no sample, but sure.
+  EXPECT_NEAR(thread.at("matrix").at("holding").at("blocked_s").get<double>(), 1.0, 0.03);
+  EXPECT_GE(thread.at("held_sleeps").get<int>(), 50);
+  double lost = 0;
+  for (const Json& row : recorded.process().at("gils")[0].at("blame"))
+    if (row.at("waiter_tid") == computer && row.at("holder_tid") == sleeper)
+      lost += row.at("blocked_s").get<double>();
+  EXPECT_GT(lost, 0.9);
+  EXPECT_THAT(recorded.ran.err, HasSubstr(std::to_string(sleeper) + " slept"));
+  EXPECT_THAT(recorded.ran.err, HasSubstr("~"));
+}
+
+TEST_F(Light, WhoNeverWaitsNeverTraps) {
+  const Recorded recorded = record_workload({"writers", "1", "1"}, {"--mode", "light"});
+  ASSERT_FALSE(recorded.process().is_null());
+  // writer-1 TID CALLS
+  const std::string& out = recorded.ran.out;
+  const uint64_t calls = std::stoull("0" + out.substr(std::min(out.size(), out.rfind(' ') + 1)));
+  EXPECT_GT(calls, 10'000u);
+  EXPECT_LT(recorded.report.at("overhead").at("probe_hits").get<uint64_t>(), 100u)
+      << "but for the main thread's join";
+}
+
+TEST_F(Light, ReportPrintsWhatRecordPrinted) {
+  const Recorded recorded = record_workload({"yield2", "--scale", "0.1"}, {"--mode", "light"});
+  const Ran report = run({GILTOP_BINARY, "report", recorded.file, "--json"});
+  ASSERT_EQ(report.status, 0) << report.err;
+  EXPECT_EQ(Json::parse(report.out), recorded.report);
+}
+
+TEST_F(Light, FollowsAProcessFromTheMiddleOn) {
+  Program target({python(), "-c",
+                  "import threading, time\n"
+                  "def spin():\n"
+                  "    while True: sum(range(1000))\n"
+                  "for _ in range(2): threading.Thread(target=spin, daemon=True).start()\n"
+                  "print('ready', flush=True)\n"
+                  "time.sleep(60)\n"});
+  ASSERT_TRUE(target.wait_for("ready"));
+  const Ran ran = run({GILTOP_BINARY, "record", "-d", "1", "--mode", "light", "-o",
+                       directory_.path("p.pftrace"), "--json=" + directory_.path("p.json"), "-p",
+                       std::to_string(target.pid())});
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  const Json report = Json::parse(read_file(directory_.path("p.json")));
+  ASSERT_EQ(report.at("processes").size(), 1u);
+  double held = 0, waited = 0;
+  for (const Json& thread : report.at("processes")[0].at("threads")) {
+    held += in_gil_state(thread, "holding");
+    waited += in_gil_state(thread, "waiting");
+    EXPECT_LT(in_gil_state(thread, "unknown"), 0.1) << thread;
+  }
+  EXPECT_GT(held, 0.85);
+  EXPECT_GT(waited, 0.5);
+}
+
+// The holder is read by the id that its process calls it.
+TEST_F(Light, NamesTheHolderInsideAPidNamespace) {
+  const Recorded recorded =
+      record({"unshare", "--pid", "--fork", python(), workload(), "cpu2", "--scale", "0.1"},
+             {"--mode", "light"});
+  const Json& process = recorded.process();
+  ASSERT_FALSE(process.is_null()) << recorded.ran.err;
+  EXPECT_EQ(process.at("ns_pid"), 1);
+  double named = 0;
+  for (const Json& row : process.at("gils")[0].at("blame"))
+    if (!row.at("holder_tid").is_null()) named += row.at("running_s").get<double>();
+  EXPECT_GT(named, 0.2);
+}
+
+}  // namespace
+}  // namespace giltop::testing
