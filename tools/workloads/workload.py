@@ -522,7 +522,18 @@ def positive(text):
     return value
 
 
-def parse_arguments():
+def add_arguments(command, function):
+    """Those that only one of the WORKLOADS takes."""
+    if function is asleep:
+        command.add_argument("--release", action="store_true", help="release the GIL to sleep")
+    elif function is interpreters:
+        command.add_argument("--shared", action="store_true", help="all with the main one's GIL")
+    elif function is writers:
+        command.add_argument("threads", type=int, metavar="N")
+        command.add_argument("seconds", type=positive, metavar="SECONDS")
+
+
+def parse_arguments(description, functions, add_arguments):
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--scale", type=positive, default=1.0, metavar="F",
                         help="size of the work: 0.1 is a tenth (default: 1)")
@@ -535,23 +546,17 @@ def parse_arguments():
     common.add_argument("--started", action="store_true",
                         help='print "started PID" as soon as the threads run; wait for nothing')
 
-    parser = argparse.ArgumentParser(description=__doc__,
+    parser = argparse.ArgumentParser(description=description,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="workload", metavar="NAME")
     commands.required = True  # as an argument: 3.7+
-    for function in WORKLOADS:
+    for function in functions:
         command = commands.add_parser(function.__name__, parents=[common],
                                       help=function.__doc__.splitlines()[0],
                                       description=function.__doc__,
                                       formatter_class=argparse.RawDescriptionHelpFormatter)
         command.set_defaults(function=function)
-        if function is asleep:
-            command.add_argument("--release", action="store_true", help="release the GIL to sleep")
-        elif function is interpreters:
-            command.add_argument("--shared", action="store_true", help="all with the main one's GIL")
-        elif function is writers:
-            command.add_argument("threads", type=int, metavar="N")
-            command.add_argument("seconds", type=positive, metavar="SECONDS")
+        add_arguments(command, function)
     return parser.parse_args()
 
 
@@ -560,9 +565,10 @@ def on_signal(number, frame):
     os._exit(128 + number)
 
 
-def main():
+def main(description=__doc__, functions=WORKLOADS, add_arguments=add_arguments):
+    """Runs what the command line names of the functions (tools/workloads/measured.py has its own)."""
     global truth, started
-    args = parse_arguments()
+    args = parse_arguments(description, functions, add_arguments)
     if args.switch_interval is not None:
         sys.setswitchinterval(args.switch_interval)
     try:

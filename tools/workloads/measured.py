@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Small Python programs that measure themselves, after a warm-up: what tracing costs them.
+
+    measured.py NAME [options]        measured.py --help        measured.py NAME --help
+
+tools/bench/overhead runs them. They are started, traced and described like workload.py's; --truth
+has what was measured:
+
+    measured_s  how long, on the clock of a thread that worked
+    count       the calls, queries, requests or runs measured
+    total       the same with the warm-up
+    unit_s      seconds that one took the program: of threads that run side by side, by their
+                rates' sum; of requests, CPU time
+
+Runs on CPython 3.6 to 3.15, on Linux, with the standard library alone.
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+
+sys.dont_write_bytecode = True  # the folder may be somebody else's
+import workload
+
+BATCH = 64  # calls between two looks at the clock
+
+
+def measure(args, threads, prepare):
+    """Runs threads that work until the time is up, each with a prepare() of its own, which returns
+    what does BATCH pieces of work."""
+    begin = time.monotonic()
+
+    def work(record):
+        batch = prepare()
+        warm_at = begin + args.warm_up
+        end = warm_at + args.seconds
+        batches = 0
+        while time.monotonic() < warm_at:
+            batch()
+            batches += 1
+        warm_batches, start = batches, time.monotonic()
+        now = start
+        while now < end:
+            batch()
+            batches += 1
+            now = time.monotonic()
+        record["count"] = (batches - warm_batches) * BATCH
+        record["total"] = batches * BATCH
+        record["measured_s"] = now - start
+        done.append(record)
+
+    done = []
+    workload.run_threads(*[("worker-%d" % (i + 1), work) for i in range(threads)])
+    workload.truth.add(
+        measured_s=max(r["measured_s"] for r in done),
+        count=sum(r["count"] for r in done), total=sum(r["total"] for r in done),
+        # A thread that never got to work in its time has no part in it.
+        unit_s=1 / sum(r["count"] / r["measured_s"] for r in done if r["count"]))
+
+
+def writers(args):
+    """N threads write single bytes to /dev/null: as many GIL cycles as there can be"""
+    fd = os.open("/dev/null", os.O_WRONLY)
+
+    def prepare():
+        write = os.write
+
+        def batch():
+            for _ in range(BATCH):
+                write(fd, b"x")
+
+        return batch
+
+    measure(args, args.threads, prepare)
+
+
+def sqlite(args):
+    """two threads query a table in memory by its key, each a database of its own"""
+    import sqlite3
+
+    rows = 1000
+
+    def prepare():
+        database = sqlite3.connect(":memory:")
+        database.execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)")
+        database.executemany("INSERT INTO t VALUES (?, ?)",
+                             ((k, "value %d" % k) for k in range(rows)))
+        database.commit()
+        keys = [k * 617 % rows for k in range(BATCH)]
+
+        def batch():
+            for k in keys:
+                database.execute("SELECT v FROM t WHERE k = ?", (k,)).fetchone()
+
+        return batch
+
+    measure(args, 2, prepare)
+
+
+def cpu2(args):
+    """the blog's two CPU tasks in two threads, after a tenth of them
+
+    A fixed amount of work: --scale 1 is the blog's."""
+    task = workload.cpu_task_that_fits(args, 2)
+
+    def both(part):
+        numbers = int(workload.cpu_numbers(args) * part)
+        workload.run_threads(*[("cpu-%d" % i, task, numbers) for i in (1, 2)])
+
+    both(0.1)
+    start = time.monotonic()
+    both(1)
+    taken = time.monotonic() - start
+    workload.truth.add(measured_s=taken, count=1, total=1.1, unit_s=taken)
+
+
+def http(args):
+    """the standard library's HTTP server on loopback, each request handled by one of 8 threads
+
+    Prints "port N". A request for /begin starts the measuring, one for /end ends the server, and so
+    do 30 seconds without any. It has a page to make for all others. Truth: also errors."""
+    from concurrent.futures import ThreadPoolExecutor
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server = self.server
+            if self.path == "/begin":
+                server.marks["begin"] = (server.pages, time.process_time(), time.monotonic())
+            elif self.path == "/end":
+                server.marks["end"] = (server.pages, time.process_time(), time.monotonic())
+                server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            body = json.dumps({"path": self.path, "items": [
+                {"id": i, "name": "item %d" % i, "price": i * 1.25} for i in range(20)]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *ignored):
+            pass
+
+    class Server(HTTPServer):
+        timeout = 30
+        request_queue_size = 128
+        pages = errors = 0
+        marks = {}
+
+        def process_request(self, request, address):
+            self.pages += 1
+            pool.submit(self.handle, request, address)
+
+        def handle(self, request, address):
+            try:
+                self.finish_request(request, address)
+            except Exception:
+                self.errors += 1
+            self.shutdown_request(request)
+
+        def handle_timeout(self):
+            sys.exit("measured: no request for %d seconds" % self.timeout)
+
+    with ThreadPoolExecutor(8) as pool:
+        server = Server(("127.0.0.1", 0), Handler)
+        print("port %d" % server.server_address[1], flush=True)
+        while "end" not in server.marks:
+            server.handle_request()
+    server.server_close()
+    if "begin" not in server.marks:
+        sys.exit("measured: /end before /begin")
+    (pages, cpu_s, start), (end_pages, end_cpu_s, end) = server.marks["begin"], server.marks["end"]
+    count = max(1, end_pages - pages)
+    workload.truth.add(measured_s=end - start, count=count, total=server.pages,
+                       unit_s=(end_cpu_s - cpu_s) / count, errors=server.errors)
+
+
+def add_arguments(command, function):
+    if function is writers:
+        command.add_argument("threads", type=int, metavar="N")
+    if function in (writers, sqlite):
+        for name, default, what in (("--warm-up", 0.2, "before it is measured"),
+                                    ("--seconds", 1.0, "measured")):
+            command.add_argument(name, type=workload.positive, default=default, metavar="SEC",
+                                 help="seconds %s (default: %%(default)g)" % what)
+
+
+if __name__ == "__main__":
+    workload.main(__doc__, [writers, cpu2, http, sqlite], add_arguments)
