@@ -1,0 +1,118 @@
+"""Programs that are started, waited for with a deadline, and never outlive us."""
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+alive = set()
+
+
+class Failed(Exception):
+    """Told in the table; the others go on."""
+
+
+def die_with_parent():
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def environment():
+    """Without sudo's variables, by which giltop would run the workload as the user who called and
+    not as the other tracers do."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("SUDO_")}
+
+
+class Job:
+    """A program in a process group of its own: Ctrl-C at a terminal reaches us alone."""
+
+    def __init__(self, words):
+        self.name = os.path.basename(words[0])
+        self.out = b""
+        self.err = tempfile.TemporaryFile()
+        try:
+            self.process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err,
+                env=environment(), start_new_session=True, preexec_fn=die_with_parent)
+        except OSError as error:
+            raise Failed(f"cannot run {words[0]}: {error.strerror}") from error
+        alive.add(self)
+
+    def line(self, start, seconds):
+        """Waits for a line of stdout that starts so; returns what follows in it."""
+        until = time.monotonic() + seconds
+        while True:
+            *lines, _ = self.out.decode(errors="replace").split("\n")
+            for line in lines:
+                if line.startswith(start):
+                    return line[len(start):].strip()
+            if not self._read(until):
+                status = self._end()
+                raise Failed(self._why(f"ended with status {status} before it was ready"))
+
+    def finish(self, seconds):
+        """Waits until it ends by itself; returns stdout."""
+        until = time.monotonic() + seconds
+        while self._read(until):
+            pass
+        try:
+            status = self.process.wait(max(0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            status = None
+        if status is None:
+            self._end()
+            raise Failed(self._why(f"took longer than {seconds:.0f} s"))
+        self._close()
+        if status != 0:
+            raise Failed(self._why(f"status {status}"))
+        return self.out.decode(errors="replace")
+
+    def stop(self, seconds):
+        """Interrupts it, as Ctrl-C does; returns stdout."""
+        self.process.send_signal(signal.SIGINT)
+        return self.finish(seconds)
+
+    def kill(self):
+        if self in alive:
+            self._end()
+
+    def _read(self, until):
+        """More of stdout. False: there is no more, or the time is up."""
+        ready, _, _ = select.select([self.process.stdout], [], [], max(0, until - time.monotonic()))
+        got = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+        self.out += got
+        return bool(got)
+
+    def _end(self):
+        """Ends it and all that it started; one that takes no SIGTERM is killed."""
+        for number, seconds in ((signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+            try:
+                os.killpg(self.process.pid, number)
+                self.process.wait(seconds)
+            except (ProcessLookupError, subprocess.TimeoutExpired):
+                pass
+        self._close()
+        return self.process.poll()
+
+    def _close(self):
+        alive.discard(self)
+        self.process.stdin.close()
+        self.process.stdout.close()
+
+    def _why(self, what):
+        self.err.seek(0)
+        last = self.err.read().decode(errors="replace").strip().split("\n")[-1]
+        return f"{self.name}: {what}" + (f": {last}" if last else "")
+
+
+def run(words, seconds=60):
+    return Job(words).finish(seconds)
+
+
+def end_all():
+    for job in alive.copy():
+        job.kill()

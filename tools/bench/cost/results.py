@@ -1,0 +1,198 @@
+"""What was measured, against what it is meant to be."""
+
+import json
+import os
+import statistics
+
+import host
+
+# (tracer, against, metric, at most)
+GOALS = [
+    ("light", "untraced", "writers1", 1.05),
+    ("light", "untraced", "writers2", 1.5),
+    ("light", "untraced", "writers4", 1.5),
+    ("light", "untraced", "cpu2", 1.02),
+    ("exact", "untraced", "cpu2", 1.02),
+    ("exact", "untraced", "http.p50", 1.15),
+    ("exact", "untraced", "http.p99", 1.15),
+    ("exact", "floor", "writers1", 1.25),
+    ("exact", "bpftrace", "writers1", 0.55),
+    ("exact", "bpftrace", "writers4", 0.5),
+]
+ESTIMATE_FACTOR = 1.5  # giltop's estimate of its overhead against the measured one
+
+
+def quartile_range(values):
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return high - low
+
+
+def spread(values, form):
+    return f"{min(values):{form}} … {max(values):{form}}"
+
+
+class Table:
+    def __init__(self, options, setup):
+        self.options, self.setup = options, setup
+        self.date = host.today()
+        self.stolen_at_start = host.stolen_and_all_s()
+        self.left_out = {}
+        self.failures = []  # (workload, tracer, round, reason)
+        self.metrics = {}
+        self.values = {}  # {(metric, tracer): {round: seconds}}
+        self.costs = {}  # {(workload, tracer): {round: (unit_s, estimated_s of a unit or None)}}
+        self.events = {}  # {(workload, tracer): [events, lost]}
+
+    def leave_out(self, tracer, reason):
+        self.left_out[tracer] = reason
+
+    def fail(self, number, workload, tracer, reason):
+        self.failures.append((workload.name, tracer, number, reason))
+
+    def add(self, number, workload, tracer, run, tracing):
+        for name, metric in workload.metrics.items():
+            self.metrics[name] = metric
+            self.values.setdefault((name, tracer), {})[number] = run.values[name]
+        estimated = None if tracing.estimated_s is None else tracing.estimated_s / run.total
+        self.costs.setdefault((workload.name, tracer), {})[number] = (run.unit_s, estimated)
+        if tracing.events:
+            counts = self.events.setdefault((workload.name, tracer), [0, 0])
+            counts[0] += tracing.events
+            counts[1] += tracing.lost_events
+
+    def nothing_measured(self):
+        return not self.values
+
+    def ratios(self, metric, tracer, against):
+        ours, theirs = self.values.get((metric, tracer), {}), self.values.get((metric, against), {})
+        return [ours[n] / theirs[n] for n in ours if n in theirs]
+
+    # Each of these is a list of dicts, as it is in JSON.
+
+    def rows(self):
+        for (name, tracer), values in self.values.items():
+            row = {"metric": name, "tracer": tracer, "runs_s": list(values.values()),
+                   "median_s": statistics.median(values.values())}
+            ratios = self.ratios(name, tracer, "untraced")
+            if tracer != "untraced" and ratios:
+                row["to_untraced"] = statistics.median(ratios)
+                row["to_untraced_runs"] = ratios
+            yield row
+
+    def goals(self):
+        for tracer, against, metric, bound in GOALS:
+            if metric.split(".")[0] not in self.options.only:
+                continue
+            ratios = self.ratios(metric, tracer, against)
+            goal = {"metric": metric, "tracer": tracer, "against": against, "at_most": bound,
+                    "ratio": None, "met": None}
+            if ratios:
+                goal["ratio"] = statistics.median(ratios)
+                goal["ratio_runs"] = ratios
+                goal["met"] = goal["ratio"] <= bound
+            yield goal
+
+    def estimates(self):
+        for (workload, tracer), costs in self.costs.items():
+            untraced = self.costs.get((workload, "untraced"), {})
+            both = [n for n in costs if n in untraced and costs[n][1] is not None]
+            if not both:
+                continue
+            measured = statistics.median(costs[n][0] - untraced[n][0] for n in both)
+            estimated = statistics.median(costs[n][1] for n in both)
+            unit_s = statistics.median(untraced[n][0] for n in both)
+            noise = quartile_range([untraced[n][0] for n in both])
+            row = {"workload": workload, "tracer": tracer, "untraced_s": unit_s,
+                   "estimated_s": estimated, "measured_s": measured, "noise_s": noise,
+                   "within_factor": ESTIMATE_FACTOR, "ratio": None, "met": None}
+            if measured > noise:
+                row["ratio"] = estimated / measured
+                row["met"] = 1 / ESTIMATE_FACTOR <= row["ratio"] <= ESTIMATE_FACTOR
+            yield row
+
+    def stolen(self):
+        stolen, all_s = (b - a for a, b in zip(self.stolen_at_start, host.stolen_and_all_s()))
+        return stolen / all_s if all_s else 0.0
+
+    def json(self):
+        return json.dumps({
+            "schema": "giltop.bench.overhead/1", "date": self.date, "cpu": host.cpu_model(),
+            "cores": os.cpu_count(), "kernel": os.uname().release, "stolen": self.stolen(),
+            "python": self.setup.python.version, "rounds": self.options.runs,
+            "seconds": self.options.seconds, "quick": self.options.quick,
+            "results": list(self.rows()), "goals": list(self.goals()),
+            "estimates": list(self.estimates()),
+            "events": [{"workload": w, "tracer": t, "events": events, "lost": lost}
+                       for (w, t), (events, lost) in self.events.items()],
+            "left_out": self.left_out,
+            "failures": [{"workload": w, "tracer": t, "round": n + 1, "reason": reason}
+                         for w, t, n, reason in self.failures],
+        }, indent=2, ensure_ascii=False)
+
+    def text(self):
+        lines = [f"{host.cpu_model()}, {os.cpu_count()} cores, Linux {os.uname().release}, "
+                 f"{self.date}",
+                 f"Python {self.setup.python.version}, {self.options.runs} rounds of "
+                 f"{self.options.seconds:g} s, {100 * self.stolen():.1f} % of the CPUs stolen by "
+                 "the hypervisor"]
+        if self.options.quick:
+            lines.append("--quick: no measurement, only whether all works")
+        lines += [*self.text_of_rows(), *self.text_of_goals(), *self.text_of_estimates(), ""]
+        for (workload, tracer), (events, lost) in self.events.items():
+            if lost:
+                lines.append(f"lost: {workload}, {tracer}: {lost} of {events} events")
+        for tracer, reason in self.left_out.items():
+            lines.append(f"left out: {tracer}: {reason}")
+        for workload, tracer, number, reason in self.failures:
+            lines.append(f"failed: {workload}, {tracer}, round {number + 1}: {reason}")
+        return "\n".join(lines).rstrip("\n")
+
+    def text_of_rows(self):
+        rows, last = list(self.rows()), None
+        for row in sorted(rows, key=lambda r: list(self.metrics).index(r["metric"])):
+            metric = self.metrics[row["metric"]]
+            if row["metric"] != last:
+                last = row["metric"]
+                yield ""
+                yield (f"{metric.title + ' (' + metric.unit + ')':<38} {'median':>8} "
+                       f"{'least … most':>19}   {'to untraced':>11} {'least … most':>15}")
+            values = [metric.scale * value for value in row["runs_s"]]
+            line = (f"  {row['tracer']:<36} {metric.scale * row['median_s']:>8.0f} "
+                    f"{spread(values, '.0f'):>19}")
+            if "to_untraced" in row:
+                line += (f"   {row['to_untraced']:>11.3f} "
+                         f"{spread(row['to_untraced_runs'], '.2f'):>15}")
+            yield line
+
+    def text_of_goals(self):
+        yield ""
+        yield f"{'goals':<38} {'ratio':>8} {'least … most':>19}   {'goal':>11}"
+        for goal in self.goals():
+            what = f"  {goal['tracer']} / {goal['against']}, {goal['metric']}"
+            bound = f"≤ {goal['at_most']:g}"
+            if goal["ratio"] is None:
+                yield f"{what:<38} {'–':>8} {'':>19}   {bound:>11}  not measured"
+                continue
+            yield (f"{what:<38} {goal['ratio']:>8.3f} {spread(goal['ratio_runs'], '.2f'):>19}   "
+                   f"{bound:>11}  {'met' if goal['met'] else 'MISSED'}")
+
+    def text_of_estimates(self):
+        rows = list(self.estimates())
+        if not rows:
+            return
+        yield ""
+        yield (f"{'overhead, of the untraced time':<38} {'measured':>8} {'giltop estimates':>19}   "
+               f"{'ratio':>11}  goal: within {ESTIMATE_FACTOR:g}×")
+        for row in rows:
+            what = f"  {row['tracer']}, {row['workload']}"
+            percent = [f"{100 * row[k] / row['untraced_s']:.2f} %"
+                       for k in ("measured_s", "estimated_s")]
+            line = f"{what:<38} {percent[0]:>8} {percent[1]:>19}   "
+            if row["ratio"] is None:
+                noise = 100 * row["noise_s"] / row["untraced_s"]
+                line += f"{'–':>11}  lost in the noise of {noise:.1f} %"
+            else:
+                line += f"{row['ratio']:>11.2f}  {'met' if row['met'] else 'MISSED'}"
+            yield line
