@@ -566,7 +566,7 @@ def on_signal(number, frame):
 
 
 def main(description=__doc__, functions=WORKLOADS, add_arguments=add_arguments):
-    """Runs what the command line names of the functions (tools/workloads/measured.py has its own)."""
+    """Runs what the command line names of the functions; measured.py has its own."""
     global truth, started
     args = parse_arguments(description, functions, add_arguments)
     if args.switch_interval is not None:

@@ -3,7 +3,8 @@ one run. Run by tools/bench/overhead, which builds what this starts.
 
 In a round each workload is run under each tracer, one at a time, in an order that changes from
 round to round. A ratio is the median of the rounds' ratios: what disturbs the machine for longer
-than a round disturbs both sides of it."""
+than a round disturbs both sides of it. All of it runs at a high priority, which keeps away most of
+what else the machine does."""
 
 import argparse
 import os
@@ -45,9 +46,9 @@ def parse_arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     workload_names = [w.name for w in workloads.WORKLOADS]
     tracer_names = [t.name for t in tracers.TRACERS]
-    parser.add_argument("--runs", type=positive(int), default=7, metavar="N", help="rounds (7)")
-    parser.add_argument("--seconds", type=positive(float), default=1.0, metavar="SEC",
-                        help="measured of each run, after a warm-up (1); http takes twice that")
+    parser.add_argument("--runs", type=positive(int), default=11, metavar="N", help="rounds (11)")
+    parser.add_argument("--seconds", type=positive(float), default=0.5, metavar="SEC",
+                        help="measured of each run, after a warm-up (0.5); http: four times that")
     parser.add_argument("--only", type=names(workload_names), default=workload_names,
                         metavar="WORKLOAD[,…]", help=", ".join(workload_names))
     parser.add_argument("--tracers", type=names(tracer_names), default=tracer_names,
@@ -89,7 +90,13 @@ def measure(options, setup, table):
                     table.fail(number, workload, tracer.name, str(error))
 
 
+NICENESS = -15
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def interrupt(signal_number, frame):
+    for number in SIGNALS:  # what is cleaned up now is cleaned up to the end
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -97,8 +104,9 @@ def main():
     options = parse_arguments()
     if os.geteuid() != 0:
         sys.exit("overhead: must be root: probes are set")
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, interrupt)
+    os.nice(NICENESS)
     folder = tempfile.mkdtemp(prefix="giltop-bench.")
     try:
         python = host.choose_python(options.python).copied_to(folder)

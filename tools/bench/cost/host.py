@@ -115,12 +115,25 @@ def cpu_model():
     return "unknown CPU"
 
 
-def stolen_and_all_s():
-    """CPU seconds since boot that the hypervisor took, and all there were."""
-    with open("/proc/stat") as stat:
-        fields = [int(field) for field in stat.readline().split()[1:9]]
-    ticks = os.sysconf("SC_CLK_TCK")
-    return fields[7] / ticks, sum(fields) / ticks
+class Disturbance:
+    """What of all CPUs' time, since this was made, went to others than us and those we started."""
+
+    def __init__(self):
+        self.start = self.now()
+
+    @staticmethod
+    def now():
+        """CPU seconds: all, busy, stolen by the hypervisor, ours."""
+        with open("/proc/stat") as stat:
+            fields = [int(field) for field in stat.readline().split()[1:9]]
+        all_s, idle_s, stolen_s = (ticks / os.sysconf("SC_CLK_TCK")
+                                   for ticks in (sum(fields), fields[3] + fields[4], fields[7]))
+        return all_s, all_s - idle_s - stolen_s, stolen_s, sum(os.times()[:4])
+
+    def shares(self):
+        """(of other programs, of the hypervisor)"""
+        all_s, busy_s, stolen_s, own_s = (b - a for a, b in zip(self.start, self.now()))
+        return max(0.0, busy_s - own_s) / (all_s or 1), stolen_s / (all_s or 1)
 
 
 def today():

@@ -72,9 +72,15 @@ class Job:
         return self.out.decode(errors="replace")
 
     def stop(self, seconds):
-        """Interrupts it, as Ctrl-C does; returns stdout."""
-        self.process.send_signal(signal.SIGINT)
-        return self.finish(seconds)
+        """Interrupts it, as Ctrl-C does, until it says something; returns stdout.
+
+        bpftrace 0.17 misses a signal that comes when it is not just asleep."""
+        until = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < until:
+            self.process.send_signal(signal.SIGINT)
+            if self._read(time.monotonic() + 1):
+                break
+        return self.finish(max(1, until - time.monotonic()))
 
     def kill(self):
         if self in alive:

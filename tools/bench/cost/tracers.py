@@ -34,15 +34,16 @@ class Tracer:
 
 class Giltop(Tracer):
     def missing(self, setup):
-        if "--mode" not in jobs.run([setup.giltop, "record", "--help"]) and self.name != "exact":
+        has_mode = "--mode" in jobs.run([setup.giltop, "record", "--help"])
+        self.mode = ["--mode", self.name] if has_mode else []
+        if not has_mode and self.name != "exact":
             return "this giltop has no --mode"
 
     @contextlib.contextmanager
     def around(self, setup):
         trace, report = setup.path("run.pftrace"), setup.path("run.json")
-        mode = ["--mode", self.name] if not Giltop.missing(Giltop("any"), setup) else []
         try:
-            tracing = Tracing([setup.giltop, "record", *mode, "-q", "-o", trace,
+            tracing = Tracing([setup.giltop, "record", *self.mode, "-q", "-o", trace,
                                "--json=" + report, "--"])
             yield tracing
             with open(report) as file:
@@ -98,7 +99,7 @@ class Bpftrace(ByName):
             tracing = Tracing()
             yield tracing
             # A wait for the GIL, at least, a piece of work: else it traced something else.
-            waits = re.findall(r"^@wait_ns.*\n((?:\[.*\n)*)", job.stop(10), re.MULTILINE)
+            waits = re.findall(r"^@wait_ns.*\n((?:\[.*\n)*)", job.stop(20), re.MULTILINE)
             counted = sum(int(n) for n in re.findall(r"\)\s+(\d+) \|", "".join(waits)))
             if counted < 0.9 * tracing.total:
                 raise jobs.Failed(f"bpftrace: saw {counted} acquires of {tracing.total:.0f}")

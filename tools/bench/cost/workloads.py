@@ -75,7 +75,7 @@ class Http(Workload):
     def watch(self, setup, job, seconds):
         port = job.line("port ", 30)
         told = json.loads(jobs.run([setup.http_load, port, str(HTTP_RATE),
-                                    str(min(0.3, seconds)), str(2 * seconds)], 60 + 20 * seconds))
+                                    str(min(0.3, seconds)), str(4 * seconds)], 60 + 20 * seconds))
         if told["errors"]:
             raise jobs.Failed(f"http: {told['errors']} pages failed")
         return {"http.p50": told["p50_s"], "http.p99": told["p99_s"]}
