@@ -23,11 +23,11 @@ BUSY = 0.1  # of the CPUs' time: the others of two CPUs share caches and cores w
 ESTIMATE_FACTOR = 1.5  # giltop's estimate of its overhead against the measured one
 
 
-def quartile_range(values):
+def quartiles(values):
     if len(values) < 2:
-        return 0.0
+        return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return high - low
+    return low, high
 
 
 def spread(values, form):
@@ -96,6 +96,8 @@ class Table:
                 goal["ratio"] = statistics.median(ratios)
                 goal["ratio_runs"] = ratios
                 goal["met"] = goal["ratio"] <= bound
+                low, high = quartiles(ratios)
+                goal["certain"] = (low <= bound) == (high <= bound)
             yield goal
 
     def estimates(self):
@@ -107,7 +109,8 @@ class Table:
             measured = statistics.median(costs[n][0] - untraced[n][0] for n in both)
             estimated = statistics.median(costs[n][1] for n in both)
             unit_s = statistics.median(untraced[n][0] for n in both)
-            noise = quartile_range([untraced[n][0] for n in both])
+            low, high = quartiles([untraced[n][0] for n in both])
+            noise = high - low
             row = {"workload": workload, "tracer": tracer, "untraced_s": unit_s,
                    "estimated_s": estimated, "measured_s": measured, "noise_s": noise,
                    "within_factor": ESTIMATE_FACTOR, "ratio": None, "met": None}
@@ -182,6 +185,8 @@ class Table:
                 yield f"{what:<38} {'–':>8} {'':>30}   {bound:>8}  not measured"
                 continue
             verdict = "met" if goal["met"] else "MISSED"
+            if not goal["certain"]:
+                verdict += ", a quarter of the rounds differ"
             yield (f"{what:<38} {goal['ratio']:>8.3f} {spread(goal['ratio_runs'], '.2f'):>19} "
                    f"{goal['ratio_of_least']:>10.3f}   {bound:>8}  {verdict}")
 
