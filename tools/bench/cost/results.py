@@ -42,8 +42,9 @@ class Table:
         self.left_out = {}
         self.failures = []  # (workload, tracer, round, reason)
         self.metrics = {}
+        self.workloads = {}  # that a metric is of
         self.values = {}  # {(metric, tracer): {round: seconds}}
-        self.costs = {}  # {(workload, tracer): {round: (unit_s, estimated_s of a unit or None)}}
+        self.costs = {}  # {(workload, tracer): {round: (cpu_s, estimated_s of a unit or None)}}
         self.events = {}  # {(workload, tracer): [events, lost]}
 
     def leave_out(self, tracer, reason):
@@ -55,9 +56,10 @@ class Table:
     def add(self, number, workload, tracer, run, tracing):
         for name, metric in workload.metrics.items():
             self.metrics[name] = metric
+            self.workloads[name] = workload.name
             self.values.setdefault((name, tracer), {})[number] = run.values[name]
         estimated = None if tracing.estimated_s is None else tracing.estimated_s / run.total
-        self.costs.setdefault((workload.name, tracer), {})[number] = (run.unit_s, estimated)
+        self.costs.setdefault((workload.name, tracer), {})[number] = (run.cpu_s, estimated)
         if tracing.events:
             counts = self.events.setdefault((workload.name, tracer), [0, 0])
             counts[0] += tracing.events
@@ -70,6 +72,10 @@ class Table:
         ours, theirs = self.values.get((metric, tracer), {}), self.values.get((metric, against), {})
         return [ours[n] / theirs[n] for n in ours if n in theirs]
 
+    def cpu_ratio(self, metric, tracer, against):
+        ours, theirs = (self.costs[self.workloads[metric], t] for t in (tracer, against))
+        return statistics.median(ours[n][0] / theirs[n][0] for n in ours if n in theirs)
+
     # Each of these is a list of dicts, as it is in JSON.
 
     def rows(self):
@@ -80,6 +86,7 @@ class Table:
             if tracer != "untraced" and ratios:
                 row["to_untraced"] = statistics.median(ratios)
                 row["to_untraced_runs"] = ratios
+                row["cpu_to_untraced"] = self.cpu_ratio(name, tracer, "untraced")
             yield row
 
     def goals(self):
@@ -93,6 +100,7 @@ class Table:
                 # What disturbs only ever adds: the least of each was disturbed the least.
                 goal["ratio_of_least"] = (min(self.values[metric, tracer].values()) /
                                           min(self.values[metric, against].values()))
+                goal["cpu_ratio"] = self.cpu_ratio(metric, tracer, against)
                 goal["ratio"] = statistics.median(ratios)
                 goal["ratio_runs"] = ratios
                 goal["met"] = goal["ratio"] <= bound
@@ -108,10 +116,10 @@ class Table:
                 continue
             measured = statistics.median(costs[n][0] - untraced[n][0] for n in both)
             estimated = statistics.median(costs[n][1] for n in both)
-            unit_s = statistics.median(untraced[n][0] for n in both)
+            cpu_s = statistics.median(untraced[n][0] for n in both)
             low, high = quartiles([untraced[n][0] for n in both])
             noise = high - low
-            row = {"workload": workload, "tracer": tracer, "untraced_s": unit_s,
+            row = {"workload": workload, "tracer": tracer, "untraced_s": cpu_s,
                    "estimated_s": estimated, "measured_s": measured, "noise_s": noise,
                    "within_factor": ESTIMATE_FACTOR, "ratio": None, "met": None}
             if measured > noise:
@@ -164,39 +172,45 @@ class Table:
             if row["metric"] != last:
                 last = row["metric"]
                 yield ""
-                yield (f"{metric.title + ' (' + metric.unit + ')':<38} {'median':>8} "
-                       f"{'least … most':>19}   {'to untraced':>11} {'least … most':>15}")
+                yield (f"{metric.title + ' (' + metric.unit + ')':<33} {'median':>8} "
+                       f"{'least … most':>19}   {'to untraced':>11} {'least … most':>15} {'CPU':>7}")
             values = [metric.scale * value for value in row["runs_s"]]
-            line = (f"  {row['tracer']:<36} {metric.scale * row['median_s']:>8.0f} "
+            line = (f"  {row['tracer']:<31} {metric.scale * row['median_s']:>8.0f} "
                     f"{spread(values, '.0f'):>19}")
             if "to_untraced" in row:
                 line += (f"   {row['to_untraced']:>11.3f} "
-                         f"{spread(row['to_untraced_runs'], '.2f'):>15}")
+                         f"{spread(row['to_untraced_runs'], '.2f'):>15} "
+                         f"{row['cpu_to_untraced']:>7.3f}")
             yield line
 
     def text_of_goals(self):
         yield ""
-        yield (f"{'goals':<38} {'ratio':>8} {'least … most':>19} {'of leasts':>10}   "
-               f"{'goal':>8}")
+        yield (f"{'goals':<38} {'ratio':>8} {'least … most':>19} {'of leasts':>10} {'CPU':>7}   "
+               f"{'goal':>7}")
+        doubts = False
         for goal in self.goals():
             what = f"  {goal['tracer']} / {goal['against']}, {goal['metric']}"
             bound = f"≤ {goal['at_most']:g}"
             if goal["ratio"] is None:
-                yield f"{what:<38} {'–':>8} {'':>30}   {bound:>8}  not measured"
+                yield f"{what:<38} {'–':>8} {'':>38}   {bound:>7}  not measured"
                 continue
             verdict = "met" if goal["met"] else "MISSED"
             if not goal["certain"]:
-                verdict += ", a quarter of the rounds differ"
+                verdict += "?"
+                doubts = True
             yield (f"{what:<38} {goal['ratio']:>8.3f} {spread(goal['ratio_runs'], '.2f'):>19} "
-                   f"{goal['ratio_of_least']:>10.3f}   {bound:>8}  {verdict}")
+                   f"{goal['ratio_of_least']:>10.3f} {goal['cpu_ratio']:>7.3f}   {bound:>7}  "
+                   f"{verdict}")
+        if doubts:
+            yield "  ?: a quarter of the rounds or more say otherwise"
 
     def text_of_estimates(self):
         rows = list(self.estimates())
         if not rows:
             return
         yield ""
-        yield (f"{'overhead, of the untraced time':<38} {'measured':>8} {'giltop estimates':>19}   "
-               f"{'ratio':>11}  goal: within {ESTIMATE_FACTOR:g}×")
+        yield (f"{'overhead, of the untraced CPU time':<38} {'measured':>8} "
+               f"{'giltop estimates':>19}   {'ratio':>11}  goal: within {ESTIMATE_FACTOR:g}×")
         for row in rows:
             what = f"  {row['tracer']}, {row['workload']}"
             percent = [f"{100 * row[k] / row['untraced_s']:.2f} %"

@@ -15,11 +15,11 @@ class Metric:
 
 
 class Run:
-    """`values`: of each metric, in seconds. `unit_s`: what one piece of work took the program, of
-    `total` that it did, the warm-up included."""
+    """`values`: of each metric, in seconds. `cpu_s`: CPU time that one piece of work took the
+    program, of `total` that it did, the warm-up included."""
 
-    def __init__(self, values, unit_s, total):
-        self.values, self.unit_s, self.total = values, unit_s, total
+    def __init__(self, values, cpu_s, total):
+        self.values, self.cpu_s, self.total = values, cpu_s, total
 
 
 class Workload:
@@ -44,7 +44,8 @@ class Workload:
                 truth = json.load(file)
             if truth.get("errors"):
                 raise jobs.Failed(f"{self.name}: the server failed {truth['errors']} times")
-            return Run(values or {self.name: truth["unit_s"]}, truth["unit_s"], truth["total"])
+            return Run(values or {self.name: truth["unit_s"]}, truth["unit_cpu_s"],
+                       truth["total"])
         except (OSError, ValueError, KeyError) as error:
             raise jobs.Failed(f"{self.name}: no truth: {error}") from error
         finally:
@@ -66,8 +67,7 @@ class Http(Workload):
         super().__init__("http", ["http"], None)
         what = f"HTTP, {HTTP_RATE} pages/s"
         self.metrics = {"http.p50": Metric(f"{what}, p50", "µs", 1e6),
-                        "http.p99": Metric(f"{what}, p99", "µs", 1e6),
-                        "http.cpu": Metric(f"{what}, CPU a page", "µs", 1e6)}
+                        "http.p99": Metric(f"{what}, p99", "µs", 1e6)}
 
     def arguments(self, seconds):
         return []
@@ -79,11 +79,6 @@ class Http(Workload):
         if told["errors"]:
             raise jobs.Failed(f"http: {told['errors']} pages failed")
         return {"http.p50": told["p50_s"], "http.p99": told["p99_s"]}
-
-    def run(self, setup, prefix, seconds):
-        run = super().run(setup, prefix, seconds)
-        run.values["http.cpu"] = run.unit_s
-        return run
 
 
 def writers(threads):
