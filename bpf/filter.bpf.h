@@ -9,11 +9,16 @@
 /* Set by the loader before load: trace what traced processes fork and execute. */
 const volatile __u8 follow_children = 1;
 const volatile __u8 host_wide = 0;
+const volatile __u8 both_modes = 0; /* a file may change its mode, and its probes overlap then */
 const volatile __u32 track_as = GT_TELL; /* what is tracked is in light mode, or is not */
 
 /* By file: all of its sites are probed. Until then some of what it does would be seen and some not,
  * and an acquire without its release is worse than neither. Set by the loader. */
 __u8 ready[GT_FILES];
+
+/* By file: light mode's probes alone are set, so that its processes are in light mode, those that
+ * began just now too. Set by the loader. */
+__u8 light_files[GT_FILES];
 
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;
@@ -46,9 +51,18 @@ static __always_inline bool track(__u32 tgid)
 
 static __always_inline void told(__u32 tgid)
 {
-	__u32 how = GT_TRACED | (track_as & GT_LIGHT);
+	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
 
-	bpf_map_update_elem(&tracked, &tgid, &how, BPF_EXIST);
+	if (how)
+		*how = (*how & ~GT_TELL) | GT_TRACED;
+}
+
+/* A forked child is in the mode of its parent. */
+static __always_inline bool track_like(__u32 parent, __u32 tgid)
+{
+	__u32 how = GT_TELL | (is_light(parent) ? GT_LIGHT : 0);
+
+	return bpf_map_update_elem(&tracked, &tgid, &how, BPF_ANY) == 0;
 }
 
 /* The id of `task` in its own PID namespace; 0 where that is the initial one. */

@@ -88,7 +88,8 @@ int on_gil(struct pt_regs *ctx)
 		return 0;
 	cookie = bpf_get_attach_cookie(ctx);
 	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
-	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, kind))
+	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, kind) ||
+	    (both_modes && is_light(tgid)))
 		return 0;
 	e = reserve(kind, sizeof(*e));
 	if (!e)
@@ -99,6 +100,11 @@ int on_gil(struct pt_regs *ctx)
 		e->h.state = switched_off(e->gil);
 	submit(e);
 	return 0;
+}
+
+static __always_inline bool in_light_mode(__u32 tgid, __u64 cookie)
+{
+	return light_files[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)] || is_light(tgid);
 }
 
 /* Light mode: the call of pthread_cond_timedwait() in take_gil. */
@@ -115,7 +121,7 @@ int on_light_wait(struct pt_regs *ctx)
 		return 0;
 	cookie = bpf_get_attach_cookie(ctx);
 	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, GT_GIL_WAIT) ||
-	    !is_light(tgid))
+	    !in_light_mode(tgid, cookie))
 		return 0;
 	gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0,
@@ -149,7 +155,10 @@ int on_light_resume(struct pt_regs *ctx)
 	__u8 state = 0;
 	int locked;
 
-	if (!armed || !is_light(id >> 32))
+	if (!armed)
+		return 0;
+	cookie = bpf_get_attach_cookie(ctx);
+	if (!in_light_mode(id >> 32, cookie))
 		return 0;
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
 	if (await && *await) {
@@ -160,7 +169,6 @@ int on_light_resume(struct pt_regs *ctx)
 		if (!gil)
 			return 0;
 	}
-	cookie = bpf_get_attach_cookie(ctx);
 	if (cookie & GT_COOKIE_FREE_THREADED && switched_off(gil)) {
 		kind = GT_GIL_RELEASE;
 		state = GT_GIL_OFF;
@@ -270,7 +278,7 @@ int on_process_fork(__u64 *ctx)
 	if (tgid != parent->tgid) {
 		if (!follow_children)
 			return 0;
-		if (!track(tgid)) {
+		if (!track_like(parent->tgid, tgid)) {
 			count_lost(GT_FORK);
 			return 0;
 		}

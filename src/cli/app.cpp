@@ -32,6 +32,17 @@ std::string check_size(std::string& text) {
   return {};
 }
 
+// "2", "0.5%": more than nothing, at most 100.
+std::string check_percent(std::string& text) {
+  char* end = nullptr;
+  const double percent = std::strtod(text.c_str(), &end);
+  const std::string unit = end;
+  if (end == text.c_str() || (!unit.empty() && unit != "%") || !(percent > 0 && percent <= 100))
+    return "must be a percentage above 0: " + text;
+  text = std::to_string(percent);
+  return {};
+}
+
 // More than nothing, at most a year.
 std::string check_seconds(std::string& text) {
   char* end = nullptr;
@@ -87,10 +98,18 @@ int run(int argc, char** argv) {
   record_app->add_flag("-s,--subprocesses", record.subprocesses,
                        "Trace what they fork and execute, too (always on with a command)");
   record_app
-      ->add_option("--mode", record.mode,
-                   "exact: every hand-over of the GIL; light: every wait, holds sampled")
-      ->check(CLI::IsMember({"exact", "light"}))
+      ->add_option(
+          "--mode", record.mode,
+          "exact: every hand-over of the GIL; light: every wait, holds sampled; auto: exact "
+          "where --overhead allows")
+      ->check(CLI::IsMember({"exact", "light", "auto"}))
       ->capture_default_str();
+  std::string overhead = "2";
+  CLI::Option* budget =
+      record_app
+          ->add_option("--overhead", overhead,
+                       "Of --mode auto: percent of a process's time that exact mode may take [2]")
+          ->transform(CLI::Validator(check_percent, "PERCENT"));
   std::string buffer = std::to_string(record.buffer_bytes);
   record_app->add_option("--buffer-size", buffer, "Ring buffer, a power of two [16M]")
       ->transform(CLI::Validator(check_size, "SIZE"));
@@ -164,6 +183,11 @@ int run(int argc, char** argv) {
       say("nothing to record: give -p PID, -a, or -- COMMAND");
       return static_cast<int>(Exit::usage);
     }
+    if (budget->count() != 0 && record.mode != "auto") {
+      say("--overhead is the budget of --mode auto");
+      return static_cast<int>(Exit::usage);
+    }
+    record.overhead_percent = std::stod(overhead);
     record.buffer_bytes = std::stoull(buffer);
     record.command = command;
     return run_record(record);

@@ -16,7 +16,8 @@ struct RecordArguments {
   uint64_t buffer_bytes = 16 << 20;
   bool subprocesses = false;
   std::string mode = "exact";
-  std::string json;  // empty: none; "-": stdout
+  double overhead_percent = 2;  // the budget of --mode auto
+  std::string json;             // empty: none; "-": stdout
   bool strict = false;
   bool quiet = false;
   std::string command_line;  // what was typed, to suggest it with sudo

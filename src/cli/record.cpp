@@ -33,7 +33,10 @@ int run_record(const RecordArguments& arguments) {
   RecordingOptions options;
   options.file = arguments.output;
   options.ring_bytes = arguments.buffer_bytes;
-  options.mode = arguments.mode == "light" ? Mode::light : Mode::exact;
+  options.mode = arguments.mode == "light"  ? Mode::light
+                 : arguments.mode == "auto" ? Mode::automatic
+                                            : Mode::exact;
+  options.budget = arguments.overhead_percent / 100;
   if (arguments.duration_s > 0)
     options.duration_ns = static_cast<uint64_t>(arguments.duration_s * 1e9);
   options.pids = arguments.pids;

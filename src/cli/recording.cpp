@@ -105,6 +105,7 @@ bool Recording::targets_ended() const {
 Status Recording::prepare() {
   SessionOptions session;
   session.mode = options_.mode;
+  session.budget = options_.budget;
   session.ring_bytes = options_.ring_bytes;
   session.follow_children = options_.follow_children;
   session.host_wide = options_.host_wide;
@@ -147,7 +148,9 @@ Result<RecordingResult> Recording::run() {
   run_.version = GILTOP_VERSION;
   run_.kernel = system.release;
   run_.cpus = system.cpus;
-  run_.mode = options_.mode == Mode::light ? "light" : "exact";
+  run_.mode = options_.mode == Mode::exact   ? "exact"
+              : options_.mode == Mode::light ? "light"
+                                             : "auto";
   if (file_) writer_.start(system, read_clocks(), run_);
   const Session::EventSink sink = [this](const Event& event) { take(event); };
   const uint64_t start = boot_ns();

@@ -17,6 +17,7 @@ namespace giltop {
 struct RecordingOptions {
   std::string file;  // empty: none is written
   Mode mode = Mode::exact;
+  double budget = 0.02;  // of Mode::automatic
   size_t ring_bytes = 16 << 20;
   std::optional<uint64_t> duration_ns;
   std::vector<uint32_t> pids;  // to attach to; or

@@ -54,6 +54,7 @@ void Model::begin_light(Process& process, uint64_t ts_ns) {
     gil->light = true;
   }
   process.light = process.was_light = true;
+  process.light_since_ns = ts_ns;
   for (Thread* thread : process.alive) {
     if (thread->assumed != 0) confirm(*thread);
     advance(*thread, ts_ns);
@@ -79,6 +80,7 @@ void Model::end_light(Process& process, uint64_t ts_ns) {
     }
   }
   process.light = false;
+  process.light_ns += ts_ns - process.light_since_ns;
   // Who sleeps with it still holds it when it wakes.
   for (Thread* thread : process.alive) {
     if (thread->gil_state != GilState::holding || !thread->gil) continue;

@@ -92,6 +92,7 @@ void Model::end_process(Process& process, uint64_t ts_ns, Change& change) {
   change.ended = &process;
   while (!process.alive.empty()) end_thread(*process.alive.back(), ts_ns);
   for (auto& gil : process.gils) gil->advance(ts_ns);
+  if (process.light) process.light_ns += ts_ns - process.light_since_ns;
   process.ended = true;
 }
 

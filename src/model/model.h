@@ -211,6 +211,7 @@ struct Process {
   uint64_t gil_events = 0;
   bool left = false;                          // it executed another program
   bool light = false;                         // in light mode
+  uint64_t light_since_ns = 0, light_ns = 0;  // and how long before
   bool was_light = false;                     // at any time: not everything is exact
   std::array<Gil*, kLightGils> light_gils{};  // by GilSight::slot
   uint64_t violations = 0;

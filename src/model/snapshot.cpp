@@ -108,6 +108,8 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.free_threaded = facts.free_threaded;
     p.complete = process.from_start && !process.lost;
     p.exact = !process.was_light;
+    p.light_ns = process.light_ns;
+    if (process.light && !process.ended) p.light_ns += model.last_ns() - process.light_since_ns;
     p.gil_enabled = process.gil_enabled;
     p.violations = process.violations;
     // A GIL that is on is taken before the first line of Python.

@@ -90,7 +90,8 @@ struct ProcessSnapshot {
   uint64_t violations = 0;
   bool complete = false;  // seen from its first instruction on, nothing lost
   bool ended = false;
-  bool exact = true;  // else who held a GIL was sampled, at least for a time: no counts of it
+  uint64_t light_ns = 0;  // time in light mode
+  bool exact = true;      // else who held a GIL was sampled, at least for a time: no counts of it
   std::vector<GilSnapshot> gils;
   std::vector<ThreadSnapshot> threads;
 };

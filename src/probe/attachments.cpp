@@ -52,9 +52,10 @@ uint64_t cookie_of(const Attachments::File& file, const GilSite& site) {
 
 }  // namespace
 
-Attachments::Attachments(Programs programs, bool light, int only_pid)
+Attachments::Attachments(Programs programs, bool light, bool changes, int only_pid)
     : programs_(programs),
       light_(light),
+      changes_(changes),
       only_pid_(only_pid),
       writes_(inotify_init1(IN_NONBLOCK | IN_CLOEXEC)) {}
 
@@ -182,6 +183,7 @@ void Attachments::detach(File& file) {
   file.sites.reset();
   file.waits.reset();
   file.resumes.reset();
+  file.fd.reset();
   file.entry.reset();
 }
 
@@ -191,27 +193,45 @@ void Attachments::attach_or_note(File& file, const Fd& fd) {
 }
 
 Status Attachments::attach_sites(File& file, const Fd& fd) {
-  const CPythonFile& python = file.inspection.cpython;
   if (file.number == 0) {
     if (numbered_.size() == GT_FILES) return Error("more Pythons than giltop probes at once");
     file.number = static_cast<uint32_t>(numbered_.size());
     numbered_.push_back(&file);
   }
-  if (light_) {
-    if (const Status attached = attach_light(file, fd); !attached) return attached;
-  } else {
-    std::vector<UprobePlace> places;
-    for (const GilSite& site : python.sites)
-      places.push_back({site.file_offset, cookie_of(file, site)});
-    auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
-    if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
-    file.sites = std::move(*probes);
-  }
+  const Status attached = light_ ? attach_light(file, fd) : attach_exact(file, fd);
+  if (!attached) return attached;
+  if (changes_) file.fd = Fd(fcntl(fd.get(), F_DUPFD_CLOEXEC, 3));
   std::atomic_ref(programs_.ready[file.number]).store(1);
   if (const int watch = inotify_add_watch(writes_.get(), path_of(fd).c_str(), IN_MODIFY);
       watch >= 0)
     watches_[watch] = &file;
   probed_files_++;
+  return ok();
+}
+
+Status Attachments::set_light(File& file, bool light, const std::function<void()>& tell) {
+  const Status attached = light ? attach_light(file, file.fd) : attach_exact(file, file.fd);
+  if (!attached) return attached;
+  const std::atomic_ref flag(programs_.light_files[file.number]);
+  if (!light) flag.store(0);
+  tell();
+  if (light) {
+    flag.store(1);
+    file.sites.reset();
+  } else {
+    file.waits.reset();
+    file.resumes.reset();
+  }
+  return ok();
+}
+
+Status Attachments::attach_exact(File& file, const Fd& fd) {
+  std::vector<UprobePlace> places;
+  for (const GilSite& site : file.inspection.cpython.sites)
+    places.push_back({site.file_offset, cookie_of(file, site)});
+  auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
+  if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
+  file.sites = std::move(*probes);
   return ok();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -26,10 +27,12 @@ class Attachments {
     std::string error;  // unreadable, not ELF, or a site that could not be probed
     bool on_overlay = false;
     Uprobes sites;           // exact mode's
+    Fd fd;                   // where its mode may change
     Uprobes waits, resumes;  // light mode's
     Uprobes entry;           // set while the program's entry point is watched
 
-    bool is_traced() const { return sites || (waits && resumes); }
+    bool is_traced() const { return sites || is_light(); }
+    bool is_light() const { return waits && resumes; }
     // Why it cannot be traced, where it is an interpreter; else empty.
     const std::string& refusal() const;
   };
@@ -40,10 +43,18 @@ class Attachments {
     bpf_program* light_wait;
     bpf_program* light_resume;
     bpf_program* entry;
-    unsigned char* ready;  // GT_FILES of them, shared with the kernel side
+    // GT_FILES of each, shared with the kernel side.
+    unsigned char* ready;
+    unsigned char* light_files;
   };
   // `light`: files get the probes of light mode, not those of exact mode.
-  explicit Attachments(Programs programs, bool light, int only_pid = -1);
+  // `changes`: until set_light() says otherwise.
+  Attachments(Programs programs, bool light, bool changes, int only_pid = -1);
+
+  // The file's probes become those of the other mode: first come the new ones, then `tell` says who
+  // is in that mode, then the old ones go. Errors: nothing has changed.
+  Status set_light(File& file, bool light, const std::function<void()>& tell);
+  const std::vector<File*>& numbered() const { return numbered_; }  // [0] is null
 
   // The file of an identity that was added before; else null.
   File* find(const FileId& id) const;
@@ -67,6 +78,7 @@ class Attachments {
 
  private:
   Status attach_sites(File& file, const Fd& fd);
+  Status attach_exact(File& file, const Fd& fd);
   Status attach_light(File& file, const Fd& fd);
   void drop_overwritten(const FileId& id);
   void detach(File& file);
@@ -76,7 +88,7 @@ class Attachments {
   std::map<FileId, File*>::const_iterator first_of_inode(const FileId& id) const;
 
   Programs programs_;
-  bool light_;
+  bool light_, changes_;
   int only_pid_;
   std::vector<std::unique_ptr<File>> all_;
   std::vector<File*> numbered_{nullptr};

@@ -88,6 +88,7 @@ class LiveSession final : public Session {
   template <typename Record>
   void note(std::span<const std::byte> record);
   void take_notices();
+  void choose_modes();
   void take_losses(uint64_t from_ns);
 
   SessionOptions options_;
@@ -106,9 +107,11 @@ class LiveSession final : public Session {
   std::vector<Notice> notices_;           // what the kernel side told of processes, in its order
   std::vector<NewMapping> new_mappings_;  // taken before them
   std::array<uint64_t, GT_KINDS> lost_seen_{};
-  std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
-  uint64_t watermark_ = 0;                  // events up to here are out
-  uint64_t next_watermark_ = 0;             // events up to here are in hand
+  std::array<uint64_t, GT_KINDS> taken_{};       // records per kind
+  std::unordered_map<uint32_t, uint64_t> hits_;  // by process, since the modes were chosen last
+  uint64_t modes_chosen_ns_ = 0;
+  uint64_t watermark_ = 0;       // events up to here are out
+  uint64_t next_watermark_ = 0;  // events up to here are in hand
   double hit_cost_ns_ = 0;
   bool armed_ = false;
 };
@@ -141,6 +144,8 @@ Status LiveSession::load() {
   skeleton_->rodata->follow_children = options_.follow_children || options_.host_wide;
   skeleton_->rodata->host_wide = options_.host_wide;
   const bool light = options_.mode == Mode::light;
+  const bool automatic = options_.mode == Mode::automatic;
+  skeleton_->rodata->both_modes = automatic;
   skeleton_->rodata->track_as = GT_TELL | (light ? GT_LIGHT : 0);
   skeleton_->rodata->switch_has_prev_state = switch_has_prev_state();
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
@@ -174,12 +179,14 @@ Status LiveSession::load() {
   mappings_.emplace(std::move(*mappings));
   for (const int fd : mappings_->poll_fds()) ring_->add_wakeup(fd);
   auto& p = skeleton_->progs;
-  attachments_.emplace(Attachments::Programs{way_, p.on_gil, p.on_light_wait, p.on_light_resume,
-                                             p.on_entry, skeleton_->bss->ready},
-                       light, options_.only_pid);
+  attachments_.emplace(
+      Attachments::Programs{way_, p.on_gil, p.on_light_wait, p.on_light_resume, p.on_entry,
+                            skeleton_->bss->ready, skeleton_->bss->light_files},
+      light, automatic, options_.only_pid);
   ring_->add_wakeup(attachments_->writes_fd());
   targets_.emplace(
-      Targets::Options{options_.follow_children, options_.host_wide, light},
+      Targets::Options{options_.follow_children, options_.host_wide, light,
+                       automatic ? std::optional(options_.budget) : std::nullopt},
       Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files),
                     bpf_map__fd(skeleton_->maps.light_gils)},
       *attachments_, *holds_, tables_, [this](const Event& event) { reorder_.push(event); });
@@ -250,13 +257,18 @@ void LiveSession::note(std::span<const std::byte> record) {
 
 void LiveSession::take_record(std::span<const std::byte> record) {
   decoder_.decode(record, [&](const Event& event) {
-    if (event.kind == EventKind::fork) targets_->on_fork(event.tgid, event.tid);
+    if (event.kind == EventKind::fork)
+      targets_->on_fork(event.tgid, event.tid, static_cast<uint32_t>(event.value >> 32));
     reorder_.push(event);
   });
   gt_header header;
   if (record.size() < sizeof(header)) return;
   std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
+  if (header.kind <= GT_GIL_FORCED) {
+    if (options_.mode == Mode::automatic) hits_[header.tgid]++;
+    return;
+  }
   if (header.kind == GT_SWITCH) {
     if ((header.state & GT_TASK_STATE_MASK) == GT_TASK_STOPPED)
       holds_->note_stopped(header.tgid, header.ts_ns);
@@ -300,6 +312,7 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   for (const NewMapping& mapping : std::exchange(new_mappings_, {})) targets_->on_mapping(mapping);
   if (!all_mappings) targets_->rescan();
   targets_->look_for_gils(boot_ns());
+  if (options_.mode == Mode::automatic) choose_modes();
   holds_->continue_parents();
   targets_->settle_threads(in_hand);
   take_losses(watermark_ + 1);
@@ -309,6 +322,30 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   watermark_ = next_watermark_;
   next_watermark_ = std::max(next_watermark_, in_hand);
   reorder_.release(watermark_, sink);
+}
+
+void LiveSession::choose_modes() {
+  constexpr uint64_t kPeriod_ns = 500'000'000;
+  const uint64_t now = boot_ns();
+  const uint64_t passed = now - modes_chosen_ns_;
+  if (passed < kPeriod_ns) return;
+  if (modes_chosen_ns_ != 0) {
+    targets_->choose_modes(now, [&](uint32_t tgid) {
+      const auto hits = hits_.find(tgid);
+      return hits == hits_.end()
+                 ? 0
+                 : static_cast<double>(hits->second) * hit_cost_ns_ / static_cast<double>(passed);
+    });
+  }
+  hits_.clear();
+  modes_chosen_ns_ = now;
+  // Samples are of use in light mode only, and wake idle CPUs.
+  if (!targets_->any_light()) {
+    sampler_.reset();
+  } else if (!sampler_) {
+    if (auto sampler = Sampler::make(skeleton_->progs.on_sample))
+      sampler_.emplace(std::move(*sampler));
+  }
 }
 
 void LiveSession::take_losses(uint64_t from_ns) {
@@ -363,7 +400,7 @@ uint64_t LiveSession::probe_hits() const {
   for (const int kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
     hits += taken_[static_cast<size_t>(kind)] + lost_seen_[static_cast<size_t>(kind)];
   // Of light mode's two traps a wait the second tells only how it ended.
-  if (options_.mode == Mode::light)
+  if (options_.mode != Mode::exact)
     hits += taken_[GT_GIL_WAIT] - std::min(taken_[GT_GIL_WAIT], taken_[GT_GIL_ACQUIRE]);
   return hits;
 }

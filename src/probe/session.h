@@ -16,11 +16,13 @@
 namespace giltop {
 
 // exact: every hand-over of the GIL traps. light: only a thread that has to wait for it does, and
-// who holds it is sampled.
-enum class Mode { exact, light };
+// who holds it is sampled. automatic: exact, but for Pythons with a process that it would cost more
+// than the budget.
+enum class Mode { exact, light, automatic };
 
 struct SessionOptions {
   Mode mode = Mode::exact;
+  double budget = 0.02;          // of Mode::automatic: part of a process's time, above 0
   size_t ring_bytes = 16 << 20;  // a power of two, at least a page
   // Trace children too, whatever they execute: a traced process is stopped for some ms when it
   // executes a file that is new to giltop, so that none of its events is missed.

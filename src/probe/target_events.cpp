@@ -55,6 +55,7 @@ Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) 
 
 void Targets::on_exec(const gt_exec& exec) {
   images_.erase(exec.h.tgid);
+  inherited_.erase(exec.h.tgid);
   light_gils_.forget(exec.h.tgid);
   if (options_.host_wide) {
     exec_host_wide(exec);
@@ -186,6 +187,7 @@ void Targets::on_found(const gt_found& found) {
 
 void Targets::on_last_exit(uint32_t tgid) {
   images_.erase(tgid);
+  inherited_.erase(tgid);
   light_gils_.forget(tgid);
 }
 

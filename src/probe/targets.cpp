@@ -253,7 +253,14 @@ std::optional<uint64_t> Targets::bias_of(uint32_t tgid, const CPythonFile& pytho
   return std::nullopt;
 }
 
-void Targets::on_fork(uint32_t tgid, uint32_t tid) {
+void Targets::on_fork(uint32_t tgid, uint32_t tid, uint32_t parent) {
+  if (chooser_ && tgid != parent) {
+    if (const auto image = images_.find(parent); image != images_.end()) {
+      inherited_[tgid] = image->second.pythons;
+    } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
+      inherited_[tgid] = std::vector<File*>(more->second);
+    }
+  }
   if (!pending_threads_.empty()) pending_threads_.erase({tgid, tid});
 }
 
@@ -267,6 +274,67 @@ void Targets::settle_threads(uint64_t now_ns) {
     push_(event);
   }
   pending_threads_.clear();
+}
+
+// --- their modes ---------------------------------------------------------------------------------
+
+std::vector<uint32_t> Targets::processes_of(const File& file) const {
+  std::vector<uint32_t> found;
+  for (const auto& [tgid, image] : images_)
+    if (image.has(&file)) found.push_back(tgid);
+  for (const auto& [tgid, files] : inherited_)
+    if (std::find(files.begin(), files.end(), &file) != files.end() && !images_.contains(tgid))
+      found.push_back(tgid);
+  return found;
+}
+
+void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)>& share_of) {
+  for (File* file : attachments_.numbered()) {
+    if (!file || !file->is_traced()) continue;
+    double share = 0;
+    for (const uint32_t tgid : processes_of(*file)) share = std::max(share, share_of(tgid));
+    const bool light = chooser_->choose(file->number, share, now_ns);
+    if (light != file->is_light()) change_mode(*file, light);
+  }
+}
+
+bool Targets::any_light() const {
+  const auto& files = attachments_.numbered();
+  return std::any_of(files.begin(), files.end(),
+                     [](const File* file) { return file && file->is_light(); });
+}
+
+// A file that cannot be probed in the other way stays as it is, and is tried again.
+void Targets::change_mode(File& file, bool light) {
+  const Status changed = attachments_.set_light(file, light, [&] {
+    for (const uint32_t tgid : processes_of(file)) tell_mode(tgid, light, boot_ns());
+  });
+  if (!changed) return;
+  for (const uint32_t tgid : processes_of(file)) {
+    if (light) {
+      light_gils_.add(tgid, file.inspection.cpython, true);
+    } else {
+      light_gils_.forget(tgid);
+    }
+  }
+}
+
+// To the model before the kernel side obeys, so that nothing in light mode comes before it; what
+// exact mode tells yet is no harm. And the other way round.
+void Targets::tell_mode(uint32_t tgid, bool light, uint64_t ts_ns) {
+  Event event;
+  event.kind = EventKind::mode;
+  event.ts_ns = ts_ns;
+  event.tgid = tgid;
+  event.state = light;
+  uint32_t how = GT_TRACED;
+  if (bpf_map_lookup_elem(maps_.tracked, &tgid, &how) != 0) return;  // it ended
+  how = (how & ~uint32_t{GT_LIGHT}) | (light ? GT_LIGHT : 0);
+  if (light) push_(event);
+  bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
+  if (light) return;
+  event.ts_ns = boot_ns();
+  push_(event);
 }
 
 // --- what they run -------------------------------------------------------------------------------
@@ -329,11 +397,17 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     }
   };
   tell();
-  if (!options_.light) return;
+  const bool light = std::any_of(image.pythons.begin(), image.pythons.end(),
+                                 [](const File* file) { return file->is_light(); });
+  if (!light) return;
   event.kind = EventKind::mode;
   event.other = 0;
   event.state = 1;
   tell();
+  if (chooser_) {
+    const uint32_t how = GT_TELL | GT_LIGHT;
+    bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
+  }
   light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
 }
 

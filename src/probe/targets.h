@@ -21,6 +21,7 @@
 #include "probe/holds.h"
 #include "probe/light_gils.h"
 #include "probe/mmap_watch.h"
+#include "probe/mode_chooser.h"
 
 namespace giltop {
 
@@ -37,7 +38,8 @@ class Targets {
   struct Options {
     bool follow_children = true;
     bool host_wide = false;
-    bool light = false;  // every process is in light mode
+    bool light = false;            // every process is in light mode
+    std::optional<double> budget;  // else those that would take more than so much of their time
   };
   struct Maps {  // descriptors of the kernel side's maps
     int tracked = -1;
@@ -58,6 +60,7 @@ class Targets {
         light_gils_(
             maps.light_gils,
             [this](uint32_t tgid, const CPythonFile& file) { return bias_of(tgid, file); }, push_) {
+    if (options_.budget) chooser_.emplace(*options_.budget);
   }
 
   Status track(uint32_t tgid);
@@ -73,7 +76,7 @@ class Targets {
   void see_threads(const std::function<uint64_t()>& now);
 
   // What the kernel side told, in its order.
-  void on_fork(uint32_t tgid, uint32_t tid);  // of a thread or process
+  void on_fork(uint32_t tgid, uint32_t tid, uint32_t parent);  // of a thread or process
   void on_exec(const gt_exec& exec);
   void on_entry(const gt_entry& entry);
   void on_found(const gt_found& found);
@@ -82,6 +85,12 @@ class Targets {
 
   // Looks for the GILs of processes in light mode.
   void look_for_gils(uint64_t now_ns) { light_gils_.look(now_ns); }
+
+  // Puts files into the mode that their busiest process can afford. `share_of`: what exact mode
+  // took of a process's time since the last call.
+  void choose_modes(uint64_t now_ns, const std::function<double(uint32_t tgid)>& share_of);
+
+  bool any_light() const;
 
   // Every record up to `now_ns` was passed on: a thread that no fork told of was there before.
   void settle_threads(uint64_t now_ns);
@@ -155,6 +164,10 @@ class Targets {
   void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
+  void tell_mode(uint32_t tgid, bool light, uint64_t ts_ns);
+  void change_mode(File& file, bool light);
+  // Processes that run it, forked ones included.
+  std::vector<uint32_t> processes_of(const File& file) const;
   std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
 
@@ -165,6 +178,8 @@ class Targets {
   EventTables& tables_;
   Push push_;
   LightGils light_gils_;
+  std::optional<ModeChooser> chooser_;
+  std::unordered_map<uint32_t, std::vector<File*>> inherited_;  // by forked children
   // Traced since the last see_threads(), and what it has to map still, or its id is another's by
   // now; null: not known.
   std::vector<std::pair<uint32_t, const File*>> new_;

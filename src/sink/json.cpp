@@ -118,6 +118,7 @@ std::string to_json(const Snapshot& s) {
                          {"gil_enabled", p.gil_enabled ? Json(*p.gil_enabled) : Json(nullptr)},
                          {"complete", p.complete},
                          {"exact", p.exact},
+                         {"light_s", seconds(p.light_ns)},
                          {"gils", std::move(gils)},
                          {"threads", std::move(threads)}});
   }

@@ -31,7 +31,8 @@ std::string thread_row(const std::string& name, const ThreadSnapshot& t, Columns
   const uint64_t life = t.life_ns();
   const auto percent = [&](GilState g) {
     const bool sampled = columns.sampled && g != GilState::waiting && g != GilState::unknown;
-    return columns.no_gil ? "–" : (sampled ? "~" : "") + format_percent(t.in(g), life) + "%";
+    return columns.no_gil ? std::string("–")
+                          : fmt::format("{}{}%", sampled ? "~" : "", format_percent(t.in(g), life));
   };
   std::string row = "  " + pad_right(name, 22);
   row += pad_left(life < 100'000'000 ? format_duration(life) : format_seconds(life), 8) +
@@ -160,6 +161,9 @@ std::string process_part(const ProcessSnapshot& p) {
     bars += state_bar(sum);
   }
   out += "  " + bar_legend(bars) + "\n";
+  if (p.light_ns != 0 && p.light_ns + span / 100 < span)
+    out += fmt::format("  in light mode for {} of {}: exact mode would have cost it too much\n",
+                       format_seconds(p.light_ns), format_seconds(span));
   if (!p.gils.empty()) out += "\n";
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) gils.push_back(&g);

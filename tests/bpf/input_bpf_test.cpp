@@ -39,6 +39,9 @@ TEST_F(Input, Usage) {
   refuses({"record", "-p", "abc"}, 2, "abc");
   refuses({"record", "-p", "1", "--", "true"}, 2, "not both");
   refuses({"record", "--buffer-size", "3M", "--", "true"}, 2, "power of two");
+  refuses({"record", "--mode", "heavy", "--", "true"}, 2, "--mode");
+  refuses({"record", "--mode", "auto", "--overhead", "0", "--", "true"}, 2, "percentage");
+  refuses({"record", "--overhead", "3%", "--", "true"}, 2, "--mode auto");
   refuses({"report"}, 2, "FILE");
   refuses({"frobnicate"}, 2, "frobnicate");
   refuses({"report", "x", "--", "true"}, 2, "only record");

@@ -144,5 +144,39 @@ TEST_F(Light, NamesTheHolderInsideAPidNamespace) {
   EXPECT_GT(named, 0.2);
 }
 
+// A storm of hand-overs costs too much; when it is over, a trial finds that exact mode is cheap.
+TEST_F(Light, AutoLeavesExactModeAndComesBack) {
+  const Recorded recorded = record({python(), "-c",
+                                    "import os, threading, time\n"
+                                    "null = os.open('/dev/null', os.O_WRONLY)\n"
+                                    "end = time.monotonic() + 2\n"
+                                    "def storm():\n"
+                                    "    while time.monotonic() < end: os.write(null, b'x')\n"
+                                    "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
+                                    "for t in threads: t.start()\n"
+                                    "for t in threads: t.join()\n"
+                                    "end = time.monotonic() + 11\n"
+                                    "while time.monotonic() < end: time.sleep(0.01)\n"},
+                                   {"--mode", "auto", "--overhead", "2%"});
+  EXPECT_EQ(recorded.report.at("mode"), "auto");
+  const Json& process = recorded.process();
+  ASSERT_FALSE(process.is_null());
+  EXPECT_EQ(process.at("exact"), false);
+  const double light = process.at("light_s");
+  EXPECT_GT(light, 10.0) << "till the first trial";
+  EXPECT_LT(light, 12.0) << "which it passed";
+  const Ran report = run({GILTOP_BINARY, "report", recorded.file, "--json"});
+  EXPECT_EQ(Json::parse(report.out), recorded.report);
+}
+
+TEST_F(Light, AutoIsExactWhereThatIsCheap) {
+  const Recorded recorded = record_workload({"cpu2", "--scale", "0.1"}, {"--mode", "auto"});
+  const Json& process = recorded.process();
+  ASSERT_FALSE(process.is_null());
+  EXPECT_EQ(process.at("exact"), true);
+  EXPECT_EQ(process.at("light_s"), 0);
+  for (const Json& gil : process.at("gils")) EXPECT_GT(gil.at("acquires").get<int>(), 10);
+}
+
 }  // namespace
 }  // namespace giltop::testing

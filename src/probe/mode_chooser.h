@@ -1,0 +1,68 @@
+// ModeChooser: which Pythons are traced in exact mode, and which in light mode, within a budget.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <unordered_map>
+
+namespace giltop {
+
+// Breakpoints sit in a file, so a file's processes change together, and the busiest one decides:
+//
+//            twice over the budget, or once far over
+//     exact ─────────────────────────────────────────► light
+//       ▲                                                │
+//       └──────────── a trial, when its time has come ───┘
+//
+// In light mode nobody knows what exact mode would cost: an uncontended hand-over traps nowhere. So
+// it is tried again, first after some seconds; each trial that ends over the budget doubles the
+// time to the next, up to some minutes. One that stays within for long enough starts afresh.
+class ModeChooser {
+ public:
+  static constexpr uint64_t kFirstTrial_ns = 10'000'000'000, kLastTrial_ns = 320'000'000'000;
+  static constexpr uint64_t kSettled_ns = 30'000'000'000;  // in exact mode, within the budget
+  static constexpr double kFar = 4;                        // times the budget
+
+  // `budget`: what tracing may take of a process's time, 0 to 1.
+  explicit ModeChooser(double budget) : budget_(budget) {}
+
+  // Once a period of about half a second. `share`: what exact mode's probes took of the time of the
+  // file's busiest process in that period; of no meaning in light mode. Returns whether the file is
+  // to be in light mode from here on.
+  bool choose(uint32_t file, double share, uint64_t now_ns);
+
+ private:
+  struct State {
+    bool light = false;
+    unsigned over = 0;  // periods in a row
+    uint64_t since_ns = 0;
+    uint64_t trial_after_ns = kFirstTrial_ns;
+  };
+  double budget_;
+  std::unordered_map<uint32_t, State> files_;
+};
+
+inline bool ModeChooser::choose(uint32_t file, double share, uint64_t now_ns) {
+  const auto [found, first] = files_.try_emplace(file);
+  State& state = found->second;
+  if (first) state.since_ns = now_ns;
+  if (state.light) {
+    if (now_ns - state.since_ns < state.trial_after_ns) return true;
+    state.light = false;
+    state.over = 0;
+    state.since_ns = now_ns;
+    state.trial_after_ns = std::min(state.trial_after_ns * 2, kLastTrial_ns);
+    return false;
+  }
+  if (share <= budget_) {
+    state.over = 0;
+    if (now_ns - state.since_ns >= kSettled_ns) state.trial_after_ns = kFirstTrial_ns;
+    return false;
+  }
+  if (++state.over < 2 && share <= kFar * budget_) return false;
+  state.light = true;
+  state.since_ns = now_ns;
+  return true;
+}
+
+}  // namespace giltop
