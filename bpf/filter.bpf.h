@@ -23,6 +23,9 @@ __u8 light_files[GT_FILES];
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;
 
+/* Those of traced processes on instructions that the kernel does not emulate. */
+__u64 stepped_hits;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);

@@ -15,12 +15,13 @@
 #include "filter.bpf.h"
 #include "compat.bpf.h"
 #include "hold.bpf.h"
+#include "site.bpf.h"
 #include "light.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means and where in
- * the GIL's struct the condition variable lies that is its first argument: which GIL it is, then. */
+/* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means, and which GIL
+ * it is (site.bpf.h). */
 
 static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool new)
 {
@@ -91,10 +92,12 @@ int on_gil(struct pt_regs *ctx)
 	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, kind) ||
 	    (both_modes && is_light(tgid)))
 		return 0;
+	if (cookie & GT_COOKIE_STEPPED)
+		__sync_fetch_and_add(&stepped_hits, 1);
 	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;
-	e->gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
+	e->gil = gil_at(ctx, cookie);
 	stamp(&e->h, kind, tgid, (__u32)id);
 	if (cookie & GT_COOKIE_FREE_THREADED && kind == GT_GIL_RELEASE)
 		e->h.state = switched_off(e->gil);
@@ -123,7 +126,7 @@ int on_light_wait(struct pt_regs *ctx)
 	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, GT_GIL_WAIT) ||
 	    !in_light_mode(tgid, cookie))
 		return 0;
-	gil = PT_REGS_PARM1(ctx) - (cookie & GT_COOKIE_OFFSET_MASK);
+	gil = gil_at(ctx, cookie);
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0,
 				     BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!await) { /* no memory: its end would not be seen */

@@ -155,12 +155,29 @@ struct gt_light {
 	__u32 all;                 /* the process has no other GIL */
 };
 
-/* The cookie of a GIL site: the offset of its argument from the GIL, its kind (GT_GIL_*), and the
- * loader's number of the file. */
-#define GT_COOKIE_OFFSET_MASK 0x7fffffffULL
-#define GT_COOKIE_FREE_THREADED 0x80000000ULL
+/* The cookie of a GIL site. Bits 0 to 31: how far the GIL lies below what GT_COOKIE_BASE says,
+ * signed; then its kind (GT_GIL_*), the loader's number of the file, the base, and flags. */
+#define GT_COOKIE_OFFSET_MASK 0xffffffffULL
 #define GT_COOKIE_KIND_SHIFT 32
 #define GT_COOKIE_FILE_SHIFT 34
+#define GT_COOKIE_BASE_SHIFT 44
+#define GT_COOKIE_BASE_MASK 7
+#define GT_COOKIE_FREE_THREADED (1ULL << 47)
+#define GT_COOKIE_STEPPED (1ULL << 48) /* not emulated: its cost is another */
+
+/* What the address of the GIL is counted from when a site's probe is hit. Only GT_BASE_ARGUMENT is
+ * used on AArch64. */
+enum gt_base {
+	GT_BASE_ARGUMENT = 0, /* the first argument of the call that is probed */
+	GT_BASE_CODE = 1,     /* the probed instruction itself: a GIL in static data */
+	GT_BASE_RBX = 2,
+	GT_BASE_RBP = 3,
+	GT_BASE_R12 = 4,
+	GT_BASE_R13 = 5,
+	GT_BASE_R14 = 6,
+	GT_BASE_R15 = 7,
+};
+
 #define GT_FILES 1024 /* Pythons whose sites may be probed at once; number 0 is giltop itself */
 
 #define GT_HELD_SLOTS 1024

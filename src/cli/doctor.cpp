@@ -100,6 +100,8 @@ DoctorReport::Python python_report(const ElfFile& elf, const CPythonFile& cpytho
     site.address = from.address;
     site.file_offset = from.file_offset;
     site.proof = proof_of(from);
+    if (from.probe.address != from.address) site.proof += "; probed at " + hex(from.probe.address);
+    if (!from.probe.emulated) site.proof += "; single-stepped";
     if (names.names[i]) {
       site.function = names.names[i]->name;
       site.function_offset = names.names[i]->offset;

@@ -41,13 +41,35 @@ gt_kind kind_of(SiteKind kind) {
   return GT_GIL_FORCED;
 }
 
+gt_base base_of(GilBase base) {
+  switch (base) {
+    case GilBase::argument:
+      break;
+    case GilBase::code:
+      return GT_BASE_CODE;
+    case GilBase::rbx:
+      return GT_BASE_RBX;
+    case GilBase::rbp:
+      return GT_BASE_RBP;
+    case GilBase::r12:
+      return GT_BASE_R12;
+    case GilBase::r13:
+      return GT_BASE_R13;
+    case GilBase::r14:
+      return GT_BASE_R14;
+    case GilBase::r15:
+      return GT_BASE_R15;
+  }
+  return GT_BASE_ARGUMENT;
+}
+
 uint64_t cookie_of(const Attachments::File& file, const GilSite& site) {
-  const CPythonFile& python = file.inspection.cpython;
-  const bool on_switch_cond = site.kind == SiteKind::acquire || site.kind == SiteKind::forced;
-  return uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
+  return static_cast<uint32_t>(site.probe.below) |
          uint64_t{kind_of(site.kind)} << GT_COOKIE_KIND_SHIFT |
-         (python.free_threaded ? GT_COOKIE_FREE_THREADED : 0) |
-         (on_switch_cond ? python.switch_cond_offset : python.cond_offset);
+         uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
+         uint64_t{base_of(site.probe.base)} << GT_COOKIE_BASE_SHIFT |
+         (file.inspection.cpython.free_threaded ? GT_COOKIE_FREE_THREADED : 0) |
+         (site.probe.emulated ? 0 : GT_COOKIE_STEPPED);
 }
 
 }  // namespace
@@ -228,7 +250,7 @@ Status Attachments::set_light(File& file, bool light, const std::function<void()
 Status Attachments::attach_exact(File& file, const Fd& fd) {
   std::vector<UprobePlace> places;
   for (const GilSite& site : file.inspection.cpython.sites)
-    places.push_back({site.file_offset, cookie_of(file, site)});
+    places.push_back({site.probe.file_offset, cookie_of(file, site)});
   auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
   file.sites = std::move(*probes);
@@ -243,7 +265,7 @@ Status Attachments::attach_light(File& file, const Fd& fd) {
   std::vector<UprobePlace> waits, resumes;
   for (const GilSite& site : python.sites) {
     if (site.kind != SiteKind::wait) continue;
-    waits.push_back({site.file_offset, cookie_of(file, site)});
+    waits.push_back({site.probe.file_offset, cookie_of(file, site)});
     resumes.push_back({site.resume_offset, cookie_of(file, site)});
   }
   const std::string path = path_of(fd);

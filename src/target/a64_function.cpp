@@ -68,8 +68,10 @@ Result<std::vector<FoundCall>> A64Function::calls_of(const CallCandidate& candid
     calls = *std::move(through);
   }
   for (const size_t call : calls) {
-    found.push_back({values_.address(call), 4, result_is_checked(call), first_argument(call),
-                     values_.address(call) + 4});
+    FoundCall each{values_.address(call), 4, result_is_checked(call), first_argument(call),
+                   values_.address(call) + 4};
+    each.emulated = values_.insn(call).is_branch_link();
+    found.push_back(each);
   }
   return found;
 }

@@ -46,19 +46,23 @@ Result<std::vector<CodeSegment>> read_code(const ElfFile& file) {
 }
 
 Result<CallTargets> find_slots(const ElfFile& file, const DynamicSection& dynamic,
-                               const Machine& machine, CallSites& sites) {
+                               const Machine& machine, CallSites& sites,
+                               std::unordered_set<uint64_t>& lock_slots) {
   std::unordered_map<uint32_t, CondCall> symbols;
+  std::unordered_set<uint32_t> locks;
   auto read =
       dynamic.for_each_symbol(file, [&](uint32_t index, const DynamicSection::Symbol& symbol) {
         for (int i = 0; i < kCondCalls; ++i) {
           if (symbol.name == kCondNames[i]) symbols.emplace(index, static_cast<CondCall>(i));
         }
+        if (symbol.name == "pthread_mutex_lock") locks.insert(index);
       });
   if (!read) return std::move(read).error();
   CallTargets slots;
   if (symbols.empty()) return slots;
   read = dynamic.for_each_relocation(file, [&](const DynamicSection::Relocation& relocation) {
     if (relocation.type != machine.jump_slot && relocation.type != machine.global_data) return;
+    if (locks.contains(relocation.symbol)) lock_slots.insert(relocation.address);
     if (const auto symbol = symbols.find(relocation.symbol); symbol != symbols.end()) {
       slots.add(relocation.address, symbol->second);
       sites.imports[static_cast<int>(symbol->second)] = true;
@@ -123,7 +127,8 @@ Status add_calls(const CallCandidate& candidate, const FunctionCode& function,
 Result<CallSites> find_call_sites(const ElfFile& file, const DynamicSection& dynamic,
                                   const Machine& machine) {
   CallSites sites;
-  auto slots = find_slots(file, dynamic, machine, sites);
+  CodeContext context;
+  auto slots = find_slots(file, dynamic, machine, sites, context.lock_slots);
   if (!slots) return std::move(slots).error();
   if (slots->empty()) return sites;
   auto code = read_code(file);
@@ -144,7 +149,6 @@ Result<CallSites> find_call_sites(const ElfFile& file, const DynamicSection& dyn
   auto bounds = function_bounds(file, addresses);
   if (!bounds) return std::move(bounds).error();
 
-  CodeContext context;
   auto never_return = find_never_returning(file, *code, *bounds, machine);
   if (!never_return) return std::move(never_return).error();
   context.never_return = *std::move(never_return);

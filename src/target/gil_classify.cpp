@@ -27,6 +27,18 @@ int64_t minus(int64_t a, int64_t b) {  // values of a hostile file may overflow
   return static_cast<int64_t>(static_cast<uint64_t>(a) - static_cast<uint64_t>(b));
 }
 
+SiteProbe probe_of(const CallSite& call, SiteKind kind, const GilLayout& layout) {
+  const bool on_switch_cond = kind == SiteKind::acquire || kind == SiteKind::forced;
+  const uint32_t offset = on_switch_cond ? layout.switch_cond_offset : layout.cond_offset;
+  SiteProbe on_call{call.address, call.file_offset, GilBase::argument, static_cast<int32_t>(offset),
+                    call.emulated};
+  if (!call.earlier) return on_call;
+  const int64_t below = minus(offset, call.earlier->argument);
+  if (below != static_cast<int32_t>(below)) return on_call;
+  return {call.earlier->address, call.file_offset - (call.address - call.earlier->address),
+          call.earlier->base, static_cast<int32_t>(below), true};
+}
+
 class Classifier {
  public:
   Classifier(const CallSites& calls, const Machine& machine, bool free_threaded)
@@ -333,7 +345,8 @@ class Classifier {
           {kind, call.address, call.file_offset, call.length,
            all_.functions[call.function].bounds.begin, judged.evidence.proof,
            judged.evidence.witness,
-           kind == SiteKind::wait ? call.file_offset + (call.resume - call.address) : 0});
+           kind == SiteKind::wait ? call.file_offset + (call.resume - call.address) : 0,
+           probe_of(call, kind, result.layout)});
     }
     // A build without forced switches (FORCE_SWITCHING undefined) is possible, if unheard of.
     for (const SiteKind kind : {SiteKind::wait, SiteKind::acquire, SiteKind::release}) {

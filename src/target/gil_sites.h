@@ -52,6 +52,30 @@ enum class SiteProof : uint8_t {
   callee,         // the only use that CPython makes of the called function
 };
 
+// What the address of the GIL is counted from at a probe.
+enum class GilBase : uint8_t {
+  argument,  // the first argument of the probed call
+  code,      // the linked address of the probed instruction
+  rbx,       // a register, from here on
+  rbp,
+  r12,
+  r13,
+  r14,
+  r15,
+};
+
+// Where a site's probe goes: on the call, or on an instruction before it where the kernel would
+// have to single-step the call (x86-64, -fno-plt: `call *slot(%rip)`).
+struct SiteProbe {
+  uint64_t address = 0;
+  uint64_t file_offset = 0;
+  GilBase base = GilBase::argument;
+  int32_t below = 0;     // bytes from the GIL up to the base
+  bool emulated = true;  // else each hit costs several times as much
+
+  bool operator==(const SiteProbe&) const = default;
+};
+
 struct GilSite {
   SiteKind kind;
   uint64_t address;      // virtual address of the call instruction, as linked
@@ -63,6 +87,7 @@ struct GilSite {
   // Of a wait: file offset of an instruction that runs when the call has returned, and hardly ever
   // else. 0: of no wait.
   uint64_t resume_offset = 0;
+  SiteProbe probe = {};
 
   bool operator==(const GilSite&) const = default;
 };
@@ -74,9 +99,9 @@ struct CPythonFile {
   std::string build_id;  // lower-case hex, empty where the file has none
   bool free_threaded = false;
   std::vector<GilSite> sites;  // sorted by address; at least one of each of wait, acquire, release
-  // Offsets of the two condition variables from the GIL's address, in bytes: a probe that sees
-  // argument A at a wait or release site is on the GIL at A - cond_offset, at an acquire or forced
-  // site on the one at A - switch_cond_offset. 3.7+: from the start of struct _gil_runtime_state.
+  // Offsets of the two condition variables from the GIL's address, in bytes: a wait or release
+  // whose argument is A is of the GIL at A - cond_offset, an acquire or forced switch of the one at
+  // A - switch_cond_offset. 3.7+: from the start of struct _gil_runtime_state.
   // 3.6 has no struct but two variables: the GIL's address is the lower one's.
   uint32_t cond_offset = 0;
   uint32_t switch_cond_offset = 0;

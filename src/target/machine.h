@@ -17,6 +17,7 @@
 
 #include "base/result.h"
 #include "target/eh_frame.h"
+#include "target/gil_sites.h"
 
 namespace giltop {
 
@@ -93,6 +94,14 @@ struct CallCandidate {
   uint64_t slot = 0;  // AArch64: the GOT slot that a load seems to read
 };
 
+// An instruction before a call that is run whenever the call is, and never without it, so far as
+// direct jumps tell.
+struct EarlierPlace {
+  uint64_t address = 0;
+  GilBase base = GilBase::code;
+  int64_t argument = 0;  // the call's first argument, from the base
+};
+
 struct FoundCall {
   uint64_t address = 0;  // linked, of the first byte of the instruction, prefixes included
   uint8_t length = 0;
@@ -101,6 +110,10 @@ struct FoundCall {
   // Where it can be told that the call has returned: the first conditional branch in straight line
   // behind it, which the kernel emulates under a uprobe, or else the next instruction.
   uint64_t resume = 0;
+  // The kernel does itself what a probed instruction does, or else has the processor single-step a
+  // copy of it, which costs another exception.
+  bool emulated = true;
+  std::optional<EarlierPlace> earlier = {};  // emulated; looked for where the call is not
 };
 
 // One function, decoded from its start, as .eh_frame has it, up to its end or to the first bytes
@@ -120,6 +133,7 @@ struct CodeContext {
   // of a file together: a hostile one must not keep us.
   size_t budget = size_t{4} << 20;
   std::unordered_set<uint64_t> never_return;  // functions, by address; see Machine::never_returns
+  std::unordered_set<uint64_t> lock_slots;    // GOT slots of pthread_mutex_lock
 };
 
 struct Machine {

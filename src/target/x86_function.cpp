@@ -37,7 +37,7 @@ CodeAddress memory_operand(const x86::Insn& insn, uint64_t next) {
 
 X86Function::X86Function(const CodeSegment& code, const FunctionBounds& bounds,
                          CodeContext& context)
-    : code_(code), budget_(context.budget) {
+    : code_(code), context_(context) {
   const uint64_t end = std::min(bounds.end, code.end());
   for (uint64_t at = bounds.begin; at < end;) {
     const auto insn = decode_at(at);
@@ -85,8 +85,12 @@ Result<std::vector<FoundCall>> X86Function::calls_of(const CallCandidate& candid
   }
   for (const size_t call : calls) {
     const uint64_t address = starts_[call];
-    found.push_back({address, decode_at(address)->length, result_is_checked(call),
-                     first_argument(call), resume_of(call)});
+    const auto called = decode_at(address);
+    FoundCall each{address, called->length, result_is_checked(call), first_argument(call),
+                   resume_of(call)};
+    each.emulated = called->is(x86::Map::primary, 0xe8);
+    if (!each.emulated) each.earlier = earlier_place(call, candidate.callee);
+    found.push_back(each);
   }
   return found;
 }
@@ -146,8 +150,8 @@ std::optional<std::vector<size_t>> X86Function::calls_through(size_t load) const
   if (!loaded) return std::nullopt;
   std::vector<size_t> calls;
   for (size_t i = 0; i < starts_.size(); ++i) {
-    if (budget_ == 0) return std::nullopt;
-    --budget_;
+    if (context_.budget == 0) return std::nullopt;
+    --context_.budget;
     const auto insn = decode_at(starts_[i]);
     if (!insn) return std::nullopt;
     const bool through = insn->is(x86::Map::primary, 0xff) && (insn->reg & 7) == 2 &&
@@ -182,8 +186,8 @@ X86Function::Origin X86Function::origin_of(size_t use, uint8_t reg, uint64_t slo
     }
   };
   while (!open.empty()) {
-    if (budget_ == 0) return Origin::mixed;
-    --budget_;
+    if (context_.budget == 0) return Origin::mixed;
+    --context_.budget;
     const size_t i = open.back();
     open.pop_back();
     bool reached = false;
@@ -211,7 +215,8 @@ std::vector<X86Function::Branch>::const_iterator X86Function::branch_to(uint64_t
   return branch != branches_.end() && branch->target == address ? branch : branches_.end();
 }
 
-CodeAddress X86Function::register_value(uint8_t reg, size_t before, int depth) const {
+CodeAddress X86Function::register_value(uint8_t reg, size_t before, int depth,
+                                        size_t* read_at) const {
   constexpr size_t kWindow = 48;  // instructions
   for (size_t i = before; i-- > 0 && before - i <= kWindow;) {
     if (branch_to(starts_[i + 1]) != branches_.end()) return {};
@@ -222,18 +227,19 @@ CodeAddress X86Function::register_value(uint8_t reg, size_t before, int depth) c
       continue;
     }
     if (is_string_operation(*insn) && (reg == x86::kRdi || reg == x86::kRsi)) return {};
-    if (insn->may_write(reg)) return assigned_value(*insn, reg, i, depth);
+    if (insn->may_write(reg)) return assigned_value(*insn, reg, i, depth, read_at);
   }
   return {};
 }
 
-CodeAddress X86Function::assigned_value(const x86::Insn& insn, uint8_t reg, size_t index,
-                                        int depth) const {
+CodeAddress X86Function::assigned_value(const x86::Insn& insn, uint8_t reg, size_t index, int depth,
+                                        size_t* read_at) const {
   using x86::Map;
   const uint64_t next = starts_[index] + insn.length;
   if (insn.operand16 || insn.map != Map::primary) return {};
   if (insn.opcode == 0x8d && insn.reg == reg) {  // lea
     if (insn.has_index || insn.address32 || (insn.rex & 8) == 0) return {};
+    if (read_at) *read_at = index;
     return memory_operand(insn, next);
   }
   if ((insn.opcode & 0xf8) == 0xb8) {  // mov $imm: non-PIC code, 32-bit and zero-extended
@@ -247,9 +253,11 @@ CodeAddress X86Function::assigned_value(const x86::Insn& insn, uint8_t reg, size
   if ((insn.opcode == 0x83 || insn.opcode == 0x81) && insn.mod == 3 && (insn.rex & 8) != 0) {
     const uint8_t operation = insn.reg & 7;
     if (operation != 0 && operation != 5) return {};  // add, sub
-    CodeAddress from = depth > 0 ? register_value(reg, index, depth - 1) : CodeAddress{};
-    // Whatever it held before: a member of what it points at.
-    if (!from.known()) from = {CodeAddress::Kind::relative, reg, 0};
+    CodeAddress from = depth > 0 ? register_value(reg, index, depth - 1, read_at) : CodeAddress{};
+    if (!from.known()) {  // whatever it held before: a member of what it points at
+      from = {CodeAddress::Kind::relative, reg, 0};
+      if (read_at) *read_at = index;
+    }
     from.value = wrapping_add(from.value, operation == 0 ? insn.immediate : -insn.immediate);
     return from;
   }
@@ -261,7 +269,7 @@ CodeAddress X86Function::assigned_value(const x86::Insn& insn, uint8_t reg, size
   if ((insn.opcode == 0x8b || insn.opcode == 0x89) && insn.mod == 3 && (insn.rex & 8) != 0) {
     const uint8_t source = insn.opcode == 0x8b ? insn.rm : insn.reg;
     if (depth > 0) {
-      const CodeAddress from = register_value(source, index, depth - 1);
+      const CodeAddress from = register_value(source, index, depth - 1, read_at);
       if (from.kind != CodeAddress::Kind::unknown) return from;
     }
     return {};

@@ -49,6 +49,13 @@ class X86Function : public FunctionCode {
   // between may write the register.
   CodeAddress first_argument(size_t call) const { return register_value(x86::kRdi, call, 4); }
 
+  // Where the call can be told before it is made (x86_earlier.cpp).
+  std::optional<EarlierPlace> earlier_place(size_t call, CondCall callee) const;
+  bool all_ways_lead_on(size_t from, size_t to) const;
+  bool checks_a_lock(size_t branch) const;
+  bool keeps(uint8_t reg, size_t from, size_t to) const;
+  uint64_t target_of(const x86::Insn& branch, size_t index) const;
+
   // The calls through the register that instruction `load` puts a function's address into (-fno-plt
   // code of clang, and of gcc where one function calls it twice). Nothing when a call may also be
   // of something else.
@@ -60,13 +67,16 @@ class X86Function : public FunctionCode {
   // The first branch that leads to `address`, or the end.
   std::vector<Branch>::const_iterator branch_to(uint64_t address) const;
   // What `reg` holds when instruction `before` begins; `depth` registers may be followed.
-  CodeAddress register_value(uint8_t reg, size_t before, int depth) const;
+  // `read_at`: set to the instruction at whose begin the base of a relative address counts.
+  CodeAddress register_value(uint8_t reg, size_t before, int depth,
+                             size_t* read_at = nullptr) const;
   // What `insn` assigns to `reg`.
-  CodeAddress assigned_value(const x86::Insn& insn, uint8_t reg, size_t index, int depth) const;
+  CodeAddress assigned_value(const x86::Insn& insn, uint8_t reg, size_t index, int depth,
+                             size_t* read_at) const;
   void note_store(const x86::Insn& insn, uint64_t at);
 
   const CodeSegment& code_;
-  size_t& budget_;
+  CodeContext& context_;
   std::vector<uint64_t> starts_;  // of its instructions
   std::vector<Branch> branches_;  // sorted
   std::vector<FlagStore> flag_stores_;

@@ -77,6 +77,25 @@ TEST(InstalledInterpreters, EachCPythonIsProved) {
       EXPECT_EQ(std::min(cpython.cond_offset, cpython.switch_cond_offset), 0u);
       EXPECT_GE(std::max(cpython.cond_offset, cpython.switch_cond_offset), 48u);
     }
+    const bool no_plt = path.string().find("/noplt/") != std::string::npos;
+    for (const GilSite& site : cpython.sites) {
+      SCOPED_TRACE(to_string(site.kind));
+      EXPECT_GE(site.probe.address, site.function);
+      EXPECT_LE(site.probe.address, site.address);
+      const auto code = file->read(site.probe.file_offset, 2);
+      ASSERT_TRUE(code.ok());
+      const auto first = std::to_integer<int>((*code)[0]),
+                 second = std::to_integer<int>((*code)[1]);
+      const bool conditional = first >> 4 == 7 || (first == 0x0f && second >> 4 == 8);
+      const bool push_or_nop =
+          first >> 3 == 10 || first == 0x90 || (first == 0x41 && second >> 3 == 10);
+      const bool call = first == 0xe8 || ((first == 0xf2 || first == 0x67) && second == 0xe8);
+      EXPECT_EQ(site.probe.emulated, conditional || push_or_nop || call);
+      // A forced switch comes once in a switch interval: it may cost.
+      if (no_plt) {
+        EXPECT_EQ(site.probe.emulated, site.kind != kF);
+      }
+    }
     if (const testing::KnownBuild* known = testing::known_build(cpython.build_id)) {
       std::vector<KnownSite> found;
       for (const GilSite& site : cpython.sites) found.push_back({site.kind, site.address});

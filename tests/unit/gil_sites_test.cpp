@@ -446,6 +446,136 @@ TEST(GilSites, CallThroughRegister) {
   expect_refused(builder, "through a register");
 }
 
+// Where the kernel would single-step a call, an instruction before it is probed.
+class EarlierPlaces : public ::testing::Test {
+ protected:
+  // A take_gil up to where its tests go on, the GIL in `base`.
+  static Code begun(testing::Reg base = r15) {
+    Code code;
+    code.lea_rdi(base, kCond).expect(SiteKind::wait).call(kTimedwait).cmp_etimedout();
+    code.store(base, kLocked, 1).ret();
+    return code;
+  }
+  // The acquire of it.
+  static GilSite acquire(Code take, testing::Reg base = r15, Plt plt = Plt::none) {
+    auto options = options_for(k3_12_1);
+    options.plt = plt;
+    ElfBuilder builder(options);
+    export_python(builder);
+    take.lea_rdi(base, kSwitchCond).expect(SiteKind::acquire).call(kSignal).test_eax().ret();
+    builder.function("take_gil", take).function("drop_gil", drop_gil());
+    const Inspection inspection = inspect_ok(builder);
+    expect_proved(builder, inspection);
+    for (const GilSite& site : inspection.cpython.sites) {
+      if (site.kind == SiteKind::acquire) return site;
+    }
+    return {};
+  }
+  // Bytes from the probe to the call; 0: the call itself is probed, single-stepped.
+  static uint64_t distance(const GilSite& site) {
+    EXPECT_EQ(site.address - site.probe.address, site.file_offset - site.probe.file_offset);
+    EXPECT_EQ(site.probe.emulated, site.probe.address != site.address);
+    EXPECT_EQ(site.probe.emulated, site.probe.base != GilBase::argument);
+    return site.address - site.probe.address;
+  }
+  static constexpr int kLea = 7;  // bytes of lea disp32(base),%rdi
+};
+
+TEST_F(EarlierPlaces, ADirectCallIsProbedItself) {
+  const GilSite site = acquire(begun().raw({0x90}), r15, Plt::lazy);
+  EXPECT_EQ(site.probe.address, site.address);
+  EXPECT_TRUE(site.probe.emulated);
+  EXPECT_EQ(site.probe.base, GilBase::argument);
+  EXPECT_EQ(site.probe.below, kSwitchCond);
+}
+
+TEST_F(EarlierPlaces, BeforeAnIf) {
+  // je over addq $1,0x18(%r15)
+  const GilSite site = acquire(begun().raw({0x74, 0x05, 0x49, 0x83, 0x47, 0x18, 0x01}));
+  EXPECT_EQ(distance(site), 7u + kLea);
+  EXPECT_EQ(site.probe.base, GilBase::r15);
+  EXPECT_EQ(site.probe.below, 0);
+  // In another register, which points elsewhere.
+  EXPECT_EQ(acquire(begun(rbx).raw({0x74, 0x01, 0x50}), rbx).probe.base, GilBase::rbx);
+}
+
+TEST_F(EarlierPlaces, TheRegisterMustLast) {
+  // mov %r14,%r15 behind the nop
+  EXPECT_EQ(distance(acquire(begun().raw({0x90, 0x4d, 0x89, 0xf7}))), 0u);
+  EXPECT_EQ(distance(acquire(begun().raw({0x90, 0x4d, 0x89, 0xfe}))), 4u + kLea);  // the other way
+  EXPECT_EQ(distance(acquire(begun(rsi).raw({0x90}), rsi)), 0u);  // a call may change it
+}
+
+TEST_F(EarlierPlaces, NothingThatMayLeadElsewhere) {
+  // nop; je past the call: what is before it may not lead there.
+  EXPECT_EQ(distance(acquire(begun().raw({0x90, 0x74, 0x20}))), 0u);
+  // nop; test: the call behind is reached by a branch of somebody else.
+  EXPECT_EQ(distance(acquire(begun().raw({0xeb, 0x01, 0x90, 0x85, 0xc0}))), 0u);
+  // Backwards: a loop of unknown length.
+  EXPECT_EQ(distance(acquire(begun().raw({0x90, 0x85, 0xc0, 0x75, 0xfc}))), 0u);
+  // A call may wait for a mutex: not what is before it, nor itself.
+  EXPECT_EQ(distance(acquire(begun().raw({0x90, 0xe8, 0, 0, 0, 0}))), 0u);
+}
+
+TEST_F(EarlierPlaces, BehindTheLock) {
+  const auto locked = [](const char* callee, int jcc) {
+    return begun().raw({0x90}).call(callee).raw({0x85, 0xc0, jcc, 0x30}).store(r15, kLocked, 1);
+  };
+  constexpr int kJne = 0x75, kJe = 0x74, kStore = 11;
+  EXPECT_EQ(distance(acquire(locked("pthread_mutex_lock", kJne))), 2u + kStore + kLea);
+  EXPECT_EQ(distance(acquire(locked("pthread_mutex_lock", kJe))), 0u);
+  EXPECT_EQ(distance(acquire(locked("pthread_mutex_trylock", kJne))), 0u);
+}
+
+TEST_F(EarlierPlaces, AWaitIsToldBeforeTheCallThatMakesItsTime) {
+  auto options = options_for(k3_12_1);
+  options.plt = Plt::none;
+  ElfBuilder builder(options);
+  export_python(builder);
+  Code take;
+  take.raw({0x31, 0xc0, 0x67, 0xe8, 0, 0, 0, 0})  // xor %eax,%eax; addr32 call, as linkers relax to
+      .lea_rdi(r15, kCond)
+      .expect(SiteKind::wait)
+      .call(kTimedwait)
+      .cmp_etimedout()
+      .store(r15, kLocked, 1)
+      .lea_rdi(r15, kSwitchCond)
+      .expect(SiteKind::acquire)
+      .call(kSignal)
+      .test_eax()
+      .ret();
+  builder.function("take_gil", take).function("drop_gil", drop_gil());
+  const Inspection inspection = inspect_ok(builder);
+  expect_proved(builder, inspection);
+  EXPECT_EQ(distance(inspection.cpython.sites.front()), 6u + kLea);
+}
+
+TEST_F(EarlierPlaces, AGilInStaticDataIsCountedFromTheCode) {
+  auto options = options_for(k3_12_1);
+  options.plt = Plt::none;
+  ElfBuilder builder(options);
+  export_python(builder);
+  Code take, drop;
+  take.lea_rdi_data(kCond).expect(SiteKind::wait).call(kTimedwait).cmp_etimedout();
+  take.store_data(kLocked, 1).lea_rdi_data(kSwitchCond).expect(SiteKind::acquire).call(kSignal);
+  take.test_eax().ret();
+  drop.store_data(kLocked, 0).lea_rdi_data(kCond).expect(SiteKind::release).call(kSignal);
+  drop.test_eax().raw({0x90}).lea_rdi_data(kSwitchCond).expect(SiteKind::forced).call(kWait);
+  drop.test_eax().ret();
+  builder.function("take_gil", take).function("drop_gil", drop);
+  const Inspection inspection = inspect_ok(builder);
+  expect_proved(builder, inspection);
+  std::optional<uint64_t> gil;
+  for (const GilSite& site : inspection.cpython.sites) {
+    if (!site.probe.emulated) continue;
+    EXPECT_EQ(site.probe.base, GilBase::code);
+    const uint64_t named = site.probe.address - static_cast<uint64_t>(int64_t{site.probe.below});
+    EXPECT_EQ(gil.value_or(named), named) << "each names the same GIL";
+    gil = named;
+  }
+  EXPECT_EQ(gil, inspection.cpython.runtime_address);  // at the start of the data
+}
+
 // clang adds to the pointer in place: add $0x78,%rbx; mov %rbx,%rdi.
 TEST(GilSites, ArgumentByAddition) {
   ElfBuilder builder(options_for(k3_12_1));

@@ -59,7 +59,14 @@ struct task_struct {
 };
 
 struct pt_regs {
+	long unsigned int r15;
+	long unsigned int r14;
+	long unsigned int r13;
+	long unsigned int r12;
+	long unsigned int bp;
+	long unsigned int bx;
 	long unsigned int di;
+	long unsigned int ip;
 };
 
 struct file;
