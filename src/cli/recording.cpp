@@ -90,8 +90,7 @@ void Recording::update_run() {
   run_.events = session_->records();
   run_.probe_hits = session_->probe_hits();
   run_.other_probe_hits = session_->other_probe_hits();
-  run_.probe_cost_ns =
-      static_cast<uint64_t>(static_cast<double>(run_.probe_hits) * session_->hit_cost_ns());
+  run_.probe_cost_ns = session_->cost_ns();
   run_.own_cpu_ns = own_cpu_ns() - own_cpu_before_;
 }
 

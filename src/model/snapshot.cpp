@@ -1,5 +1,7 @@
 #include "model/snapshot.h"
 
+#include <algorithm>
+
 namespace giltop {
 namespace {
 
@@ -64,6 +66,13 @@ uint64_t ThreadSnapshot::in(CpuState state) const {
   uint64_t sum = 0;
   for (const auto& row : matrix) sum += row[static_cast<size_t>(state)];
   return sum;
+}
+
+uint64_t Snapshot::untraced_cpu_ns() const {
+  uint64_t cpu_ns = 0;
+  for (const ProcessSnapshot& process : processes)
+    for (const ThreadSnapshot& thread : process.threads) cpu_ns += thread.in(CpuState::running);
+  return std::max(cpu_ns - std::min(cpu_ns, run.probe_cost_ns), cpu_ns / 20);
 }
 
 HistogramSnapshot snapshot_of(const Histogram& histogram) {

@@ -19,9 +19,10 @@ struct RunFacts {
   uint64_t events = 0;            // records taken from the ring
   uint64_t probe_hits = 0;        // traps of uprobes in the traced processes
   uint64_t other_probe_hits = 0;  // and in others that run the same file
-  uint64_t probe_cost_ns = 0;     // estimate of what they and the scheduler hooks cost the targets
-  uint64_t own_cpu_ns = 0;        // CPU time of giltop itself
-  bool finished = false;          // the recorder ended in order
+  // Estimate of the CPU time that they and the scheduler's hooks took from the traced processes.
+  uint64_t probe_cost_ns = 0;
+  uint64_t own_cpu_ns = 0;  // CPU time of giltop itself
+  bool finished = false;    // the recorder ended in order
 
   bool operator==(const RunFacts&) const = default;
 };
@@ -107,6 +108,9 @@ struct Snapshot {
   std::vector<ProcessSnapshot> processes;  // CPythons only
 
   uint64_t duration_ns() const { return last_ns - first_ns; }
+  // The CPU time that the processes would have used untraced, which the overhead is a share of. Not
+  // below a twentieth of what they used: an estimate cannot tell that much.
+  uint64_t untraced_cpu_ns() const;
 };
 
 // A process is reported when it is known to be a CPython and, if it was forked from a traced one,

@@ -73,7 +73,8 @@ class LiveSession final : public Session {
   uint64_t records() const override { return decoder_.counts().records; }
   uint64_t probe_hits() const override;
   uint64_t other_probe_hits() const override { return skeleton_->bss->filtered_hits; }
-  double hit_cost_ns() const override { return hit_cost_ns_; }
+  double hit_cost_ns() const override { return hit_costs_.warm; }
+  uint64_t cost_ns() const override;
   uint64_t malformed() const override { return decoder_.counts().malformed; }
   uint64_t late() const override { return reorder_.late(); }
 
@@ -82,9 +83,11 @@ class LiveSession final : public Session {
 
   Status attach_scheduler();
   Status calibrate();
+  void calibrate_hooks();
   void detach();
   uint64_t drain();
   void take_record(std::span<const std::byte> record);
+  void note_hit(const gt_header& header);
   template <typename Record>
   void note(std::span<const std::byte> record);
   void take_notices();
@@ -110,9 +113,12 @@ class LiveSession final : public Session {
   std::array<uint64_t, GT_KINDS> taken_{};       // records per kind
   std::unordered_map<uint32_t, uint64_t> hits_;  // by process, since the modes were chosen last
   uint64_t modes_chosen_ns_ = 0;
-  uint64_t watermark_ = 0;       // events up to here are out
-  uint64_t next_watermark_ = 0;  // events up to here are in hand
-  double hit_cost_ns_ = 0;
+  uint64_t watermark_ = 0;                  // events up to here are out
+  uint64_t next_watermark_ = 0;             // events up to here are in hand
+  HitCosts hit_costs_;
+  double hook_cost_ns_ = 0;  // of a record of the scheduler's hooks
+  uint64_t cold_hits_ = 0;
+  std::vector<uint64_t> last_hit_ns_;  // by CPU
   bool armed_ = false;
 };
 
@@ -202,15 +208,31 @@ Status LiveSession::calibrate() {
     return system_error("measure a probe's cost on giltop itself", errno);
   skeleton_->bss->ready[0] = 1;
   skeleton_->bss->armed = 1;
-  const auto cost = calibrate_hit_ns(way_, skeleton_->progs.on_gil);
+  const auto costs = calibrate_hits(way_, skeleton_->progs.on_gil);
+  calibrate_hooks();
   skeleton_->bss->armed = 0;
   bpf_map_delete_elem(tracked, &self);
   (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), [](auto) {});
   for (size_t kind = 0; kind < GT_KINDS; kind++) lost_seen_[kind] = skeleton_->bss->lost[kind];
   skeleton_->bss->filtered_hits = 0;
-  if (!cost) return cost.error();
-  hit_cost_ns_ = *cost;
+  skeleton_->bss->stepped_hits = 0;
+  if (!costs) return costs.error();
+  hit_costs_ = *costs;
   return ok();
+}
+
+void LiveSession::calibrate_hooks() {
+  auto& p = skeleton_->progs;
+  const Link on_switch(bpf_program__attach(p.on_sched_switch));
+  const Link on_wakeup(bpf_program__attach(p.on_sched_wakeup));
+  if (!on_switch || !on_wakeup) return;
+  size_t records = 0;
+  const auto count = [&](std::span<const std::byte>) { records++; };
+  (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
+  records = 0;
+  const uint64_t took = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup});
+  (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
+  if (records != 0) hook_cost_ns_ = static_cast<double>(took) / static_cast<double>(records);
 }
 
 Status LiveSession::attach_scheduler() {
@@ -266,7 +288,7 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
   if (header.kind <= GT_GIL_FORCED) {
-    if (options_.mode == Mode::automatic) hits_[header.tgid]++;
+    note_hit(header);
     return;
   }
   if (header.kind == GT_SWITCH) {
@@ -281,6 +303,13 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   } else if (header.kind == GT_EXIT && header.state == GT_LAST) {
     note<gt_exit>(record);
   }
+}
+
+void LiveSession::note_hit(const gt_header& header) {
+  if (header.cpu >= last_hit_ns_.size()) last_hit_ns_.resize(header.cpu + size_t{1});
+  uint64_t& last_ns = last_hit_ns_[header.cpu];
+  if (header.ts_ns - last_ns > hit_costs_.cold_after_ns) cold_hits_++;
+  last_ns = header.ts_ns;
 }
 
 uint64_t LiveSession::drain() {
@@ -403,6 +432,17 @@ uint64_t LiveSession::probe_hits() const {
   if (options_.mode != Mode::exact)
     hits += taken_[GT_GIL_WAIT] - std::min(taken_[GT_GIL_WAIT], taken_[GT_GIL_ACQUIRE]);
   return hits;
+}
+
+uint64_t LiveSession::cost_ns() const {
+  const auto stepped = static_cast<double>(std::atomic_ref(skeleton_->bss->stepped_hits).load());
+  const auto cold = static_cast<double>(cold_hits_);
+  const auto hooks = static_cast<double>(taken_[GT_SWITCH] + taken_[GT_WAKEUP]);
+  const double cost = static_cast<double>(probe_hits()) * hit_costs_.warm +
+                      cold * (hit_costs_.cold - hit_costs_.warm) +
+                      stepped * std::max(0.0, hit_costs_.stepped - hit_costs_.warm) +
+                      hooks * hook_cost_ns_;
+  return static_cast<uint64_t>(cost);
 }
 
 }  // namespace

@@ -125,6 +125,11 @@ std::string to_json(const Snapshot& s) {
   Json lost = Json::object();
   for (size_t i = 0; i < kRecordKinds.size(); i++)
     if (s.lost_by_kind[i] != 0) lost[std::string(kRecordKinds[i])] = s.lost_by_kind[i];
+  const uint64_t untraced_ns = s.untraced_cpu_ns();
+  const Json share =
+      untraced_ns == 0
+          ? Json(nullptr)
+          : Json(static_cast<double>(s.run.probe_cost_ns) / static_cast<double>(untraced_ns));
   const Json document = {{"schema", "giltop.report/1"},
                          {"giltop", s.run.version},
                          {"kernel", s.run.kernel},
@@ -140,6 +145,7 @@ std::string to_json(const Snapshot& s) {
                           {{"probe_hits", s.run.probe_hits},
                            {"other_probe_hits", s.run.other_probe_hits},
                            {"estimated_s", seconds(s.run.probe_cost_ns)},
+                           {"estimated_share", share},
                            {"giltop_cpu_s", seconds(s.run.own_cpu_ns)}}},
                          {"processes", std::move(processes)}};
   return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

@@ -243,9 +243,10 @@ std::string text_report(const Snapshot& s) {
         "report it.\n",
         format_count(s.violations), whose);
   }
-  const uint64_t span = std::max<uint64_t>(s.duration_ns(), 1);
+  const uint64_t taken_ns = s.run.probe_cost_ns, untraced_ns = s.untraced_cpu_ns();
   out += fmt::format("Overhead about {} % ({} probe hits{}); giltop itself used {} of CPU.\n",
-                     format_percent(s.run.probe_cost_ns, span, 2), format_count(s.run.probe_hits),
+                     format_percent(taken_ns, untraced_ns, taken_ns < untraced_ns / 10 ? 2 : 0),
+                     format_count(s.run.probe_hits),
                      s.run.other_probe_hits == 0 ? std::string()
                                                  : ", and " + format_count(s.run.other_probe_hits) +
                                                        " in other processes of the same Python",

@@ -89,7 +89,7 @@ TEST(Json, HasEveryFieldOfTheSchema) {
       {"lost_events", 0},
       {"violations", 0},
       {"memory_disagreements", 0},
-      {"overhead", {{"probe_hits", 0}, {"estimated_s", 0.0}, {"giltop_cpu_s", 0.0}}},
+      {"overhead", {{"probe_hits", 0}, {"estimated_s", 0.0}, {"estimated_share", 0.0}, {"giltop_cpu_s", 0.0}}},
       {"processes",
        {{{"pid", 0},
          {"comm", ""},
