@@ -20,8 +20,8 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
-/* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means, and which GIL
- * it is (site.bpf.h). */
+/* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means and, with a
+ * register, which GIL it is (site.bpf.h). */
 
 static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool new)
 {

@@ -8,10 +8,11 @@
  * a register that lasts, or the code's own place, leads to the GIL. */
 static __always_inline __u64 gil_at(struct pt_regs *ctx, __u64 cookie)
 {
-	__u32 base = cookie >> GT_COOKIE_BASE_SHIFT & GT_COOKIE_BASE_MASK;
 	__u64 from = PT_REGS_PARM1(ctx);
 
 #ifdef bpf_target_x86
+	__u32 base = cookie >> GT_COOKIE_BASE_SHIFT & GT_COOKIE_BASE_MASK;
+
 	/* barrier_var: one load each. The compiler would choose an address first and load once, but
 	 * the verifier allows no computed address in the context. */
 #define FROM(which, name) \
