@@ -16,7 +16,8 @@
 #include "base/fd.h"
 
 // Three functions of the same: one to be probed at a direct call, as CPython's sites are, which the
-// kernel emulates; one at an instruction that it does not; and one that is not probed.
+// kernel emulates; one at a call that it does not (through memory: other instructions cost less
+// when single-stepped); and one that is not probed.
 extern "C" void giltop_calibration_site(void);
 extern "C" void giltop_stepped_site(void);
 extern "C" void giltop_plain_site(void);
@@ -26,7 +27,9 @@ extern "C" void giltop_plain_site(void);
       ":\n" instruction "\n  call 1f\n  ret\n1:  ret\n.size " #name ", .-" #name "\n")
 GILTOP_SITE(giltop_calibration_site, "");
 GILTOP_SITE(giltop_plain_site, "");
-GILTOP_SITE(giltop_stepped_site, "  mov %rsp,%rax");
+GILTOP_SITE(giltop_stepped_site, "  call *giltop_stepped_callee(%rip)");
+asm(".section .data.rel.ro,\"aw\"\n.balign 8\n.hidden giltop_stepped_callee\n"
+    "giltop_stepped_callee:\n  .quad giltop_plain_site\n.text\n");
 #else
 #define GILTOP_SITE(name, instruction)                                                \
   asm(".text\n.globl " #name "\n.hidden " #name "\n.type " #name ",%function\n" #name \
