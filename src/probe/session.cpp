@@ -110,11 +110,12 @@ class LiveSession final : public Session {
   std::vector<Notice> notices_;           // what the kernel side told of processes, in its order
   std::vector<NewMapping> new_mappings_;  // taken before them
   std::array<uint64_t, GT_KINDS> lost_seen_{};
-  std::array<uint64_t, GT_KINDS> taken_{};       // records per kind
-  std::unordered_map<uint32_t, uint64_t> hits_;  // by process, since the modes were chosen last
+  std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
+  // By process, on hits, since the modes were chosen last.
+  std::unordered_map<uint32_t, double> spent_ns_;
   uint64_t modes_chosen_ns_ = 0;
-  uint64_t watermark_ = 0;                  // events up to here are out
-  uint64_t next_watermark_ = 0;             // events up to here are in hand
+  uint64_t watermark_ = 0;       // events up to here are out
+  uint64_t next_watermark_ = 0;  // events up to here are in hand
   HitCosts hit_costs_;
   double hook_cost_ns_ = 0;  // of a record of the scheduler's hooks
   uint64_t cold_hits_ = 0;
@@ -308,8 +309,11 @@ void LiveSession::take_record(std::span<const std::byte> record) {
 void LiveSession::note_hit(const gt_header& header) {
   if (header.cpu >= last_hit_ns_.size()) last_hit_ns_.resize(header.cpu + size_t{1});
   uint64_t& last_ns = last_hit_ns_[header.cpu];
-  if (header.ts_ns - last_ns > hit_costs_.cold_after_ns) cold_hits_++;
+  const bool cold = header.ts_ns - last_ns > hit_costs_.cold_after_ns;
+  cold_hits_ += cold;
   last_ns = header.ts_ns;
+  if (options_.mode == Mode::automatic)
+    spent_ns_[header.tgid] += cold ? hit_costs_.cold : hit_costs_.warm;
 }
 
 uint64_t LiveSession::drain() {
@@ -360,13 +364,11 @@ void LiveSession::choose_modes() {
   if (passed < kPeriod_ns) return;
   if (modes_chosen_ns_ != 0) {
     targets_->choose_modes(now, [&](uint32_t tgid) {
-      const auto hits = hits_.find(tgid);
-      return hits == hits_.end()
-                 ? 0
-                 : static_cast<double>(hits->second) * hit_cost_ns_ / static_cast<double>(passed);
+      const auto spent = spent_ns_.find(tgid);
+      return spent == spent_ns_.end() ? 0 : spent->second / static_cast<double>(passed);
     });
   }
-  hits_.clear();
+  spent_ns_.clear();
   modes_chosen_ns_ = now;
   // Samples are of use in light mode only, and wake idle CPUs.
   if (!targets_->any_light()) {
