@@ -169,6 +169,7 @@ Result<RecordingResult> Recording::run() {
   bool child_started = !child_;
   for (;;) {
     session_->poll(kPoll_ms, sink);
+    if (tables_.crowded()) model_.forget_unused(tables_);
     const uint64_t now = boot_ns();
     if (!child_started) {
       auto started = child_->started();

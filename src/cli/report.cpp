@@ -16,7 +16,10 @@ int run_report(const ReportArguments& arguments) {
     say(reader.error());
     return 1;
   }
-  const auto outcome = reader->read([&](const Event& event) { model.apply(event); });
+  const auto outcome = reader->read([&](const Event& event) {
+    model.apply(event);
+    if (tables.crowded()) model.forget_unused(tables);
+  });
   if (!outcome) {
     say(outcome.error());
     return 1;

@@ -42,7 +42,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       if (!well_formed) break;
       event.kind = EventKind::fork;
       event.value = uint64_t{fork.parent_tgid} << 32 | fork.h.extra;
-      event.other = tables_.intern(comm_of(fork.comm));
+      event.other = tables_.intern(comm_of(fork.comm), header.ts_ns);
       ns_tid = fork.ns_tid;
       break;
     }
@@ -58,7 +58,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       wanted = !(exec.h.state & GT_UNSEEN);
       if (!wanted) break;
       event.kind = EventKind::exec;
-      event.other = tables_.intern(comm_of(exec.comm));
+      event.other = tables_.intern(comm_of(exec.comm), header.ts_ns);
       ns_tid = exec.ns_tid;
       break;
     }
@@ -75,7 +75,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       if (!well_formed) break;
       event.kind = EventKind::exit;
       event.state = exit.h.state == GT_LAST;
-      event.other = tables_.intern(comm_of(exit.comm));
+      event.other = tables_.intern(comm_of(exit.comm), header.ts_ns);
       break;
     }
     case GT_SAMPLE:

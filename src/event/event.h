@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 namespace giltop {
 
@@ -102,18 +103,48 @@ struct ProcessFacts {
   bool operator==(const ProcessFacts&) const = default;
 };
 
-// Texts that events name by number. Grows only with distinct texts.
+// Texts and facts that events name by number. Whoever makes an event says when it will be; once it
+// has been, the number is good for as long as the model keeps it (Model::forget_unused).
 class EventTables {
  public:
-  uint32_t intern(std::string_view text);
+  static constexpr uint64_t kAlways = ~uint64_t{0};
+
+  // `until_ns`: time of the event that names it.
+  uint32_t intern(std::string_view text, uint64_t until_ns = kAlways);
   std::string_view text(uint32_t id) const;  // empty for an id that was never given
-  uint32_t add(ProcessFacts facts);
+  uint32_t add(ProcessFacts facts, uint64_t until_ns = kAlways);
   const ProcessFacts& facts(uint32_t index) const;  // empty facts for an unknown index
 
+  // What is still named; by number.
+  struct Used {
+    std::vector<bool> texts, facts;
+  };
+  Used none_used() const {
+    return {std::vector<bool>(texts_.size()), std::vector<bool>(facts_.size())};
+  }
+  // There is twice as much as the last forget() left, and more than a little.
+  bool crowded() const {
+    return texts_.size() - free_texts_.size() >= texts_limit_ ||
+           facts_.size() - free_facts_.size() >= facts_limit_;
+  }
+  // Forgets what is not used and was for events before `before_ns`; its numbers are given again.
+  void forget(const Used& used, uint64_t before_ns);
+
  private:
-  std::deque<std::string> texts_{std::string()};
+  static constexpr size_t kFewTexts = 8192, kFewFacts = 256;
+  struct Text {
+    std::string text;
+    uint64_t until_ns = kAlways;
+  };
+  struct Facts {
+    ProcessFacts facts;
+    uint64_t until_ns = kAlways;
+  };
+  std::deque<Text> texts_{Text()};
   std::unordered_map<std::string_view, uint32_t> ids_{{std::string_view(), 0}};
-  std::deque<ProcessFacts> facts_{ProcessFacts()};
+  std::deque<Facts> facts_{Facts()};
+  std::vector<uint32_t> free_texts_, free_facts_;
+  size_t texts_limit_ = kFewTexts, facts_limit_ = kFewFacts;
 };
 
 }  // namespace giltop

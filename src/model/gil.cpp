@@ -22,16 +22,16 @@ LedgerColumn column_of(CpuState holder) {
   return LedgerColumn::unknown;
 }
 
-uint64_t key_of(const Thread& waiter, const Thread* holder) {
-  return uint64_t{waiter.index} << 32 | (holder ? holder->index + 1 : 0);
-}
-
 size_t hash(uint64_t key) {
   key *= 0x9e3779b97f4a7c15u;  // Fibonacci hashing: 2^64 / golden ratio
   return key >> 32;
 }
 
 }  // namespace
+
+uint64_t Gil::key_of(const Thread& waiter, const Thread* holder) {
+  return uint64_t{waiter.index} << 32 | (holder ? holder->index + 1 : 0);
+}
 
 void Gil::advance(uint64_t ts_ns) {
   const uint64_t elapsed = ts_ns - last_ns;
@@ -112,6 +112,8 @@ Gil::Row& Gil::row(const Thread& waiter, const Thread* behind) {
     if (found.key == key) return found;
     at = (at + 1) & mask;
   }
+  if (rows_.size() >= kMostRows && behind && process->rest && behind != process->rest)
+    return row(waiter, process->rest);
   rows_.push_back(Row{key, &waiter, behind, {}});
   slots_[at] = static_cast<uint32_t>(rows_.size());
   return rows_.back();
@@ -220,8 +222,8 @@ std::vector<Gil::Blame> Gil::blame() const {
          part(LedgerColumn::unknown) + part(LedgerColumn::idle) + part(LedgerColumn::off)});
   }
   std::sort(result.begin(), result.end(), [](const Blame& a, const Blame& b) {
-    const auto behind = [](const Blame& x) { return x.holder ? x.holder->index + 1 : 0; };
-    return std::pair(a.waiter->index, behind(a)) < std::pair(b.waiter->index, behind(b));
+    const auto behind = [](const Blame& x) { return x.holder ? x.holder->number : 0; };
+    return std::pair(a.waiter->number, behind(a)) < std::pair(b.waiter->number, behind(b));
   });
   return result;
 }

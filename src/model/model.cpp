@@ -33,9 +33,8 @@ uint64_t Model::lost() const {
 // --- lives ---------------------------------------------------------------------------------------
 
 Process& Model::new_process(uint32_t tgid) {
-  Process& process = processes_.emplace_back();
+  Process& process = add_process();
   process.tgid = tgid;
-  process.index = static_cast<uint32_t>(processes_.size() - 1);
   by_tgid_[tgid] = &process;
   return process;
 }
@@ -43,16 +42,16 @@ Process& Model::new_process(uint32_t tgid) {
 Process& Model::process_of(uint32_t tgid) {
   const auto found = by_tgid_.find(tgid);
   if (found != by_tgid_.end() && !found->second->ended) return *found->second;
-  return new_process(tgid);
+  Process& process = new_process(tgid);
+  note_idle(process);
+  return process;
 }
 
 Thread& Model::new_thread(Process& process, uint32_t tid, uint64_t ts_ns) {
   // An id that was given away unseen.
   if (Thread* old = by_tid_[tid]; old && !old->ended) end_thread(*old, ts_ns);
-  Thread& thread = threads_.emplace_back();
+  Thread& thread = add_thread(process);
   thread.tid = tid;
-  thread.index = static_cast<uint32_t>(threads_.size() - 1);
-  thread.process = &process;
   thread.comm = process.comm;
   thread.first_ns = thread.last_ns = ts_ns;
   // Where the GIL is off nobody holds it or waits.
@@ -70,7 +69,8 @@ Thread* Model::find(const Event& event, Change& change) {
   Thread* thread = by_tid_[event.tid];
   if (thread && !thread->ended && thread->process->tgid == event.tgid) return thread;
   // What a thread does between its exit event and its last switch is not its life any more.
-  const bool same_ended = thread && thread->ended && thread->process->tgid == event.tgid;
+  const bool same_ended =
+      thread && thread->ended && (thread == &gone_ || thread->process->tgid == event.tgid);
   const bool shows_life = event.kind <= EventKind::gil_forced || event.kind == EventKind::sample;
   if (same_ended && !shows_life && loss_until_ns_ <= thread->last_ns) return nullptr;
   // Nor is the last switch of a thread whose exit came in a loss, or before tracing began.
@@ -86,6 +86,7 @@ void Model::end_thread(Thread& thread, uint64_t ts_ns) {
   thread.ended = true;
   auto& alive = thread.process->alive;
   alive.erase(std::remove(alive.begin(), alive.end(), &thread), alive.end());
+  note_ended(thread);
 }
 
 void Model::end_process(Process& process, uint64_t ts_ns, Change& change) {
@@ -94,22 +95,21 @@ void Model::end_process(Process& process, uint64_t ts_ns, Change& change) {
   for (auto& gil : process.gils) gil->advance(ts_ns);
   if (process.light) process.light_ns += ts_ns - process.light_since_ns;
   process.ended = true;
+  note_ended(process);
 }
 
 Gil* Model::gil_of(Process& process, uint64_t address, uint64_t ts_ns) {
-  constexpr size_t kFew = 16, kMost = 4096;  // sub-interpreters may be made by the hundred
+  constexpr size_t kFew = 16;
   if (process.gils.size() <= kFew) {
     for (auto& gil : process.gils)
       if (gil->address == address) return gil.get();
   } else if (const auto found = process.gil_at.find(address); found != process.gil_at.end()) {
     return found->second;
   }
-  if (process.gils.size() == kMost) return nullptr;
-  auto& gil = *process.gils.emplace_back(std::make_unique<Gil>());
+  if (process.gils.size() == kMostGils) return nullptr;
+  Gil& gil = add_gil(process);
   process.gil_at.emplace(address, &gil);
   gil.address = address;
-  gil.process = &process;
-  gil.index = gil_count_++;
   gil.first_ns = gil.last_ns = ts_ns;
   gil.light = process.light;
   for (const auto& [read, interpreter] : process.interpreters)
@@ -232,6 +232,8 @@ void Model::on_loss(const Event& event) {
 Change Model::apply(const Event& event) {
   Change change;
   if (event.tid > kMaxTid) return change;
+  if (crowded_) [[unlikely]]
+    fold();
   if (!any_) {
     // Time begins with somebody, not with the end of somebody who was never known.
     const bool unknown_end =
@@ -257,7 +259,8 @@ Change Model::apply(const Event& event) {
       process.gil_events++;
       if (!found) {
         contradiction(process);
-        change.thread = nullptr;
+        change.gil_after = thread->gil_state;
+        change.cpu_after = thread->cpu_state;
         return change;
       }
       Gil& gil = *found;

@@ -9,9 +9,12 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "event/event.h"
@@ -31,14 +34,22 @@ using Ledger = std::array<uint64_t, kLedgerColumns>;  // ns
 class Gil;
 struct Process;
 
-// One thread of one program image, from the first to the last moment it was observed.
+inline constexpr size_t kMostGils = 4096;  // of a process: sub-interpreters are made by the hundred
+
+// One thread of one program image, from the first to the last moment it was observed. Or, as its
+// process's `rest`, the sum of those that are not kept one by one any more (fold.cpp).
 struct Thread {
   uint32_t tid = 0;
   uint32_t ns_tid = 0;  // its id in its own PID namespace; 0: that is the initial one, or not known
-  uint32_t index = 0;   // dense, in order of appearance, never reused
+  uint32_t index = 0;   // dense: one that is gone leaves its to another
+  uint64_t number = 0;  // in order of appearance, from 1, never given again
   Process* process = nullptr;
   uint32_t comm = 0;  // EventTables text
   bool ended = false;
+  bool gone = false;    // folded: a place for another
+  uint64_t folded = 0;  // of a `rest`: how many threads it is
+  uint64_t folded_life_ns =
+      0;  // and the sum of their lives; first_ns and last_ns are the outermost
 
   GilState gil_state = GilState::unknown;
   CpuState cpu_state = CpuState::unknown;
@@ -95,6 +106,8 @@ struct Thread {
     bool woken = false;       // and at since_ns it was woken
     bool by_reading = false;  // that it waits was read at attach: its end may go unseen
   } light;
+
+  uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
 };
 
 // The ledger and the waiters of one GIL. Two states, each with what it knows:
@@ -112,7 +125,10 @@ class Gil {
 
   uint64_t address = 0;
   Process* process = nullptr;
-  uint32_t index = 0;  // dense over all processes
+  uint32_t index = 0;   // dense over all processes, given again
+  uint64_t number = 0;  // never given again, from 1
+  uint64_t folded = 0;  // of a folded process: how many GILs it is
+  uint64_t folded_life_ns = 0;
 
   int64_t interpreter = -1;  // least id of those that use it; -1: not known
 
@@ -178,8 +194,16 @@ class Gil {
   std::vector<Row> rows_of(const Thread& waiter) const;
   // This one did not wait: its rows are as they were.
   void unbook(const Thread& waiter, const std::vector<Row>& before);
+  // Threads that are gone are `rest`. False: there were none.
+  static bool fold_rows(std::vector<Row>& rows, const Thread& rest);
+  void fold_gone(Thread& rest);
+  // Adds what a GIL of an ended process was; all of that one's threads are `rest`.
+  void absorb(const Gil& ended, Thread& rest);
+  uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
 
  private:
+  static constexpr size_t kMostRows = 32768;  // beyond it, others than these are booked on `rest`
+  static uint64_t key_of(const Thread& waiter, const Thread* holder);
   Row& row(const Thread& waiter, const Thread* behind);
   size_t find_row(uint64_t key) const;
   void drop_empty_rows();
@@ -201,8 +225,11 @@ struct AssumedThread {
 // One program image: from exec (or fork, or attach) to the next exec or the end.
 struct Process {
   uint32_t tgid = 0;
-  uint32_t index = 0;
-  uint32_t facts = 0;  // EventTables facts; 0: nothing known, so not a CPython
+  uint32_t index = 0;   // as Thread's
+  uint64_t number = 0;  // as Thread's
+  uint64_t folded = 0;  // how many ended processes of one program it is; 0: one
+  bool gone = false;    // as Thread's
+  uint32_t facts = 0;   // EventTables facts; 0: nothing known, so not a CPython
   uint32_t comm = 0;
   bool ended = false;
   bool forked = false;      // from a traced process: shares nothing yet, re-creates its GIL
@@ -218,8 +245,9 @@ struct Process {
   std::optional<bool> gil_enabled;  // as read, or as its events tell
   std::vector<AssumedThread> assumed;
   std::vector<std::pair<uint64_t, uint32_t>> interpreters;  // GIL address → least id, as read
-  std::vector<Thread*> threads;                             // all, ended ones included
+  std::vector<Thread*> threads;                             // ended ones included
   std::vector<Thread*> alive;
+  Thread* rest = nullptr;                     // ended threads that are not among them any more
   std::vector<std::unique_ptr<Gil>> gils;     // in order of appearance
   std::unordered_map<uint64_t, Gil*> gil_at;  // by address, where they are many
 };
@@ -229,7 +257,7 @@ struct Change {
   Thread* thread = nullptr;  // null: the event changed nothing
   GilState gil_before = GilState::unknown, gil_after = GilState::unknown;
   CpuState cpu_before = CpuState::unknown, cpu_after = CpuState::unknown;
-  Gil* gil = nullptr;         // of a GIL event
+  Gil* gil = nullptr;         // of a GIL event; null: one too many
   Thread* evicted = nullptr;  // a violation: another thread that was thought to hold it
   bool handoff = false;       // this acquire ends the hand-off that gil->handoffs numbers
   bool began = false;         // the thread is new
@@ -246,9 +274,18 @@ struct Change {
   Thread* behind = nullptr;  // light: who holds the GIL that this thread waits for
 };
 
+// What is kept one by one of what has ended, so that memory does not grow with the length of the
+// run (fold.cpp).
+struct ModelLimits {
+  size_t ended_threads = 2048;
+  size_t ended_processes = 512;
+  size_t ended_gils = 4096;  // of these processes
+  size_t programs = 256;     // that folded processes are told apart by
+};
+
 class Model {
  public:
-  explicit Model(const EventTables& tables) : tables_(&tables), by_tid_(kMaxTid + 1) {}
+  explicit Model(const EventTables& tables, const ModelLimits& limits = {});
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
@@ -258,8 +295,14 @@ class Model {
   // Brings every living thread and GIL up to `ts_ns`; may be called again later.
   void advance_to(uint64_t ts_ns);
 
+  // Those that are `gone` are of no account.
   const std::deque<Thread>& threads() const { return threads_; }
   const std::deque<Process>& processes() const { return processes_; }
+  // Whether it is known to be a CPython and, if it was forked from a traced one, showed a GIL event
+  // before it executed another program or ended.
+  bool is_reported(const Process& process) const;
+  // Lets `tables` forget the texts and facts that nothing here has.
+  void forget_unused(EventTables& tables) const;
   uint64_t violations() const { return violations_; }
   // Readings of a process's memory that an event proved wrong.
   uint64_t memory_disagreements() const { return memory_disagreements_; }
@@ -287,6 +330,9 @@ class Model {
 
   Process& process_of(uint32_t tgid);
   Process& new_process(uint32_t tgid);
+  Process& add_process();
+  Thread& add_thread(Process& process);
+  Gil& add_gil(Process& process);
   Thread& new_thread(Process& process, uint32_t tid, uint64_t ts_ns);
   // The living thread an event speaks of; a new one, all unknown, where none is known yet.
   Thread* find(const Event& event, Change& change);
@@ -299,6 +345,19 @@ class Model {
   void leave_gil(Thread& thread, uint64_t ts_ns);
   void end_thread(Thread& thread, uint64_t ts_ns);
   void end_process(Process& process, uint64_t ts_ns, Change& change);
+
+  void note_ended(Thread& thread);
+  void note_ended(Process& process);
+  void note_idle(Process& process);
+  void fold();
+  void fold_threads();
+  void fold_processes();
+  void end_idle_processes();
+  Thread& rest_of(Process& process);
+  Process& program_of(const Process& process);
+  void fold(Process& process, Process& into);
+  void let_go(Thread& thread);
+  void let_go(Process& process);
 
   void on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns);
   void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
@@ -353,6 +412,19 @@ class Model {
   std::deque<Thread> threads_;
   std::deque<Process> processes_;
   uint32_t gil_count_ = 0;
+  ModelLimits limits_;
+  bool crowded_ = false;                // there is something to fold, before the next event
+  std::vector<Thread*> ended_threads_;  // that may be folded
+  std::vector<Process*> ended_processes_;
+  size_t ended_gils_ = 0;
+  std::vector<std::pair<Process*, uint64_t>> idle_processes_;  // and their numbers
+  std::map<std::array<std::string, 3>, Process*> programs_;    // comm, version, build-id
+  std::vector<Thread*> free_threads_;
+  std::vector<Process*> free_processes_;
+  std::vector<uint32_t> free_gils_;
+  uint64_t threads_made_ = 0, processes_made_ = 0, gils_made_ = 0;
+  Process nowhere_;
+  Thread gone_;  // stands for any that was folded, in by_tid_
   uint64_t violations_ = 0;
   uint64_t inferred_switches_ = 0;
   uint64_t memory_disagreements_ = 0;

@@ -24,6 +24,9 @@ void Model::assume(Thread& thread, GilState state, Gil* gil, uint64_t ts_ns) {
   set_gil_state(thread, state, ts_ns);
   thread.state_since_known = false;
   auto& assumed = thread.process->assumed;
+  if (assumed.size() == assumed.capacity() &&
+      std::none_of(assumed.begin(), assumed.end(), [](const auto& a) { return a.thread; }))
+    assumed.clear();
   AssumedThread& mark = assumed.emplace_back();
   thread.assumed = static_cast<uint32_t>(assumed.size());
   mark.thread = &thread;
@@ -78,7 +81,10 @@ void Model::on_gil_read(const Event& event, Change& change) {
   if (!may_read(event)) return;
   Process& process = process_of(event.tgid);
   if (event.other != 0) {
-    process.interpreters.emplace_back(event.value, event.other - 1);
+    const std::pair read(event.value, event.other - 1);
+    auto& known = process.interpreters;
+    if (std::find(known.begin(), known.end(), read) == known.end() && known.size() < kMostGils)
+      known.push_back(read);
     for (auto& gil : process.gils)
       if (gil->address == event.value) gil->interpreter = event.other - 1;
   }
@@ -113,6 +119,7 @@ void Model::on_gil_read(const Event& event, Change& change) {
   if (held) {
     holder = event.tid != 0 ? find(event, change) : nullptr;
     if (!holder) return;
+    if (change.began) change.thread = holder;
   }
   gil.advance(event.ts_ns);
   // Whatever is known of a thread by now is from events, or from the same reading.

@@ -1,6 +1,7 @@
 #include "model/snapshot.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace giltop {
 namespace {
@@ -9,6 +10,8 @@ ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   ThreadSnapshot out;
   out.tid = thread.tid;
   out.ns_tid = thread.ns_tid;
+  out.folded = thread.folded;
+  out.folded_life_ns = thread.folded_life_ns;
   out.comm = tables.text(thread.comm);
   out.first_ns = thread.first_ns;
   out.last_ns = thread.last_ns;
@@ -28,6 +31,8 @@ ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
 GilSnapshot snapshot_of(const Gil& gil) {
   GilSnapshot out;
   out.address = gil.address;
+  out.folded = gil.folded;
+  out.folded_life_ns = gil.folded_life_ns;
   if (gil.interpreter >= 0) out.interpreter = static_cast<uint32_t>(gil.interpreter);
   out.first_ns = gil.first_ns;
   out.last_ns = gil.last_ns;
@@ -43,8 +48,10 @@ GilSnapshot snapshot_of(const Gil& gil) {
   out.handoff_lock_ns = gil.handoff_lock_ns;
   for (const Gil::Blame& b : gil.blame()) {
     BlameSnapshot& row = out.blame.emplace_back();
-    row.waiter_tid = b.waiter->tid;
-    if (b.holder) row.holder_tid = b.holder->tid;
+    const Thread* const rest = gil.process->rest;
+    if (b.waiter != rest) row.waiter_tid = b.waiter->tid;
+    row.holder_folded = b.holder && b.holder == rest;
+    if (b.holder && !row.holder_folded) row.holder_tid = b.holder->tid;
     row.running_ns = b.running_ns;
     row.runnable_ns = b.runnable_ns;
     row.blocked_ns = b.blocked_ns;
@@ -101,17 +108,22 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
   out.violations = model.violations();
   out.inferred_switches = model.inferred_switches();
   out.memory_disagreements = model.memory_disagreements();
-  for (const Process& process : model.processes()) {
+  std::vector<const Process*> reported;
+  for (const Process& process : model.processes())
+    if (model.is_reported(process)) reported.push_back(&process);
+  std::sort(reported.begin(), reported.end(), [](const Process* a, const Process* b) {
+    return std::pair(a->folded != 0, a->number) < std::pair(b->folded != 0, b->number);
+  });
+  for (const Process* const each : reported) {
+    const Process& process = *each;
     const ProcessFacts& facts = model.tables().facts(process.facts);
-    if (facts.python.empty()) continue;
-    if (process.threads.empty()) continue;  // told of when it was gone
-    // A child that was forked to execute something: a moment of its parent's.
-    if (process.forked && process.gil_events == 0 && process.left) continue;
     ProcessSnapshot& p = out.processes.emplace_back();
     p.pid = process.tgid;
-    if (!process.threads.empty()) p.comm = model.tables().text(process.threads[0]->comm);
+    p.folded = process.folded;
+    const uint32_t name = process.threads.empty() ? process.comm : process.threads[0]->comm;
+    p.comm = model.tables().text(name);
     if (p.comm.empty()) p.comm = facts.comm;
-    p.cmdline = facts.cmdline;
+    if (process.folded == 0) p.cmdline = facts.cmdline;
     p.python = facts.python;
     p.build_id = facts.build_id;
     p.free_threaded = facts.free_threaded;
@@ -130,6 +142,8 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
       if (thread->tid == process.tgid && thread->ns_tid != 0) p.ns_pid = thread->ns_tid;
       p.threads.push_back(snapshot_of(*thread, model.tables()));
     }
+    if (process.rest && process.rest->folded != 0)
+      p.threads.push_back(snapshot_of(*process.rest, model.tables()));
   }
   return out;
 }

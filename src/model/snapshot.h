@@ -41,6 +41,8 @@ HistogramSnapshot snapshot_of(const Histogram& histogram);
 struct ThreadSnapshot {
   uint32_t tid = 0;
   uint32_t ns_tid = 0;  // in its own PID namespace; 0: that is the initial one, or not known
+  uint64_t folded = 0;  // the sum of so many ended threads, which have no tid; 0: one thread
+  uint64_t folded_life_ns = 0;
   std::string comm;
   uint64_t first_ns = 0, last_ns = 0;
   std::array<std::array<uint64_t, 4>, 4> matrix{};  // ns, [GilState][CpuState]
@@ -49,7 +51,7 @@ struct ThreadSnapshot {
   HistogramSnapshot wait, hold;
   uint64_t held_sleeps = 0, held_sleep_max_ns = 0;
 
-  uint64_t life_ns() const { return last_ns - first_ns; }
+  uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
   uint64_t in(GilState state) const;
   uint64_t in(CpuState state) const;
   uint64_t in(GilState g, CpuState c) const {
@@ -58,8 +60,9 @@ struct ThreadSnapshot {
 };
 
 struct BlameSnapshot {
-  uint32_t waiter_tid = 0;
-  std::optional<uint32_t> holder_tid;
+  std::optional<uint32_t> waiter_tid;  // nothing: folded threads
+  std::optional<uint32_t> holder_tid;  // nothing: not known, or
+  bool holder_folded = false;          // folded threads
   uint64_t running_ns = 0, runnable_ns = 0, blocked_ns = 0, handoff_ns = 0, unknown_ns = 0;
   uint64_t total_ns() const {
     return running_ns + runnable_ns + blocked_ns + handoff_ns + unknown_ns;
@@ -68,6 +71,8 @@ struct BlameSnapshot {
 
 struct GilSnapshot {
   uint64_t address = 0;
+  uint64_t folded = 0;  // the sum of so many, of ended processes, which has no address
+  uint64_t folded_life_ns = 0;
   std::optional<uint32_t> interpreter;  // least id of those that use it
   uint64_t first_ns = 0, last_ns = 0;
   Ledger ledger{};
@@ -78,11 +83,12 @@ struct GilSnapshot {
   std::vector<BlameSnapshot> blame;
 
   uint64_t of(LedgerColumn column) const { return ledger[static_cast<size_t>(column)]; }
-  uint64_t life_ns() const { return last_ns - first_ns; }
+  uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
 };
 
 struct ProcessSnapshot {
   uint32_t pid = 0;
+  uint64_t folded = 0;  // the sum of so many ended processes of a program, which has no pid
   uint32_t ns_pid = 0;  // as ns_tid
   std::string comm, cmdline, python, build_id;
   bool free_threaded = false;
@@ -113,8 +119,7 @@ struct Snapshot {
   uint64_t untraced_cpu_ns() const;
 };
 
-// A process is reported when it is known to be a CPython and, if it was forked from a traced one,
-// showed a GIL event before it executed another program or ended.
+// Of the processes that Model::is_reported(), in order of appearance; folded ones come last.
 Snapshot snapshot_of(const Model& model, const RunFacts& run);
 
 }  // namespace giltop

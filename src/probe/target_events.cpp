@@ -178,7 +178,7 @@ void Targets::on_found(const gt_found& found) {
     event.ts_ns = found.h.ts_ns;
     event.tgid = tgid;
     event.tid = found.h.tid;
-    event.other = tables_.intern(comm_of(found.comm));
+    event.other = tables_.intern(comm_of(found.comm), found.h.ts_ns);
     push_(event);
     new_.emplace_back(tgid, file);
     see_threads(boot_ns);

@@ -28,6 +28,15 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
   return result;
 }
 
+Event light_mode(uint32_t tgid, uint64_t ts_ns) {
+  Event event;
+  event.kind = EventKind::mode;
+  event.ts_ns = ts_ns;
+  event.tgid = tgid;
+  event.state = 1;
+  return event;
+}
+
 }  // namespace
 
 // --- which processes -----------------------------------------------------------------------------
@@ -177,14 +186,19 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
   std::vector<Seen> all;
   for (const auto& [tgid, file] : std::exchange(new_, {}))
     all.push_back({tgid, Witness(*this, tgid, file), threads_of(tgid)});
-  std::vector<Event> unseen = std::exchange(unseen_, {});
+  std::vector<std::pair<uint32_t, ProcessFacts>> unseen = std::exchange(unseen_, {});
   const uint64_t now_ns = now();
   for (const Seen& seen : all) {
     std::vector<Event> events;
-    for (Event& event : unseen) {
-      if (event.tgid != seen.tgid) continue;
+    for (const auto& [tgid, facts] : unseen) {
+      if (tgid != seen.tgid) continue;
+      Event& event = events.emplace_back();
+      event.kind = EventKind::process;
       event.ts_ns = now_ns;
-      events.push_back(event);
+      event.tgid = tgid;
+      event.other = tables_.add(facts, now_ns);
+      if (const auto image = images_.find(tgid); image != images_.end() && image->second.is_light())
+        events.push_back(light_mode(tgid, now_ns));
     }
     const auto threads = threads_of(seen.tgid);
     for (const auto& [tid, comm] : threads) {
@@ -194,7 +208,7 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       event.ts_ns = now_ns;
       event.tgid = seen.tgid;
       event.tid = static_cast<uint32_t>(tid);
-      event.other = tables_.intern(comm);
+      event.other = tables_.intern(comm, now_ns);
     }
     add_namespace_ids(seen.tgid, threads, events);
     add_gil_readings(seen.tgid, events);
@@ -384,31 +398,23 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     facts.comm = info->comm;
     facts.cmdline = info->cmdline;
   }
+  const bool light = image.is_light();
+  if (light) {
+    light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
+    const uint32_t how = GT_TELL | GT_LIGHT;
+    if (chooser_) bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
+  }
+  if (ts_ns == kWhenSeen) {
+    unseen_.emplace_back(tgid, std::move(facts));
+    return;
+  }
   Event event;
   event.kind = EventKind::process;
   event.ts_ns = ts_ns;
   event.tgid = tgid;
-  event.other = tables_.add(std::move(facts));
-  const auto tell = [&] {
-    if (ts_ns != kWhenSeen) {
-      push_(event);
-    } else {
-      unseen_.push_back(event);
-    }
-  };
-  tell();
-  const bool light = std::any_of(image.pythons.begin(), image.pythons.end(),
-                                 [](const File* file) { return file->is_light(); });
-  if (!light) return;
-  event.kind = EventKind::mode;
-  event.other = 0;
-  event.state = 1;
-  tell();
-  if (chooser_) {
-    const uint32_t how = GT_TELL | GT_LIGHT;
-    bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
-  }
-  light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
+  event.other = tables_.add(std::move(facts), ts_ns);
+  push_(event);
+  if (light) push_(light_mode(tgid, ts_ns));
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

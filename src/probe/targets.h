@@ -105,6 +105,10 @@ class Targets {
     std::vector<File*> pythons;
     bool at_loader = false;  // executed and not yet at the entry point, where it will be looked at
 
+    bool is_light() const {
+      return std::any_of(pythons.begin(), pythons.end(),
+                         [](File* file) { return file->is_light(); });
+    }
     bool has(const File* file) const {
       return std::find(pythons.begin(), pythons.end(), file) != pythons.end();
     }
@@ -189,7 +193,7 @@ class Targets {
   std::map<std::array<uint64_t, 3>, uint64_t> others_;
   std::set<std::pair<uint32_t, uint32_t>> pending_threads_;  // tgid, tid: seen, may yet show a fork
   std::map<std::pair<std::string, std::string>, Refusal> refusals_;  // by file and reason
-  std::vector<Event> unseen_;  // processes to be told of at kWhenSeen
+  std::vector<std::pair<uint32_t, ProcessFacts>> unseen_;            // to be told of at kWhenSeen
   bool missed_ = false;
 };
 

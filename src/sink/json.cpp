@@ -47,12 +47,14 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns, bool exact) {
                             {"blocked_s", seconds(t.in(g, CpuState::blocked))},
                             {"unknown_s", seconds(t.in(g, CpuState::unknown))}};
   }
-  return {{"tid", t.tid},
+  return {{"tid", t.folded == 0 ? Json(t.tid) : Json(nullptr)},
+          {"folded", t.folded},
           {"ns_tid", id_or_null(t.ns_tid)},
           {"comm", t.comm},
           {"name", nullptr},  // Python's own name for it: not read
           {"first_s", seconds(t.first_ns - start_ns)},
           {"last_s", seconds(t.last_ns - start_ns)},
+          {"life_s", seconds(t.life_ns())},
           {"matrix", std::move(matrix)},
           {"stolen_s", seconds(t.stolen_ns)},
           {"acquires", counted(t.acquires, exact)},
@@ -68,8 +70,9 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns, bool exact) {
 Json gil(const GilSnapshot& g, bool exact) {
   Json blame = Json::array();
   for (const BlameSnapshot& b : g.blame) {
-    blame.push_back({{"waiter_tid", b.waiter_tid},
+    blame.push_back({{"waiter_tid", b.waiter_tid ? Json(*b.waiter_tid) : Json(nullptr)},
                      {"holder_tid", b.holder_tid ? Json(*b.holder_tid) : Json(nullptr)},
+                     {"holder_folded", b.holder_folded},
                      {"running_s", seconds(b.running_ns)},
                      {"runnable_s", seconds(b.runnable_ns)},
                      {"blocked_s", seconds(b.blocked_ns)},
@@ -80,7 +83,9 @@ Json gil(const GilSnapshot& g, bool exact) {
   handoff["wakeup_s"] = exact ? Json(seconds(g.handoff_wakeup_ns)) : Json(nullptr);
   handoff["runqueue_s"] = seconds(g.handoff_runqueue_ns);
   handoff["lock_s"] = seconds(g.handoff_lock_ns);
-  return {{"address", address(g.address)},
+  return {{"address", g.folded == 0 ? Json(address(g.address)) : Json(nullptr)},
+          {"folded", g.folded},
+          {"life_s", seconds(g.life_ns())},
           {"interpreter", g.interpreter ? Json(*g.interpreter) : Json(nullptr)},
           {"ledger",
            {{"held_running_s", seconds(g.of(LedgerColumn::running))},
@@ -107,7 +112,8 @@ std::string to_json(const Snapshot& s) {
     Json gils = Json::array(), threads = Json::array();
     for (const GilSnapshot& g : p.gils) gils.push_back(gil(g, p.exact));
     for (const ThreadSnapshot& t : p.threads) threads.push_back(thread(t, s.first_ns, p.exact));
-    processes.push_back({{"pid", p.pid},
+    processes.push_back({{"pid", p.folded == 0 ? Json(p.pid) : Json(nullptr)},
+                         {"folded", p.folded},
                          {"ns_pid", id_or_null(p.ns_pid)},
                          {"comm", p.comm},
                          {"cmdline", p.cmdline},

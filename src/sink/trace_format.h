@@ -67,7 +67,7 @@ inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kName
 // The last two were going on when they were read: their beginning is no event.
 inline constexpr const char* kFixedNames[] = {
     "GIL wait", "GIL held", "GIL released", "forced switch", "waits on", "GIL wait", "GIL held"};
-inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + index
+inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + number
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
 inline constexpr uint64_t kRootTrack = 1;
@@ -81,7 +81,7 @@ inline constexpr const char* kExec = "exec";
 inline constexpr const char* kExit = "exit";
 inline constexpr const char* kRename = "renamed";
 inline constexpr const char* kNsId = "namespace id";  // of a thread in a PID namespace
-inline constexpr const char* kGilRead = "GIL read";  // from memory
+inline constexpr const char* kGilRead = "GIL read";   // from memory
 inline constexpr const char* kThreadRead = "thread read";
 inline constexpr const char* kLost = "lost events";
 inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <optional>
 #include <protozero/pbf_reader.hpp>
+#include <utility>
 
 #include "sink/trace_format.h"
 
@@ -21,6 +22,9 @@ using protozero::pbf_reader;
 namespace {
 
 constexpr size_t kMaxBundle = 4 * 1024 * 1024;     // bytes in the file; we write below 512 KB
+constexpr size_t kMaxTracks = 1 << 20;             // of what is alive at once
+constexpr size_t kMaxName = 256;                   // bytes of a comm, version or build-id
+constexpr size_t kMaxCmdline = 256 * 1024;         // 64 KB, all of it escaped
 constexpr size_t kMaxInflated = 16 * 1024 * 1024;  // of one bundle
 
 pbf_reader reader_of(std::string_view data) { return pbf_reader(data.data(), data.size()); }
@@ -170,16 +174,45 @@ void TraceReader::emit(Event event) {
 }
 
 TraceReader::Track& TraceReader::track(uint64_t uuid) {
+  Recent& recent = recent_[uuid % recent_.size()];
+  if (recent.uuid == uuid && recent.track) return *recent.track;
   if (uuid > last_track_) throw Damaged{"a track that was never described"};
-  return tracks_[uuid];
+  const auto found = tracks_.find(uuid);
+  recent = {uuid, found == tracks_.end() ? &other_ : &found->second};
+  return *recent.track;
 }
 
-// The writer numbers its tracks one by one, so a few bytes cannot ask for much memory.
-TraceReader::Track& TraceReader::described_track(uint64_t uuid) {
-  if (uuid > last_track_ + 1) throw Damaged{"a track number out of range"};
-  last_track_ = std::max(last_track_, uuid);
-  if (uuid >= tracks_.size()) tracks_.resize(std::max<size_t>(uuid + 1, tracks_.size() * 2));
-  return tracks_[uuid];
+TraceReader::Track& TraceReader::add_track(uint64_t uuid) {
+  if (tracks_.size() == kMaxTracks) throw Damaged{"more tracks at once than any recording has"};
+  Track& added = tracks_[uuid];
+  recent_[uuid % recent_.size()] = {uuid, &added};
+  return added;
+}
+
+void TraceReader::forget_track(uint64_t uuid) {
+  Recent& recent = recent_[uuid % recent_.size()];
+  if (recent.uuid == uuid) recent = {};
+  tracks_.erase(uuid);
+}
+
+TraceReader::Task* TraceReader::task(uint32_t tid) {
+  const auto found = tasks_.find(tid);
+  return found == tasks_.end() ? nullptr : &found->second;
+}
+
+// Nothing more will be on its tracks.
+void TraceReader::end_thread(uint32_t tid) {
+  const auto found = tasks_.find(tid);
+  if (found == tasks_.end()) return;
+  if (dead_ns_ != now_ns_) dead_.clear();
+  dead_ns_ = now_ns_;
+  dead_.emplace_back(tid, found->second.running_ns);
+  for (uint64_t uuid = found->second.track; uuid != 0;) {
+    const uint64_t next = track(uuid).next;
+    forget_track(uuid);
+    uuid = next;
+  }
+  tasks_.erase(found);
 }
 
 void TraceReader::bundle(std::string_view compressed) {
@@ -310,7 +343,10 @@ void TraceReader::descriptor(std::string_view data) {
         reader.skip();
     }
   }
-  Track& described = described_track(uuid);
+  // The writer numbers its tracks one by one.
+  if (uuid > last_track_ + 1) throw Damaged{"a track number out of range"};
+  if (uuid <= last_track_) return;  // it only has another name now
+  last_track_ = uuid;
   if (!thread.empty()) {
     pbf_reader t = reader_of(thread);
     uint64_t pid = 0, tid = 0;
@@ -324,26 +360,37 @@ void TraceReader::descriptor(std::string_view data) {
       }
     }
     if (pid > kMaxTid || tid > kMaxTid) throw Damaged{"a thread id out of range"};
+    end_thread(static_cast<uint32_t>(tid));  // another that had its id
+    Track& described = add_track(uuid);
+    described.kind = TrackKind::thread;
     described.tgid = static_cast<uint32_t>(pid);
     described.tid = static_cast<uint32_t>(tid);
-    tasks_[described.tid].tgid = described.tgid;
+    Task& added = tasks_[described.tid];
+    added.tgid = described.tgid;
+    added.track = uuid;
+    // At an exec its run goes on.
+    for (const auto& [dead, running_ns] : dead_)
+      if (dead == described.tid && dead_ns_ == now_ns_) added.running_ns = running_ns;
   } else if (parent != 0 && name == kGilTrackName) {
-    const Track owner = track(parent);
-    Track& gil = described;
+    Track& owner = track(parent);
+    if (owner.kind != TrackKind::thread) throw Damaged{"a GIL's track of no thread"};
+    Track& gil = add_track(uuid);
     gil.kind = TrackKind::gil;
     gil.tgid = owner.tgid;
     gil.tid = owner.tid;
+    gil.next = std::exchange(owner.next, uuid);
     gil.gil = std::strtoull(std::string(description).c_str(), nullptr, 16);
   } else if (const bool stolen = description.starts_with(kStolen);
              stolen || description.starts_with(kLead)) {
     const std::string number(description.substr(std::strlen(stolen ? kStolen : kLead)));
     const unsigned long cpu = std::strtoul(number.c_str(), nullptr, 10);
     if (cpu >= kMaxCpus) throw Damaged{"a CPU number out of range"};
+    Track& described = add_track(uuid);
     described.kind = stolen ? TrackKind::stolen : TrackKind::lead;
     described.cpu = static_cast<uint16_t>(cpu);
     if (cpu >= cpu_uncharged_.size()) cpu_uncharged_.resize(cpu + 1);
   } else if (name == kRootTrackName && uuid == kRootTrack) {
-    described.kind = TrackKind::root;
+    add_track(uuid).kind = TrackKind::root;
   }
 }
 
@@ -458,18 +505,22 @@ void TraceReader::task_state(std::string_view data) {
   }
   if (tid > kMaxTid || cpu >= kMaxCpus) throw Damaged{"a task state out of range"};
   if (tid == 0) return;  // the idle task, drawn at a loss
-  const auto found = tasks_.find(static_cast<uint32_t>(tid));
-  if (found == tasks_.end()) throw Damaged{"a task state of a thread that was never named"};
-  if (found->second.drawn_ns == now_ns_) return;  // drawn for an event that was told apart
+  Task* const known = task(static_cast<uint32_t>(tid));
+  if (!known) throw Damaged{"a task state of a thread that was never named"};
+  if (state == task::kDead || state == task::kDestroyed) {
+    end_thread(static_cast<uint32_t>(tid));
+    return;
+  }
+  if (known->drawn_ns == now_ns_) return;  // drawn for an event that was told apart
   Event e;
   e.tid = static_cast<uint32_t>(tid);
-  e.tgid = found->second.tgid;
+  e.tgid = known->tgid;
   e.cpu = static_cast<uint16_t>(cpu);
   e.value = has_cpu && cpu < cpu_uncharged_.size() ? cpu_uncharged_[cpu] : 0;
   switch (state) {
     case task::kRunning:
       e.kind = EventKind::switch_in;
-      found->second.running_ns = now_ns_;
+      known->running_ns = now_ns_;
       break;
     case task::kRunnable:
       e.kind = has_cpu ? EventKind::switch_out : EventKind::wakeup;
@@ -487,7 +538,7 @@ void TraceReader::task_state(std::string_view data) {
   }
   // How long it had run: as long as was drawn, and what the writer said it was charged before.
   if (e.kind == EventKind::switch_out && lead_ns_ != 0) {
-    const int64_t ran = static_cast<int64_t>(now_ns_ - found->second.running_ns) + lead_ns_;
+    const int64_t ran = static_cast<int64_t>(now_ns_ - known->running_ns) + lead_ns_;
     e.other = static_cast<uint32_t>(std::clamp<int64_t>(ran, 0, ~uint32_t{0}));
     lead_ns_ = 0;
   }
@@ -516,17 +567,18 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
   }
   e.tgid = notes.id("pid");
   e.tid = notes.id("tid");
-  e.other = tables_.intern(notes.text("comm"));
+  e.other = tables_.intern(notes.text("comm").substr(0, kMaxName), 0);
+  Task* const known = task(e.tid);
   if (name == kProcess) {
     ProcessFacts facts;
-    facts.comm = notes.text("comm");
-    facts.cmdline = notes.text("cmdline");
-    facts.python = notes.text("python");
-    facts.build_id = notes.text("build_id");
+    facts.comm = notes.text("comm").substr(0, kMaxName);
+    facts.cmdline = notes.text("cmdline").substr(0, kMaxCmdline);
+    facts.python = notes.text("python").substr(0, kMaxName);
+    facts.build_id = notes.text("build_id").substr(0, kMaxName);
     facts.free_threaded = notes.number("free_threaded") != 0;
     facts.late = notes.number("late") != 0;
     e.kind = EventKind::process;
-    e.other = tables_.add(std::move(facts));
+    e.other = tables_.add(std::move(facts), 0);
   } else if (name == kSeen) {
     e.kind = EventKind::thread_seen;
   } else if (name == kFork) {
@@ -535,7 +587,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
   } else if (name == kExec) {
     e.kind = EventKind::exec;
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
-    tasks_[e.tid].drawn_ns = now_ns_;
+    if (known) known->drawn_ns = now_ns_;
   } else if (name == kExit) {
     e.kind = EventKind::exit;
     e.state = static_cast<uint8_t>(std::min<uint64_t>(notes.number("last"), 2));
@@ -557,7 +609,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.value = notes.number("gil");
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
     e.other = 0;
-    if ((e.state & kReadBlocked) != 0) tasks_[e.tid].drawn_ns = now_ns_;
+    if ((e.state & kReadBlocked) != 0 && known) known->drawn_ns = now_ns_;
   } else if (name == kLost) {
     const auto kind = std::find(kRecordKinds.begin(), kRecordKinds.end(), notes.text("kind"));
     if (kind == kRecordKinds.end()) throw Damaged{"a loss of an unknown kind"};
@@ -566,7 +618,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.other = static_cast<uint32_t>(std::min<uint64_t>(notes.number("count"), ~uint32_t{0}));
     e.value = notes.number("until");
     // Slices that were open are over.
-    for (Track& t : tracks_) t.open = 0;
+    for (auto& [uuid, t] : tracks_) t.open = 0;
   } else if (name == kRaw) {
     if (notes.number("kind") > static_cast<uint64_t>(EventKind::light_gil))
       throw Damaged{"an event of an unknown kind"};
@@ -577,8 +629,8 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.state = static_cast<uint8_t>(notes.number("state"));
     e.value = notes.number("value");
     e.other = static_cast<uint32_t>(notes.number("other"));
-    tasks_[e.tid].drawn_ns = now_ns_;
-    if (e.kind == EventKind::switch_in) tasks_[e.tid].running_ns = now_ns_;
+    if (known) known->drawn_ns = now_ns_;
+    if (known && e.kind == EventKind::switch_in) known->running_ns = now_ns_;
   } else if (name == kEnd) {
     e.kind = EventKind::end;
     ended_ = true;

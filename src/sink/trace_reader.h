@@ -1,11 +1,13 @@
 // TraceReader: a recording back into the events it was made of.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/fd.h"
@@ -15,7 +17,8 @@
 
 namespace giltop {
 
-// Reads a file once, from its beginning, a block at a time: memory does not grow with its length.
+// Reads a file once, from its beginning, a block at a time: memory does not grow with its length,
+// but with the threads that live at once. Texts and facts of an event hold until the sink returns.
 // The file may be hostile: every length and id is checked, and what does not fit is an error that
 // names the byte. A file that breaks off in the middle of a packet is a recorder that was killed:
 // what is whole is read, and `truncated` says so.
@@ -35,16 +38,18 @@ class TraceReader {
   Result<Outcome> read(const EventSink& sink);
 
  private:
-  enum class TrackKind : uint8_t { none, root, gil, stolen, lead };
+  enum class TrackKind : uint8_t { none, root, thread, gil, stolen, lead };
   struct Track {
     TrackKind kind = TrackKind::none;
     uint8_t open = 0;  // interned name of the open slice, 0: none
     uint16_t cpu = 0;
     uint32_t tgid = 0, tid = 0;  // of a thread's track and its GIL track
     uint64_t gil = 0;
+    uint64_t next = 0;  // of the thread's GIL tracks
   };
   struct Task {
     uint32_t tgid = 0;
+    uint64_t track = 0;
     uint64_t running_ns = 0;  // when it was last drawn running
     uint64_t drawn_ns = 0;    // states of this time are part of an event told by an instant
   };
@@ -65,7 +70,10 @@ class TraceReader {
   void root_instant(std::string_view name, const Annotations& notes);
   void emit(Event event);
   Track& track(uint64_t uuid);
-  Track& described_track(uint64_t uuid);
+  Track& add_track(uint64_t uuid);
+  void forget_track(uint64_t uuid);
+  void end_thread(uint32_t tid);
+  Task* task(uint32_t tid);  // null: no such thread is alive
 
   Fd fd_;
   std::string path_;
@@ -80,9 +88,19 @@ class TraceReader {
   bool has_clock_ = false;
   bool is_giltop_ = false;
   bool ended_ = false;
-  std::vector<Track> tracks_;
+  // Those that tell events; the last that were asked for are found at once.
+  std::unordered_map<uint64_t, Track> tracks_;
+  struct Recent {
+    uint64_t uuid = 0;
+    Track* track = nullptr;
+  };
+  std::array<Recent, 256> recent_;
+  Track other_;  // any that tells none, or is over
   uint64_t last_track_ = 0;
   std::unordered_map<uint32_t, Task> tasks_;
+  std::vector<std::pair<uint32_t, uint64_t>>
+      dead_;  // that died last, and when they had begun to run
+  uint64_t dead_ns_ = 0;
   std::vector<uint64_t> cpu_uncharged_;
   int64_t lead_ns_ = 0;  // of the switch-out that comes next
 };

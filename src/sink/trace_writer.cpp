@@ -29,7 +29,7 @@ uint32_t task_state_of(const Event& event) {
 }
 
 // Unique in a trace: each GIL numbers its own hand-offs.
-uint64_t flow_of(const Gil& gil) { return uint64_t{gil.index + 1} << 40 | gil.handoffs; }
+uint64_t flow_of(const Gil& gil) { return gil.number << 40 | gil.handoffs; }
 
 std::string hex(uint64_t value) {
   char text[24];
@@ -63,20 +63,19 @@ void TraceWriter::describe_process(const Process& process, uint64_t ts_ns) {
 }
 
 uint64_t TraceWriter::process_uuid(const Process& process, uint64_t ts_ns) {
-  uint64_t& uuid = at(processes_, process.index).uuid;
-  if (uuid == 0) {
-    uuid = next_uuid_++;
+  ProcessTrack& shown = at(processes_, process.index);
+  if (shown.number != process.number) {
+    shown = {process.number, next_uuid_++};
     describe_process(process, ts_ns);
   }
-  return uuid;
+  return shown.uuid;
 }
 
 void TraceWriter::describe_thread(const ThreadTrack& shown, uint64_t ts_ns) {
-  const Thread& thread = *shown.thread;
   const std::string_view comm = tables_.text(shown.comm);
   ProtoBuffer p;
-  p.field(track::kPid, thread.process->tgid);
-  p.field(track::kTid, thread.tid);
+  p.field(track::kPid, shown.tgid);
+  p.field(track::kTid, shown.tid);
   if (!comm.empty()) p.bytes(track::kThreadName, comm);
   ProtoBuffer t;
   t.field(track::kUuid, shown.uuid);
@@ -86,21 +85,28 @@ void TraceWriter::describe_thread(const ThreadTrack& shown, uint64_t ts_ns) {
 
 TraceWriter::ThreadTrack& TraceWriter::track_of(const Thread& thread, uint64_t ts_ns) {
   ThreadTrack& shown = at(threads_, thread.index);
-  if (shown.uuid == 0) add_thread(shown, thread, ts_ns);
+  if (shown.number != thread.number) add_thread(shown, thread, ts_ns);
   return shown;
+}
+
+TraceWriter::ThreadTrack* TraceWriter::drawn(const Thread& thread) {
+  if (thread.index >= threads_.size()) return nullptr;
+  ThreadTrack& shown = threads_[thread.index];
+  return shown.number == thread.number ? &shown : nullptr;
 }
 
 void TraceWriter::add_thread(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns) {
   process_uuid(*thread.process, ts_ns);
-  shown.thread = &thread;
-  shown.uuid = next_uuid_++;
-  shown.comm = thread.comm;
   // Of a thread whose end was not seen nothing may follow: it would be about this one.
-  const auto [same_tid, first] = by_tid_.try_emplace(thread.tid, thread.index);
-  if (!first) {
-    ThreadTrack& before = threads_[std::exchange(same_tid->second, thread.index)];
-    if (!before.ended) close_track(before, ts_ns);
-  }
+  if (const auto same_tid = by_tid_.find(thread.tid); same_tid != by_tid_.end())
+    close_track(threads_[same_tid->second], ts_ns);
+  shown = {};
+  shown.number = thread.number;
+  shown.uuid = next_uuid_++;
+  shown.tgid = thread.process->tgid;
+  shown.tid = thread.tid;
+  shown.comm = thread.comm;
+  by_tid_[thread.tid] = thread.index;
   describe_thread(shown, ts_ns);
 }
 
@@ -124,7 +130,7 @@ uint64_t TraceWriter::add_gil_track(ThreadTrack& shown, const Gil& gil, uint64_t
 
 TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) {
   GilTracks& tracks = at(gils_, gil.index);
-  if (tracks.owner == 0) add_gil(tracks, gil, ts_ns);
+  if (tracks.number != gil.number) add_gil(tracks, gil, ts_ns);
   return tracks;
 }
 
@@ -132,6 +138,9 @@ void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
   const uint64_t parent = process_uuid(*gil.process, ts_ns);
   const bool only = gil.process->gils.size() == 1;
   const std::string suffix = only ? "" : ' ' + hex(gil.address);
+  if (tracks.owner_open) slice_end(ts_ns, tracks.owner, 0, true);
+  tracks = {};
+  tracks.number = gil.number;
   tracks.owner = next_uuid_++;
   tracks.waiters = next_uuid_++;
   ProtoBuffer t;
@@ -151,13 +160,17 @@ void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
   packet(ts_ns, packet::kTrackDescriptor, t.data());
 }
 
+uint64_t TraceWriter::name_of(const ThreadTrack& shown) const {
+  return kFirstThreadName + shown.number;
+}
+
 void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
   if (shown.name_epoch == epoch()) return;
   shown.name_epoch = epoch();
   ProtoBuffer entry;
-  entry.field(interned::kId, kFirstThreadName + shown.thread->index);
+  entry.field(interned::kId, name_of(shown));
   entry.bytes(interned::kName,
-              std::to_string(shown.thread->tid) + " " + std::string(tables_.text(shown.comm)));
+              std::to_string(shown.tid) + " " + std::string(tables_.text(shown.comm)));
   ProtoBuffer data;
   data.bytes(interned::kEventNames, entry.data());
   packet(ts_ns, packet::kInternedData, data.data());
@@ -225,7 +238,12 @@ void TraceWriter::write(const Event& event, const Change& change) {
     case EventKind::gil_acquire:
     case EventKind::gil_release:
     case EventKind::gil_forced:
-      if (change.thread) write_gil(event, change);
+      if (change.gil) {
+        write_gil(event, change);
+      } else if (change.thread) {
+        track_of(*change.thread, event.ts_ns);
+        write_raw(event);
+      }
       break;
     case EventKind::switch_out:
     case EventKind::switch_in:
@@ -320,7 +338,7 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
       open(Open::held, uuid);
       intern_thread_name(shown, ts);
       GilTracks& tracks = gil_tracks(gil, ts);
-      slice_begin(ts, tracks.owner, kFirstThreadName + shown.thread->index);
+      slice_begin(ts, tracks.owner, name_of(shown));
       tracks.owner_open = true;
       show_waiters(gil, ts);
       return;
@@ -396,9 +414,9 @@ void TraceWriter::draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns
   GilTracks& tracks = gil_tracks(gil, ts_ns);
   if (tracks.owner_open) {  // whoever it was, it is no more
     for (const Thread* other : gil.process->alive) {
-      if (other->index >= threads_.size()) continue;
-      ThreadTrack& before = threads_[other->index];
-      if (before.open == Open::held && before.open_gil == &gil) close_slice(before, ts_ns);
+      ThreadTrack* const before = drawn(*other);
+      if (before && before->open == Open::held && before->open_gil == &gil)
+        close_slice(*before, ts_ns);
     }
     owner_close(gil, ts_ns);
   }
@@ -407,7 +425,7 @@ void TraceWriter::draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns
   shown.open = Open::held;
   slice_begin(ts_ns, shown.open_uuid, kNameHeldRead);
   intern_thread_name(shown, ts_ns);
-  slice_begin(ts_ns, tracks.owner, kFirstThreadName + thread.index);
+  slice_begin(ts_ns, tracks.owner, name_of(shown));
   tracks.owner_open = true;
 }
 
@@ -482,12 +500,11 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
 // The importer forgets a thread at DESTROYED; for a main thread that would end the process, so that
 // one is only DEAD.
 void TraceWriter::end_track(ThreadTrack& shown, uint64_t ts_ns, bool exec) {
-  if (shown.ended || shown.uuid == 0) return;
+  if (shown.ended) return;
   close_track(shown, ts_ns);
-  const Thread& thread = *shown.thread;
-  const bool main = thread.tid == thread.process->tgid;
+  const bool main = shown.tid == shown.tgid;
   const int cpu = shown.task_state == task::kRunning ? shown.cpu : -1;
-  task_state(ts_ns, cpu, thread.tid, main || exec ? task::kDead : task::kDestroyed);
+  task_state(ts_ns, cpu, shown.tid, main || exec ? task::kDead : task::kDestroyed);
 }
 
 void TraceWriter::close_track(ThreadTrack& shown, uint64_t ts_ns) {
@@ -498,15 +515,18 @@ void TraceWriter::close_track(ThreadTrack& shown, uint64_t ts_ns) {
     show_waiters(*shown.open_gil, ts_ns);
   }
   shown.ended = true;
+  shown.gils.clear();
+  shown.gils.shrink_to_fit();
+  by_tid_.erase(shown.tid);
 }
 
 void TraceWriter::write_life(const Event& event, const Change& change) {
   const uint64_t ts = event.ts_ns;
   if (change.ended) {
     for (const Thread* thread : change.ended->threads) {
-      if (thread->index >= threads_.size()) continue;
       if (change.thread == thread) continue;
-      end_track(threads_[thread->index], ts, event.kind == EventKind::exec);
+      if (ThreadTrack* const shown = drawn(*thread))
+        end_track(*shown, ts, event.kind == EventKind::exec);
     }
   }
   if (event.kind == EventKind::process) {
@@ -639,21 +659,20 @@ void TraceWriter::write_reading(const Event& event, const Change& change) {
   if (!held) return;
   intern_thread_name(shown, ts);
   GilTracks& tracks = gil_tracks(gil, ts);
-  slice_begin(ts, tracks.owner, kFirstThreadName + shown.thread->index);
+  slice_begin(ts, tracks.owner, name_of(shown));
   tracks.owner_open = true;
 }
 
 // Slices that rested on a reading which this event proved wrong.
 void TraceWriter::close_disproved(const Change& change, uint64_t ts_ns) {
   for (const Thread* thread : change.thread->process->threads) {
-    if (thread->index >= threads_.size()) continue;
-    ThreadTrack& shown = threads_[thread->index];
-    if (!shown.open_read || thread->assumed != 0) continue;
+    ThreadTrack* const shown = drawn(*thread);
+    if (!shown || !shown->open_read || thread->assumed != 0) continue;
     if (thread == change.thread && !change.self_disproved) continue;
-    const bool held = shown.open == Open::held;
-    close_slice(shown, ts_ns);
-    if (held) owner_close(*shown.open_gil, ts_ns);
-    show_waiters(*shown.open_gil, ts_ns);
+    const bool held = shown->open == Open::held;
+    close_slice(*shown, ts_ns);
+    if (held) owner_close(*shown->open_gil, ts_ns);
+    show_waiters(*shown->open_gil, ts_ns);
   }
 }
 

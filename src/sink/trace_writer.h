@@ -21,6 +21,8 @@ struct SystemFacts {
 // What is written can be read back into the same events (TraceReader), but for those that change
 // nothing. Per thread the writer keeps what the importer believes, because the importer refuses
 // some sequences (two RUNNING in a row); such an event is written as an instant of its own instead.
+// What it keeps is by the model's indexes, so that it forgets what the model forgets; track numbers
+// and names are never given again.
 class TraceWriter : private TracePackets {
  public:
   using TracePackets::BlockSink;
@@ -40,8 +42,9 @@ class TraceWriter : private TracePackets {
     uint64_t uuid;
   };
   struct ThreadTrack {
-    const Thread* thread = nullptr;
-    uint64_t uuid = 0;  // 0: no descriptor yet
+    uint64_t number = 0;  // of the thread; 0: none yet
+    uint64_t uuid = 0;
+    uint32_t tgid = 0, tid = 0;
     std::vector<GilTrack> gils;
     uint64_t open_uuid = 0;
     const Gil* open_gil = nullptr;
@@ -54,15 +57,18 @@ class TraceWriter : private TracePackets {
     bool ended = false;
   };
   struct GilTracks {
+    uint64_t number = 0;  // of the GIL
     uint64_t owner = 0, waiters = 0;
     bool owner_open = false;
     uint64_t shown_waiters = 0;
   };
   struct ProcessTrack {
+    uint64_t number = 0;  // of the process
     uint64_t uuid = 0;
   };
 
   ThreadTrack& track_of(const Thread& thread, uint64_t ts_ns);
+  ThreadTrack* drawn(const Thread& thread);  // null: it is not
   uint64_t process_uuid(const Process& process, uint64_t ts_ns);
   void add_thread(ThreadTrack& track, const Thread& thread, uint64_t ts_ns);
   uint64_t gil_track(ThreadTrack& track, const Gil& gil, uint64_t ts_ns);
@@ -72,6 +78,7 @@ class TraceWriter : private TracePackets {
   void describe_process(const Process& process, uint64_t ts_ns);
   void describe_thread(const ThreadTrack& track, uint64_t ts_ns);
 
+  uint64_t name_of(const ThreadTrack& track) const;
   void intern_thread_name(ThreadTrack& track, uint64_t ts_ns);
 
   void close_slice(ThreadTrack& track, uint64_t ts_ns);
@@ -96,7 +103,7 @@ class TraceWriter : private TracePackets {
   const EventTables& tables_;
   uint64_t next_uuid_ = 2;
   std::vector<ThreadTrack> threads_;
-  std::unordered_map<uint32_t, uint32_t> by_tid_;  // the last thread of an id
+  std::unordered_map<uint32_t, uint32_t> by_tid_;  // tracks that are not ended
   std::vector<ProcessTrack> processes_;
   std::vector<GilTracks> gils_;
   std::vector<uint64_t> stolen_tracks_, lead_tracks_;  // uuids, by CPU

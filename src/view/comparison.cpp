@@ -54,6 +54,7 @@ std::string comparison(const std::vector<ComparedRun>& runs) {
     std::vector<std::string> worker_bars;
     for (const ThreadSnapshot& t : p->threads) {
       if (p->threads.size() > 1 && t.tid == p->pid) continue;
+      if (t.folded != 0) continue;
       waiting.push_back(t.life_ns() == 0 ? 0
                                          : 100.0 * static_cast<double>(t.in(GilState::waiting)) /
                                                static_cast<double>(t.life_ns()));

@@ -47,6 +47,7 @@ std::string thread_row(const std::string& name, const ThreadSnapshot& t, Columns
 }
 
 std::string name_of(const ThreadSnapshot& t) {
+  if (t.folded != 0) return fmt::format("{} ended threads", format_count(t.folded));
   return fmt::format("{} {}", t.tid, printable(t.comm));
 }
 
@@ -71,7 +72,9 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many, bool sa
       g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable) + g.of(LedgerColumn::blocked);
   const std::string interpreter =
       one_of_many && g.interpreter ? fmt::format("interpreter {} · ", *g.interpreter) : "";
-  out += "  " + pad_right(fmt::format("GIL 0x{:x}", g.address), 20) + interpreter +
+  const std::string name = g.folded == 0 ? fmt::format("GIL 0x{:x}", g.address)
+                                         : fmt::format("{} GILs", format_count(g.folded));
+  out += "  " + pad_right(name, 20) + interpreter +
          fmt::format("held {}{} %: running {}, preempted {}, asleep {} · hand-off {} % · idle {} %",
                      sampled ? "~" : "", format_percent(held, life), percent(LedgerColumn::running),
                      percent(LedgerColumn::runnable), percent(LedgerColumn::blocked),
@@ -98,8 +101,11 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many, bool sa
     part(b.blocked_ns, "asleep");
     part(b.handoff_ns, "hand-off");
     part(b.unknown_ns, "unknown");
-    waits += fmt::format("{}{} behind {}: {}", waits.empty() ? "" : " · ", b.waiter_tid,
-                         b.holder_tid ? std::to_string(*b.holder_tid) : "nobody known", parts);
+    waits += fmt::format("{}{} behind {}: {}", waits.empty() ? "" : " · ",
+                         b.waiter_tid ? std::to_string(*b.waiter_tid) : "ended threads",
+                         b.holder_tid ? std::to_string(*b.holder_tid)
+                                      : (b.holder_folded ? "ended threads" : "nobody known"),
+                         parts);
   }
   if (!waits.empty()) out += "  " + pad_right("waits", 20) + waits + "\n";
 
@@ -129,8 +135,13 @@ std::string process_part(const ProcessSnapshot& p) {
   columns.no_gil = gil_is_off(p);
   columns.sampled = !p.exact;
   bool& unknown = columns.unknown;
+  const ThreadSnapshot* folded = nullptr;
   for (const ThreadSnapshot& t : p.threads) {
-    (t.life_ns() < span / kBrief ? brief : threads).push_back(&t);
+    if (t.folded != 0) {
+      folded = &t;
+    } else {
+      (t.life_ns() < span / kBrief ? brief : threads).push_back(&t);
+    }
     unknown = unknown || (!columns.no_gil && t.in(GilState::unknown)*1000 >= t.life_ns());
   }
   if (brief.size() <= kMaxBrief) {
@@ -160,6 +171,10 @@ std::string process_part(const ProcessSnapshot& p) {
     out += thread_row(fmt::format("{} brief threads", format_count(brief.size())), sum, columns);
     bars += state_bar(sum);
   }
+  if (folded) {
+    out += thread_row(name_of(*folded), *folded, columns);
+    bars += state_bar(*folded);
+  }
   out += "  " + bar_legend(bars) + "\n";
   if (p.light_ns != 0 && p.light_ns + span / 100 < span)
     out += fmt::format("  in light mode for {} of {}: exact mode would have cost it too much\n",
@@ -174,8 +189,9 @@ std::string process_part(const ProcessSnapshot& p) {
 std::string title(const ProcessSnapshot& p) {
   std::string line = printable(p.cmdline.empty() ? p.comm : p.cmdline);
   if (line.size() > 100) line = pad_right(line, 100);
-  const std::string id = p.ns_pid == 0 ? std::to_string(p.pid)
-                                       : fmt::format("{} ({} in its container)", p.pid, p.ns_pid);
+  const std::string id = p.folded != 0   ? fmt::format("{} ended processes", format_count(p.folded))
+                         : p.ns_pid == 0 ? std::to_string(p.pid)
+                                         : fmt::format("{} ({} in its container)", p.pid, p.ns_pid);
   return fmt::format("{} · Python {}{} · {}", id, p.python, p.free_threaded ? " free-threaded" : "",
                      line);
 }
@@ -234,7 +250,7 @@ std::string text_report(const Snapshot& s) {
     std::string whose;
     size_t more = 0;
     for (const ProcessSnapshot& p : s.processes) {
-      if (p.violations == 0) continue;
+      if (p.violations == 0 || p.folded != 0) continue;
       if (more++ < 3) whose += fmt::format("{}{}", whose.empty() ? " of " : ", ", p.pid);
     }
     if (more > 3) whose += fmt::format(" and {} more", more - 3);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "view/format.h"
 
@@ -43,7 +44,7 @@ struct Culprit {
   const ThreadSnapshot* thread = nullptr;
   uint64_t amount_ns = 0;
   uint64_t lost_ns = 0;
-  uint32_t loser_tid = 0;
+  std::optional<uint32_t> loser_tid;
   size_t losers = 0;
 };
 
@@ -51,7 +52,7 @@ Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot
   Culprit found;
   for (const ThreadSnapshot& t : p.threads) {
     const uint64_t amount = t.in(GilState::holding, state);
-    if (amount > found.amount_ns) {
+    if (t.folded == 0 && amount > found.amount_ns) {
       found.thread = &t;
       found.amount_ns = amount;
     }
@@ -70,8 +71,29 @@ Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot
 
 std::string lost_to_it(const Culprit& c) {
   if (c.losers == 0) return "nobody waited for it meanwhile";
-  if (c.losers == 1) return fmt::format("{} lost {} to it", c.loser_tid, format_seconds(c.lost_ns));
+  if (c.losers == 1 && c.loser_tid)
+    return fmt::format("{} lost {} to it", *c.loser_tid, format_seconds(c.lost_ns));
   return fmt::format("{} others lost {} to it", c.losers, format_seconds(c.lost_ns));
+}
+
+size_t threads_of(const ProcessSnapshot& p) {
+  size_t count = 0;
+  for (const ThreadSnapshot& t : p.threads) count += std::max<size_t>(t.folded, 1);
+  return count;
+}
+
+// Ended processes of one program, summed up: what they were one by one is not told any more.
+Verdict folded(const ProcessSnapshot& p) {
+  uint64_t life = 0, holding = 0, waiting = 0;
+  for (const ThreadSnapshot& t : p.threads) {
+    life += t.life_ns();
+    holding += t.in(GilState::holding);
+    waiting += t.in(GilState::waiting);
+  }
+  return {fmt::format("Summed up, {} threads held the GIL {} % of their life and waited {} %.",
+                      format_count(threads_of(p)), format_percent(holding, life),
+                      format_percent(waiting, life)),
+          "", waiting};
 }
 
 // GILs for which more than one thread waited.
@@ -90,7 +112,7 @@ size_t contested_gils(const ProcessSnapshot& p) {
 double starved_share(const ProcessSnapshot& p, uint64_t span) {
   double most = 0;
   for (const ThreadSnapshot& t : p.threads)
-    if (share(t.life_ns(), span) >= 0.05)
+    if (t.folded == 0 && share(t.life_ns(), span) >= 0.05)
       most = std::max(most, share(t.in(CpuState::runnable), t.life_ns()));
   return most;
 }
@@ -150,6 +172,7 @@ std::vector<const ThreadSnapshot*> gil_users(const ProcessSnapshot& process) {
     return t.in(GilState::holding) + t.in(GilState::waiting);
   };
   for (const ThreadSnapshot& t : process.threads) {
+    if (t.folded != 0) continue;  // the sum of many brief lives
     if (share(t.life_ns(), span) >= 0.05 && share(used(t), t.life_ns()) >= 0.05)
       users.push_back(&t);
   }
@@ -159,6 +182,7 @@ std::vector<const ThreadSnapshot*> gil_users(const ProcessSnapshot& process) {
 }
 
 Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
+  if (p.folded != 0) return folded(p);
   const uint64_t span = span_ns(p);
   const double cpus = share(cpu_ns(p), span);
   const std::string cpus_used = fmt::format("{:.1f} of {} CPUs used", cpus, run.run.cpus);
@@ -216,7 +240,7 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
           without_gil(p, run), waited_ns};
     }
     return {fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.", count_word(n),
-                        p.threads.size(), life, n == 1 ? "its" : "their", cpus_used),
+                        threads_of(p), life, n == 1 ? "its" : "their", cpus_used),
             n > 1 ? without_gil(p, run) : std::string(), waited_ns};
   }
 
@@ -239,7 +263,8 @@ Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
 
   std::vector<double> native;
   for (const ThreadSnapshot& t : p.threads)
-    if (share(t.in(GilState::released, CpuState::running), t.life_ns()) >= kNativeShare &&
+    if (t.folded == 0 &&
+        share(t.in(GilState::released, CpuState::running), t.life_ns()) >= kNativeShare &&
         share(t.life_ns(), span) >= 0.05)
       native.push_back(share(t.in(GilState::released, CpuState::running), t.life_ns()));
   if (native.size() > 1)

@@ -198,7 +198,7 @@ TEST(Verdict, TurnsOnTwoGilsAreNotOnOne) {
   }
   GilSnapshot second = p.gils[0];
   for (BlameSnapshot& b : second.blame) {
-    b.waiter_tid += 10;
+    *b.waiter_tid += 10;
     b.holder_tid = *b.holder_tid + 10;
   }
   p.gils.push_back(second);
