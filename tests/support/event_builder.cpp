@@ -158,7 +158,9 @@ Story& Story::ends() {
 
 // --- Played --------------------------------------------------------------------------------------
 
-Played::Played(const EventTables& tables, const std::vector<Event>& events) : model(tables) {
+Played::Played(const EventTables& tables, const std::vector<Event>& events,
+               const ModelLimits& limits)
+    : model(tables, limits) {
   for (const Event& event : events) model.apply(event);
 }
 
@@ -205,10 +207,10 @@ std::vector<std::string> broken_tilings(const Model& model) {
   std::map<const Thread*, uint64_t> blamed;
   for (const Process& p : model.processes()) {
     for (const auto& g : p.gils) {
-      if (sum_of(g->whole_ledger()) != g->last_ns - g->first_ns)
+      if (sum_of(g->whole_ledger()) != g->life_ns())
         broken.push_back("the ledger of GIL " + std::to_string(g->index) + " sums to " +
                          std::to_string(sum_of(g->whole_ledger())) + ", its life is " +
-                         std::to_string(g->last_ns - g->first_ns));
+                         std::to_string(g->life_ns()));
       for (const Gil::Blame& b : g->blame())
         blamed[b.waiter] +=
             b.running_ns + b.runnable_ns + b.blocked_ns + b.handoff_ns + b.unknown_ns;
@@ -218,9 +220,9 @@ std::vector<std::string> broken_tilings(const Model& model) {
     }
   }
   for (const Thread& t : model.threads()) {
-    if (cells_of(t) != t.last_ns - t.first_ns)
+    if (cells_of(t) != t.life_ns())
       broken.push_back("the cells of " + name_of(t) + " sum to " + std::to_string(cells_of(t)) +
-                       ", its life is " + std::to_string(t.last_ns - t.first_ns));
+                       ", its life is " + std::to_string(t.life_ns()));
     if (row_of(t, GilState::waiting) != blamed[&t])
       broken.push_back(name_of(t) + " waited " + std::to_string(row_of(t, GilState::waiting)) +
                        ", of which " + std::to_string(blamed[&t]) + " is blamed");
@@ -244,7 +246,9 @@ std::vector<std::string> broken_invariants(const Model& model) {
   for (const Process& p : model.processes()) {
     std::array<uint64_t, 3> by_threads{}, by_gils{};
     uint64_t acquires = 0, contended = 0, releases = 0;
-    for (const Thread* t : p.threads) {
+    std::vector<const Thread*> threads(p.threads.begin(), p.threads.end());
+    if (p.rest) threads.push_back(p.rest);
+    for (const Thread* t : threads) {
       for (size_t c = 0; c < 3; c++) by_threads[c] += t->matrix[0][c];
       acquires += t->acquires;
       contended += t->contended;
@@ -631,6 +635,23 @@ void Simulation::exit(int thread) {
   // What its CPU stole from it is told only by the next switch, which is past its end.
   emit(EventKind::exit, t, 0, p.threads.empty(), python_);
   t.ended = true;
+}
+
+std::vector<Event> with_programs(EventTables& tables, const std::vector<Event>& events) {
+  std::vector<uint32_t> programs;
+  for (const char* version : {"3.9.2", "3.11.2", "3.14.0"})
+    programs.push_back(tables.add({"python3", "python3 app.py", version, "abcd", false}));
+  std::vector<Event> out;
+  for (const Event& event : events) {
+    out.push_back(event);
+    if (event.kind != EventKind::exec) continue;
+    Event& process = out.emplace_back();
+    process.kind = EventKind::process;
+    process.ts_ns = event.ts_ns;
+    process.tgid = event.tgid;
+    process.other = programs[event.ts_ns % programs.size()];
+  }
+  return out;
 }
 
 std::vector<Event> with_losses(const std::vector<Event>& events, uint64_t seed, size_t windows) {

@@ -93,7 +93,8 @@ class Story {
 
 // A model that was told a sequence of events.
 struct Played {
-  Played(const EventTables& tables, const std::vector<Event>& events);
+  Played(const EventTables& tables, const std::vector<Event>& events,
+         const ModelLimits& limits = {});
   explicit Played(Story& story) : Played(story.tables(), story.events()) {}
 
   // The `nth` thread, or GIL, that appeared with this id.
@@ -220,6 +221,8 @@ class Simulation {
   uint32_t last_tid_ = 100;
 };
 
+// Says after each exec of `events` what it is that runs now: one of a few Pythons.
+std::vector<Event> with_programs(EventTables& tables, const std::vector<Event>& events);
 // Takes out of `events` most of what happened in some windows, and says so by loss events.
 std::vector<Event> with_losses(const std::vector<Event>& events, uint64_t seed, size_t windows);
 // Takes out some of the switch-ins, in percent, as kernels do that hide those of privileged tasks.

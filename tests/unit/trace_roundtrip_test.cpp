@@ -91,9 +91,9 @@ struct Recorded {
 // Plays events to a model and a writer, as `giltop record` does; a block every `flush_every`
 // events.
 Recorded record(const EventTables& tables, const std::vector<Event>& events, size_t flush_every,
-                bool pack = true) {
+                bool pack = true, const ModelLimits& limits = {}) {
   Recorded out;
-  Model model(tables);
+  Model model(tables, limits);
   RunFacts run = run_facts();
   TraceWriter writer(tables,
                      [&](std::string block) { out.bytes += pack ? compressed(block) : block; });
@@ -142,10 +142,10 @@ ReadBack read_only(const std::string& path) {
   return out;
 }
 
-ReadBack read_back(const std::string& path) {
+ReadBack read_back(const std::string& path, const ModelLimits& limits = {}) {
   ReadBack out;
   EventTables tables;
-  Model model(tables);
+  Model model(tables, limits);
   auto reader = TraceReader::open(path, tables);
   if (!reader) {
     out.error = reader.error().message();
@@ -166,10 +166,11 @@ ReadBack read_back(const std::string& path) {
 
 class TraceRoundtrip : public ::testing::Test {
  protected:
-  void expect_same(const EventTables& tables, const std::vector<Event>& events, uint64_t seed) {
-    const Recorded live = record(tables, events, 20 + seed % 300);
+  void expect_same(const EventTables& tables, const std::vector<Event>& events, uint64_t seed,
+                   const ModelLimits& limits = {}) {
+    const Recorded live = record(tables, events, 20 + seed % 300, true, limits);
     write_bytes(path_, live.bytes);
-    const ReadBack read = read_back(path_);
+    const ReadBack read = read_back(path_, limits);
     ASSERT_EQ(read.error, "") << "seed " << seed;
     ASSERT_EQ(read.json, live.json) << "seed " << seed;
     ASSERT_FALSE(read.truncated);
@@ -303,6 +304,25 @@ TEST_F(TraceRoundtrip, HostileNamesSurvive) {
       .is_python("main", {"c\n", std::string("x\0y", 3) + "\xc3\x28", "3.11", "", true});
   story.at(5).renamed("main", "\xe2\x82").at(10).acquires("main").at(20).ends();
   expect_same(story.tables(), story.events(), 0);
+}
+
+TEST_F(TraceRoundtrip, WhatIsSummedUpIsSummedUpAgain) {
+  for (uint64_t seed = 1; seed <= 150 && !HasFatalFailure(); seed++) {
+    Simulation simulation(
+        seed, {.steps = 3000,
+               .unseen_steps = seed % 3 ? 0 : seed,
+               .gils = 1 + unsigned(seed % 2),
+               .readings = seed % 6 ? testing::Readings::none : testing::Readings::wrong});
+    auto events = testing::with_programs(simulation.tables(), simulation.events());
+    if (seed % 4 == 0) events = testing::with_losses(events, seed, 1 + seed % 4);
+    if (seed % 4 == 1) events = testing::with_hidden_switch_ins(events, seed, 20);
+    if (seed % 4 == 2) events = testing::with_other_charges(events, seed);
+    const ModelLimits limits{seed % 5, seed % 7, 1 + seed % 9, seed % 3};
+    expect_same(simulation.tables(), events, seed, limits);
+    if (HasFatalFailure()) return;
+    testing::TraceCounts counts;
+    ASSERT_THAT(testing::check_trace(path_, &counts), IsEmpty()) << "seed " << seed;
+  }
 }
 
 // Through TraceFile, as in real life.

@@ -16,13 +16,14 @@ constexpr uint64_t kStart_ns = 3'600'000'000'000;  // an hour after boot
 // Threads of one process that share a GIL and two CPUs; each step is one record.
 class Process {
  public:
-  explicit Process(uint64_t records) : wanted_(records) {}
-
-  bool full() const { return records_.count() >= wanted_; }
-  Records take() {
+  Process(uint64_t records, uint64_t part, const RecordSink& sink)
+      : wanted_(records), part_(part), sink_(sink) {}
+  ~Process() {
     flush();
-    return std::move(records_);
+    sink_(std::move(records_));
   }
+
+  bool full() const { return passed_ + records_.count() >= wanted_; }
 
   // A time around `typical_ns`, as measured: mostly a hundredth off, now and then a cache miss or
   // an interrupt more.
@@ -108,9 +109,14 @@ class Process {
     if (!last_) return;
     records_.add(std::span<const std::byte>(last_->bytes.data(), last_->size));
     last_.reset();
+    if (records_.count() < part_) return;
+    passed_ += records_.count();
+    sink_(std::exchange(records_, {}));
   }
 
-  const uint64_t wanted_;
+  const uint64_t wanted_, part_;
+  const RecordSink& sink_;
+  uint64_t passed_ = 0;
   Records records_;
   std::mt19937_64 random_{20240601};
   uint64_t now_ns_ = kStart_ns;
@@ -157,8 +163,8 @@ void begin(Process& p, uint32_t threads) {
 
 }  // namespace
 
-Records uncontended_writer(uint64_t count) {
-  Process p(count);
+void uncontended_writer(uint64_t count, uint64_t part, const RecordSink& sink) {
+  Process p(count, part, sink);
   begin(p, 1);
   while (!p.full()) {
     p.pass(790);
@@ -172,11 +178,10 @@ Records uncontended_writer(uint64_t count) {
     }
     p.gil(0, GT_GIL_ACQUIRE);
   }
-  return p.take();
 }
 
-Records four_writers(uint64_t count) {
-  Process p(count);
+void four_writers(uint64_t count, uint64_t part, const RecordSink& sink) {
+  Process p(count, part, sink);
   begin(p, 4);
   uint32_t holder = 0;
   while (!p.full()) {
@@ -191,11 +196,10 @@ Records four_writers(uint64_t count) {
     p.pass(690);
     p.gil(holder, GT_GIL_ACQUIRE);
   }
-  return p.take();
 }
 
-Records two_computers(uint64_t count) {
-  Process p(count);
+void two_computers(uint64_t count, uint64_t part, const RecordSink& sink) {
+  Process p(count, part, sink);
   begin(p, 2);
   uint32_t holder = 0;
   while (!p.full()) {
@@ -212,7 +216,6 @@ Records two_computers(uint64_t count) {
     hand_over(p, holder, waiter, true);
     holder = waiter;
   }
-  return p.take();
 }
 
 }  // namespace giltop::bench

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -50,10 +51,19 @@ class Records {
 // How much earlier than the one before it in the ring a record's time may be.
 inline constexpr uint64_t kDisorder_ns = 400;
 
-// About `count` records of one process on two CPUs. How long the steps take and how much that
-// varies is as in live recordings.
-Records uncontended_writer(uint64_t count);  // one thread, os.write in a loop: release, acquire, …
-Records four_writers(uint64_t count);        // four threads do: waits, hand-offs, switches, wakeups
-Records two_computers(uint64_t count);       // two threads compute: a forced switch every 5 ms
+// Gets them in parts, in order.
+using RecordSink = std::function<void(Records&&)>;
+
+// Passes on about `count` records, `part` at a time. The first three are of one process on two
+// CPUs; how long their steps take and how much that varies is as in live recordings.
+// One thread, os.write in a loop: release, acquire, …
+void uncontended_writer(uint64_t count, uint64_t part, const RecordSink& sink);
+// Four threads do: waits, hand-offs, switches, wakeups.
+void four_writers(uint64_t count, uint64_t part, const RecordSink& sink);
+// Two threads compute: a forced switch every 5 ms.
+void two_computers(uint64_t count, uint64_t part, const RecordSink& sink);
+// Threads that are there for half a millisecond, each with a name of its own, in processes that are
+// there for 64 of them: 46 records a thread.
+void brief_threads(uint64_t count, uint64_t part, const RecordSink& sink);
 
 }  // namespace giltop::bench
