@@ -1,8 +1,8 @@
 #include "sink/trace_file.h"
 
 #include <fcntl.h>
+#include <libdeflate.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <cerrno>
 #include <csignal>
@@ -45,6 +45,10 @@ TraceFile::TraceFile(Fd fd, std::string path, bool made, bool renamed)
   pthread_sigmask(SIG_SETMASK, &all, &before);
   thread_ = std::thread([this] { run(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void TraceFile::CompressorDeleter::operator()(libdeflate_compressor* c) const {
+  libdeflate_free_compressor(c);
 }
 
 TraceFile::~TraceFile() { (void)close(); }
@@ -105,21 +109,16 @@ void TraceFile::run() {
 }
 
 void TraceFile::put(const std::string& block) {
-  z_stream stream{};
   const auto fail = [&](Error error) {
     const std::lock_guard lock(mutex_);
     error_ = std::move(error);
   };
-  if (deflateInit(&stream, kLevel) != Z_OK) return fail(Error("zlib cannot start"));
-  packed_.resize(deflateBound(&stream, block.size()));
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(block.data()));
-  stream.avail_in = static_cast<uInt>(block.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed_.data());
-  stream.avail_out = static_cast<uInt>(packed_.size());
-  const int code = deflate(&stream, Z_FINISH);
-  const size_t packed_bytes = packed_.size() - stream.avail_out;
-  deflateEnd(&stream);
-  if (code != Z_STREAM_END) return fail(Error("zlib failed"));
+  if (!compressor_) compressor_.reset(libdeflate_alloc_compressor(kLevel));
+  if (!compressor_) return fail(Error("no memory to compress " + path_));
+  packed_.resize(libdeflate_zlib_compress_bound(compressor_.get(), block.size()));
+  const size_t packed_bytes = libdeflate_zlib_compress(
+      compressor_.get(), block.data(), block.size(), packed_.data(), packed_.size());
+  if (packed_bytes == 0) return fail(Error("cannot compress " + path_));
 
   ProtoBuffer inner;
   inner.bytes(trace::packet::kCompressedPackets, std::string_view(packed_.data(), packed_bytes));

@@ -1,8 +1,8 @@
 #include "sink/trace_reader.h"
 
 #include <fcntl.h>
+#include <libdeflate.h>
 #include <sys/stat.h>
-#include <zlib.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -215,32 +215,27 @@ void TraceReader::end_thread(uint32_t tid) {
   tasks_.erase(found);
 }
 
+void TraceReader::DecompressorDeleter::operator()(libdeflate_decompressor* d) const {
+  libdeflate_free_decompressor(d);
+}
+
 void TraceReader::bundle(std::string_view compressed) {
-  z_stream stream{};
-  if (inflateInit(&stream) != Z_OK) throw Damaged{"zlib cannot start"};
-  struct Guard {
-    z_stream* s;
-    ~Guard() { inflateEnd(s); }
-  } guard{&stream};
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(compressed.data()));
-  stream.avail_in = static_cast<uInt>(compressed.size());
+  if (!decompressor_) decompressor_.reset(libdeflate_alloc_decompressor());
+  if (!decompressor_) throw Damaged{"no memory to decompress"};
   inflated_.resize(std::max<size_t>(inflated_.capacity(), kBlockBytes * 2));
-  size_t made = 0;
   for (;;) {
-    stream.next_out = reinterpret_cast<Bytef*>(inflated_.data() + made);
-    stream.avail_out = static_cast<uInt>(inflated_.size() - made);
-    const int code = inflate(&stream, Z_NO_FLUSH);
-    made = inflated_.size() - stream.avail_out;
-    if (code == Z_STREAM_END) break;
-    if (code != Z_OK) throw Damaged{"a block does not decompress"};
-    if (stream.avail_out == 0) {
-      if (inflated_.size() >= kMaxInflated) throw Damaged{"a block of impossible size"};
-      inflated_.resize(inflated_.size() * 2);
-    } else if (stream.avail_in == 0) {
-      throw Damaged{"a block breaks off"};
+    size_t made = 0;
+    const libdeflate_result result =
+        libdeflate_zlib_decompress(decompressor_.get(), compressed.data(), compressed.size(),
+                                   inflated_.data(), inflated_.size(), &made);
+    if (result == LIBDEFLATE_SUCCESS) {
+      packets(std::string_view(inflated_.data(), made));
+      return;
     }
+    if (result != LIBDEFLATE_INSUFFICIENT_SPACE) throw Damaged{"a block does not decompress"};
+    if (inflated_.size() >= kMaxInflated) throw Damaged{"a block of impossible size"};
+    inflated_.resize(inflated_.size() * 2);
   }
-  packets(std::string_view(inflated_.data(), made));
 }
 
 void TraceReader::packets(std::string_view records) {

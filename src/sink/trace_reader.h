@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -14,6 +15,8 @@
 #include "base/result.h"
 #include "event/event.h"
 #include "model/snapshot.h"
+
+struct libdeflate_decompressor;
 
 namespace giltop {
 
@@ -83,6 +86,10 @@ class TraceReader {
   std::string buffer_;
   size_t at_ = 0;        // consumed of buffer_
   uint64_t offset_ = 0;  // file offset of buffer_'s beginning
+  struct DecompressorDeleter {
+    void operator()(libdeflate_decompressor* d) const;
+  };
+  std::unique_ptr<libdeflate_decompressor, DecompressorDeleter> decompressor_;
   std::string inflated_;
   uint64_t now_ns_ = 0;
   bool has_clock_ = false;
