@@ -6,6 +6,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
@@ -289,6 +290,12 @@ Status Attachments::watch_entry(File& file, const Fd& fd) {
   if (!probe) return std::move(probe).error().in("watch the entry point of " + file.path);
   file.entry = std::move(*probe);
   return ok();
+}
+
+void Attachments::forget_plain() {
+  std::erase_if(files_, [](const auto& known) { return known.second->is_plain(); });
+  std::erase_if(all_, [](const auto& file) { return file->is_plain(); });
+  crowd_ = std::max(kFewFiles, 2 * all_.size());
 }
 
 void Attachments::clear() {

@@ -33,6 +33,10 @@ class Attachments {
 
     bool is_traced() const { return sites || is_light(); }
     bool is_light() const { return waits && resumes; }
+    // Neither a Python nor watched: it may be forgotten, and looked at again.
+    bool is_plain() const {
+      return inspection.kind != Inspection::Kind::cpython && number == 0 && !entry;
+    }
     // Why it cannot be traced, where it is an interpreter; else empty.
     const std::string& refusal() const;
   };
@@ -73,6 +77,10 @@ class Attachments {
   std::vector<File*> take_overwritten();
   int writes_fd() const { return writes_.get(); }  // readable when there are
 
+  // Many files were looked at since the last forget_plain(). Nobody may know a plain one then.
+  bool crowded() const { return all_.size() >= crowd_; }
+  void forget_plain();
+
   void clear();  // removes every probe
   size_t probed_files() const { return probed_files_; }
 
@@ -96,6 +104,8 @@ class Attachments {
   Fd writes_;                     // inotify
   std::map<int, File*> watches_;  // by its watch descriptors
   size_t probed_files_ = 0;
+  static constexpr size_t kFewFiles = 16384;
+  size_t crowd_ = kFewFiles;
 };
 
 }  // namespace giltop

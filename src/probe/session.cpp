@@ -341,6 +341,7 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
       mappings_->drain([this](const NewMapping& mapping) { new_mappings_.push_back(mapping); });
   const uint64_t in_hand = drain();
   targets_->forget_overwritten();
+  targets_->forget_some();
   take_notices();
   for (const NewMapping& mapping : std::exchange(new_mappings_, {})) targets_->on_mapping(mapping);
   if (!all_mappings) targets_->rescan();

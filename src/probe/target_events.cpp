@@ -191,6 +191,15 @@ void Targets::on_last_exit(uint32_t tgid) {
   light_gils_.forget(tgid);
 }
 
+template <typename Which>
+void Targets::forget_programs(Which&& which) {
+  std::erase_if(programs_, [&](const auto& program) {
+    if (!which(program.second)) return false;
+    bpf_map_delete_elem(maps_.known_files, &program.first);
+    return true;
+  });
+}
+
 void Targets::forget_overwritten() {
   for (const File* file : attachments_.take_overwritten()) {
     // Who runs it is not traced any more: half of its hand-overs are missing from here on.
@@ -209,11 +218,22 @@ void Targets::forget_overwritten() {
       refusals_[{file->path, "its file was written to while it was traced"}] = {image->first, 1};
       image = images_.erase(image);
     }
-    std::erase_if(programs_, [&](const auto& program) {
-      if (program.second.file != file) return false;
-      bpf_map_delete_elem(maps_.known_files, &program.first);
+    forget_programs([file](const Known& program) { return program.file == file; });
+  }
+}
+
+void Targets::forget_some() {
+  if (attachments_.crowded()) {
+    forget_programs([](const Known& program) { return program.file && program.file->is_plain(); });
+    attachments_.forget_plain();
+  }
+  if (images_.size() >= many_images_) {
+    std::erase_if(images_, [this](const auto& image) {
+      if (is_tracked(image.first)) return false;
+      light_gils_.forget(image.first);
       return true;
     });
+    many_images_ = std::max(kFewImages, 2 * images_.size());
   }
 }
 

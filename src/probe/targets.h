@@ -68,6 +68,8 @@ class Targets {
   void attach_all();
   // Forgets what files were that have been written to since.
   void forget_overwritten();
+  // Forgets files that are no Python, and processes whose end was lost, when they are many.
+  void forget_some();
   // Looks into /proc for what on_mapping() should have told: some of that was lost.
   void rescan();
 
@@ -151,6 +153,8 @@ class Targets {
   bool maps(uint32_t tgid, const File* file) const;
   bool is_tracked(uint32_t tgid) const;
   void untrack(uint32_t tgid);
+  template <typename Which>
+  void forget_programs(Which&& which);
   void tell_kernel(const gt_file_key& key, Known& known, uint32_t what);
   // Traces a process that runs already and maps the file `id` at `place`.
   bool adopt(uint32_t tgid, const Mapped& mapped);
@@ -189,6 +193,8 @@ class Targets {
   std::vector<std::pair<uint32_t, const File*>> new_;
   std::map<gt_file_key, Known, KeyLess> programs_;
   std::unordered_map<uint32_t, Image> images_;
+  static constexpr size_t kFewImages = 4096;
+  size_t many_images_ = kFewImages;
   // When a mapping of a file that is no Python was last looked at, by device, inode and generation.
   std::map<std::array<uint64_t, 3>, uint64_t> others_;
   std::set<std::pair<uint32_t, uint32_t>> pending_threads_;  // tgid, tid: seen, may yet show a fork

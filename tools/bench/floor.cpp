@@ -32,7 +32,7 @@ Result<std::vector<UprobePlace>> places_in(const std::string& path) {
   std::vector<UprobePlace> places;
   for (const GilSite& site : inspection->cpython.sites)
     if (site.kind == SiteKind::acquire || site.kind == SiteKind::release)
-      places.push_back({site.file_offset, 0});
+      places.push_back({site.probe.file_offset, 0});
   return places;
 }
 
