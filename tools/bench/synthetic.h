@@ -62,8 +62,8 @@ void uncontended_writer(uint64_t count, uint64_t part, const RecordSink& sink);
 void four_writers(uint64_t count, uint64_t part, const RecordSink& sink);
 // Two threads compute: a forced switch every 5 ms.
 void two_computers(uint64_t count, uint64_t part, const RecordSink& sink);
-// Threads that are there for half a millisecond, each with a name of its own, in processes that are
-// there for 64 of them: 46 records a thread.
+// Threads that are there for a fifth of a millisecond, each with a name of its own, in processes
+// that are there for 64 of them: 42 records a thread.
 void brief_threads(uint64_t count, uint64_t part, const RecordSink& sink);
 
 }  // namespace giltop::bench
