@@ -3,6 +3,7 @@
 #include <bpf/bpf.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "base/clock.h"
 #include "giltop/abi.h"
@@ -45,20 +46,29 @@ void LightGils::look_at(uint32_t tgid, Target& target) {
   if (!target.bias) target.bias = bias_(tgid, *target.file);
   if (!target.bias) return;
   const GilMemory memory = read_gil_memory(pid, *target.file, *target.bias);
-  const size_t before = target.gils.size();
+  // Those that are still there keep their order: an interpreter may have ended, and its GIL's
+  // memory may be anything by now.
+  std::vector<uint64_t> gils;
+  const auto is_there = [&](uint64_t address) {
+    return !memory.missing.empty() ||
+           std::any_of(memory.gils.begin(), memory.gils.end(),
+                       [&](const GilInMemory& gil) { return gil.address == address; });
+  };
+  std::copy_if(target.gils.begin(), target.gils.end(), std::back_inserter(gils), is_there);
   bool all = target.alone && memory.missing.empty();
   for (const GilInMemory& gil : memory.gils) {
-    if (std::find(target.gils.begin(), target.gils.end(), gil.address) != target.gils.end())
-      continue;
-    if (target.gils.size() == kLightGils) {
+    if (std::find(gils.begin(), gils.end(), gil.address) != gils.end()) continue;
+    if (gils.size() == kLightGils) {
       all = false;
       break;
     }
-    target.gils.push_back(gil.address);
+    gils.push_back(gil.address);
   }
-  if (target.gils.size() == before && target.all == all) return;
+  if (gils == target.gils && target.all == all) return;
+  // What was read may have been the memory of the id's next owner.
+  if (bias_(tgid, *target.file) != target.bias) return;
   gt_light light{};
-  std::copy(target.gils.begin(), target.gils.end(), light.gils);
+  std::copy(gils.begin(), gils.end(), light.gils);
   // struct _gil_runtime_state: last_holder, locked, switch_number, cond.
   light.locked = target.file->cond_offset - 0x10;
   light.holder = target.file->cond_offset - 0x18;
@@ -66,15 +76,17 @@ void LightGils::look_at(uint32_t tgid, Target& target) {
   light.pthread = memory.ids.thread_id;
   light.pthread_tid = memory.ids.pthread_tid;
   light.all = all;
-  for (size_t slot = before; slot < target.gils.size(); slot++) {
+  for (size_t slot = 0; slot < gils.size(); slot++) {
+    if (slot < target.gils.size() && target.gils[slot] == gils[slot]) continue;
     Event event;
     event.kind = EventKind::light_gil;
     event.ts_ns = boot_ns();
     event.tgid = tgid;
     event.state = static_cast<uint8_t>(slot);
-    event.value = target.gils[slot];
+    event.value = gils[slot];
     push_(event);
   }
+  target.gils = std::move(gils);
   target.all = all;
   bpf_map_update_elem(map_, &tgid, &light, BPF_ANY);
 }

@@ -73,6 +73,7 @@ void Targets::exec_held(const gt_exec& exec) {
   const bool late = !is_known && options_.follow_children && exec.h.state != GT_HELD;
   if (late) missed_ = true;
   Known& known = is_known ? found->second : look_at_program(tgid, exec.file);
+  if (!known.file) missed_ = true;
   if (File* file = known.file) {
     Image& image = images_[tgid];
     if (!is_known) {
@@ -145,6 +146,8 @@ void Targets::on_entry(const gt_entry& entry) {
     } else if (!files->empty()) {
       attachments_.unwatch_entry(*files->front());
     }
+  } else {
+    missed_ = true;
   }
   if (entry.h.state == GT_HELD) holds_.let_go(tgid);
 }
@@ -186,6 +189,8 @@ void Targets::on_found(const gt_found& found) {
 }
 
 void Targets::on_last_exit(uint32_t tgid) {
+  if (const auto image = images_.find(tgid); image != images_.end() && image->second.at_loader)
+    never_entered_++;
   images_.erase(tgid);
   inherited_.erase(tgid);
   light_gils_.forget(tgid);
@@ -233,6 +238,7 @@ void Targets::forget_some() {
       light_gils_.forget(image.first);
       return true;
     });
+    std::erase_if(inherited_, [this](const auto& child) { return !is_tracked(child.first); });
     many_images_ = std::max(kFewImages, 2 * images_.size());
   }
 }

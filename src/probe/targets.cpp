@@ -439,6 +439,10 @@ std::vector<std::string> Targets::refusals() const {
   if (missed_)
     lines.push_back(
         "some programs ran before giltop could look at them: their first events are missed");
+  if (never_entered_ != 0)
+    lines.push_back(std::to_string(never_entered_) +
+                    " programs ended before giltop saw them start: were they Pythons, they are not "
+                    "in the figures");
   return lines;
 }
 

@@ -201,6 +201,7 @@ class Targets {
   std::map<std::pair<std::string, std::string>, Refusal> refusals_;  // by file and reason
   std::vector<std::pair<uint32_t, ProcessFacts>> unseen_;            // to be told of at kWhenSeen
   bool missed_ = false;
+  uint64_t never_entered_ = 0;  // ended before they were seen at their entry point
 };
 
 }  // namespace giltop

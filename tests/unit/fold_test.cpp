@@ -9,6 +9,7 @@
 #include "model/snapshot.h"
 #include "sink/json.h"
 #include "support/event_builder.h"
+#include "support/light_history.h"
 #include "view/text_report.h"
 
 namespace giltop {
@@ -145,6 +146,30 @@ TEST(Fold, ProcessesAreSummedUpByProgram) {
     ASSERT_LE(kept_in(model), alive_in(model) + ended + 2 * model.processes().size() + 8);
   }
   EXPECT_GT(folded, 1000u);
+}
+
+TEST(Fold, InLightModeTooNothingIsLost) {
+  uint64_t folded = 0;
+  for (uint64_t seed = 1; seed <= 40; seed++) {
+    Simulation simulation = long_history(seed, 4000);
+    const auto events = testing::as_light(
+        simulation.tables(), testing::with_programs(simulation.tables(), simulation.events()), seed,
+        500'000, seed % 2 != 0);
+    const Played all(simulation.tables(), events, {kAll, kAll, kAll, kAll});
+    const Played few(simulation.tables(), events, {seed % 6, kAll, kAll, kAll});
+    ASSERT_THAT(broken_tilings(few.model), IsEmpty()) << "seed " << seed;
+    const Snapshot a = snapshot_of(all.model, {}), b = snapshot_of(few.model, {});
+    ASSERT_EQ(a.processes.size(), b.processes.size());
+    for (size_t i = 0; i < a.processes.size(); i++) {
+      Sum expected, summed;
+      expected.add(a.processes[i]);
+      summed.add(b.processes[i]);
+      ASSERT_EQ(summed.of, expected.of) << "seed " << seed << " process " << i;
+      ASSERT_EQ(a.processes[i].light_ns, b.processes[i].light_ns);
+      folded += b.processes[i].threads.back().folded;
+    }
+  }
+  EXPECT_GT(folded, 300u);
 }
 
 TEST(Fold, WhateverComesItTiles) {
