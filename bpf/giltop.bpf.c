@@ -101,6 +101,8 @@ int on_gil(struct pt_regs *ctx)
 	stamp(&e->h, kind, tgid, (__u32)id);
 	if (cookie & GT_COOKIE_FREE_THREADED && kind == GT_GIL_RELEASE)
 		e->h.state = switched_off(e->gil);
+	if (both_modes && kind == GT_GIL_WAIT)
+		note_wait(e->gil); /* it may end in light mode */
 	submit(e);
 	return 0;
 }
@@ -114,7 +116,7 @@ static __always_inline bool in_light_mode(__u32 tgid, __u64 cookie)
 SEC("uprobe")
 int on_light_wait(struct pt_regs *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid(), cookie, gil, *await;
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
 	__u32 tgid = id >> 32, holder = 0;
 	struct gt_light *light;
 	struct gt_gil *e;
@@ -127,16 +129,15 @@ int on_light_wait(struct pt_regs *ctx)
 	    !in_light_mode(tgid, cookie))
 		return 0;
 	gil = gil_at(ctx, cookie);
-	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0,
-				     BPF_LOCAL_STORAGE_GET_F_CREATE);
-	if (!await) { /* no memory: its end would not be seen */
+	if (!note_wait(gil)) { /* no memory: its end would not be seen */
 		count_lost(GT_GIL_WAIT);
 		return 0;
 	}
-	*await = gil;
 	light = bpf_map_lookup_elem(&light_gils, &tgid);
-	if (light)
+	if (light) {
 		holder = holder_of(light, gil, &known);
+		see_gil(light, gil);
+	}
 	e = reserve(GT_GIL_WAIT, sizeof(*e));
 	if (!e)
 		return 0;
@@ -176,8 +177,7 @@ int on_light_resume(struct pt_regs *ctx)
 		kind = GT_GIL_RELEASE;
 		state = GT_GIL_OFF;
 	} else if (bpf_probe_read_user(&locked, sizeof(locked),
-				       (void *)(gil + (cookie & GT_COOKIE_OFFSET_MASK) -
-						LOCKED_BEFORE_COND)) ||
+				       (void *)(gil + (cookie & GT_COOKIE_OFFSET_MASK))) ||
 		   locked) {
 		return 0;
 	}
@@ -191,7 +191,8 @@ int on_light_resume(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Light mode: on every CPU, some hundred times a second of its work. */
+/* Light mode: on every CPU, some hundred times a second. What could not be read is told, too: else
+ * those that could would speak for it. */
 SEC("perf_event")
 int on_sample(void *ctx)
 {
@@ -202,8 +203,6 @@ int on_sample(void *ctx)
 	if (!armed || !is_light(id >> 32))
 		return 0;
 	state = holding(bpf_get_current_task_btf(), id >> 32);
-	if (!state)
-		return 0;
 	e = reserve(GT_SAMPLE, sizeof(*e));
 	if (!e)
 		return 0;

@@ -3,7 +3,9 @@
  *
  * take_gil() holds gil->mutex from its first look to its return, but while it sleeps in
  * pthread_cond_timedwait(); and `locked` and `last_holder` change under that mutex (drop_gil() too).
- * So at the call, and when it has returned, what is read is true, not a race. */
+ * So at the call, and when it has returned, what is read is true, not a race. At a context switch or
+ * a sample it is the word of the current thread about itself: only the instructions between the
+ * stores of the two are missed. */
 #ifndef GILTOP_LIGHT_BPF_H
 #define GILTOP_LIGHT_BPF_H
 
@@ -23,7 +25,16 @@ struct {
 	__type(value, __u64);
 } awaited SEC(".maps");
 
-#define LOCKED_BEFORE_COND 0x10 /* struct _gil_runtime_state: locked, switch_number, cond */
+static __always_inline bool note_wait(__u64 gil)
+{
+	__u64 *await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0,
+					    BPF_LOCAL_STORAGE_GET_F_CREATE);
+
+	if (!await)
+		return false;
+	*await = gil;
+	return true;
+}
 
 /* Who holds the GIL at `gil`, by its own name for itself. 0: nobody, or it cannot be told. */
 static __always_inline __u32 holder_of(const struct gt_light *light, __u64 gil, bool *known)
@@ -59,15 +70,15 @@ static __always_inline __u8 holding(struct task_struct *task, __u32 tgid)
 {
 	struct gt_light *light = bpf_map_lookup_elem(&light_gils, &tgid);
 	__u32 self = 0, holder;
-	bool known;
+	bool known, all;
 	int i;
 
 	if (!light)
 		return 0;
+	all = light->all;
 	for (i = 0; i < GT_LIGHT_GILS && light->gils[i]; i++) {
 		holder = holder_of(light, light->gils[i], &known);
-		if (!known)
-			return 0;
+		all &= known;
 		if (!holder)
 			continue;
 		if (!self)
@@ -75,7 +86,18 @@ static __always_inline __u8 holding(struct task_struct *task, __u32 tgid)
 		if (holder == self)
 			return GT_GIL_READ | GT_GIL_MINE | i << GT_GIL_SLOT_SHIFT;
 	}
-	return i && light->all ? GT_GIL_READ : 0;
+	return i && all ? GT_GIL_READ : 0;
+}
+
+/* Somebody waits for a GIL that was not known of: who holds none of the others may hold that one. */
+static __always_inline void see_gil(struct gt_light *light, __u64 gil)
+{
+	int i;
+
+	for (i = 0; i < GT_LIGHT_GILS; i++)
+		if (light->gils[i] == gil)
+			return;
+	light->all = 0;
 }
 
 /* 0: it has several, or it is not known where. */

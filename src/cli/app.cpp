@@ -107,8 +107,9 @@ int run(int argc, char** argv) {
   std::string overhead = "2";
   CLI::Option* budget =
       record_app
-          ->add_option("--overhead", overhead,
-                       "Of --mode auto: percent of a process's time that exact mode may take [2]")
+          ->add_option(
+              "--overhead", overhead,
+              "Of --mode auto: percent of a CPU that exact mode may take from a process [2]")
           ->transform(CLI::Validator(check_percent, "PERCENT"));
   std::string buffer = std::to_string(record.buffer_bytes);
   record_app->add_option("--buffer-size", buffer, "Ring buffer, a power of two [16M]")

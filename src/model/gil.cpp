@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <unordered_map>
+#include <utility>
 
 #include "model/model.h"
 
@@ -55,11 +56,7 @@ void Gil::advance(uint64_t ts_ns) {
 
 void Gil::book(Thread& waiter) {
   if (light) [[unlikely]] {
-    if (waiter.light.since_ns >= last_ns) return;
-    const Ledger parts = light_parts(waiter);
-    Row& booked = row(waiter, waiter.light.behind);
-    for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
-    waiter.light.since_ns = last_ns;
+    book_light(waiter);
     return;
   }
   Ledger parts;
@@ -72,13 +69,6 @@ void Gil::book(Thread& waiter) {
   Row& booked = row(waiter, blamed());
   for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
   waiter.wait_mark = ledger;
-}
-
-void Gil::book_handoff(Thread& waiter) {
-  if (waiter.light.since_ns >= last_ns) return;
-  row(waiter, waiter.light.behind).parts[column(LedgerColumn::handoff)] +=
-      last_ns - waiter.light.since_ns;
-  waiter.light.since_ns = last_ns;
 }
 
 void Gil::book_all_waiters() {
@@ -203,14 +193,25 @@ void Gil::disprove(uint64_t ts_ns) {
 std::vector<Gil::Blame> Gil::blame() const {
   // Waits that still go on count up to now, on whoever holds the GIL now.
   std::vector<Row> rows = rows_;
-  for (const Thread* waiter : waiters) {
-    const Thread* const behind = light ? waiter->light.behind : blamed();
+  const auto add = [&](const Thread* waiter, const Thread* behind, const Ledger& parts) {
     const uint64_t key = key_of(*waiter, behind);
     const size_t at = find_row(key);
-    Row* found = at < rows_.size() ? &rows[at] : &rows.emplace_back(Row{key, waiter, behind, {}});
-    const Ledger parts = light ? light_parts(*waiter) : Ledger{};
-    for (size_t c = 0; c < kLedgerColumns; c++)
-      found->parts[c] += light ? parts[c] : ledger[c] - waiter->wait_mark[c];
+    Row& found = at < rows_.size() ? rows[at] : rows.emplace_back(Row{key, waiter, behind, {}});
+    for (size_t c = 0; c < kLedgerColumns; c++) found.parts[c] += parts[c];
+  };
+  for (const Thread* waiter : waiters) {
+    Ledger parts{};
+    if (light) {
+      parts = light_parts(*waiter);
+      const size_t unknown = column(LedgerColumn::unknown);
+      Ledger nobodys{};
+      nobodys[unknown] = std::exchange(parts[unknown], 0);
+      if (nobodys[unknown] != 0) add(waiter, nullptr, nobodys);
+      if (waiter->light.behind) add(waiter, waiter->light.behind, parts);
+      continue;
+    }
+    for (size_t c = 0; c < kLedgerColumns; c++) parts[c] = ledger[c] - waiter->wait_mark[c];
+    add(waiter, blamed(), parts);
   }
   std::vector<Blame> result;
   result.reserve(rows.size());

@@ -23,12 +23,18 @@ constexpr size_t kRunning = static_cast<size_t>(CpuState::running);
 constexpr size_t kHolding = static_cast<size_t>(GilState::holding);
 constexpr size_t kUnknown = static_cast<size_t>(GilState::unknown);
 
-// What a thread has run, waited for a CPU, slept up to `ts_ns`.
-std::array<uint64_t, 4> cpu_times(const Thread& thread, uint64_t ts_ns) {
-  std::array<uint64_t, 4> times{};
-  for (const auto& row : thread.matrix)
-    for (size_t c = 0; c < times.size(); c++) times[c] += row[c];
-  times[static_cast<size_t>(thread.cpu_state)] += ts_ns - thread.last_ns;
+// What a thread may have done with the GIL up to `ts_ns`: run (it is not known with what, but it
+// did not wait for one), been preempted with it, slept with it.
+std::array<uint64_t, 3> held_times(const Thread& thread, uint64_t ts_ns) {
+  std::array<uint64_t, 3> times{};
+  const auto row = [&](GilState g) -> const auto& { return thread.matrix[static_cast<size_t>(g)]; };
+  for (const GilState g : {GilState::holding, GilState::released, GilState::unknown})
+    times[0] += row(g)[kRunning];
+  for (const size_t c : {size_t{1}, size_t{2}}) times[c] = row(GilState::holding)[c];
+  const auto now = static_cast<size_t>(thread.cpu_state);
+  const bool counts = now == kRunning ? thread.gil_state != GilState::waiting
+                                      : thread.gil_state == GilState::holding;
+  if (counts && now < times.size()) times[now] += ts_ns - thread.last_ns;
   return times;
 }
 
@@ -69,7 +75,7 @@ void Model::begin_light(Process& process, uint64_t ts_ns) {
 }
 
 void Model::end_light(Process& process, uint64_t ts_ns) {
-  for (Thread* thread : process.alive) light_leave(*thread);
+  for (Thread* thread : process.alive) light_forget(*thread);
   for (auto& gil : process.gils) {
     gil->advance(ts_ns);
     gil->book_all_waiters();
@@ -112,10 +118,16 @@ void Model::settle(Thread& thread) {
   booked.unknown = unknown;
 }
 
-void Model::light_leave(Thread& thread) {
+// What it did is not known from here on; what it ran and was not decided stays so.
+void Model::light_forget(Thread& thread) {
   settle(thread);
   thread.light.sure = false;
   thread.light.undecided_from = thread.matrix[kUnknown][kRunning];
+}
+
+// Nobody waits behind it any more.
+void Model::light_leave(Thread& thread) {
+  light_forget(thread);
   for (const auto& gil : thread.process->gils) {
     for (Thread* waiter : gil->waiters) {
       if (waiter->light.behind != &thread) continue;
@@ -138,33 +150,62 @@ void Model::wait_behind(Thread& thread, Thread* holder, uint64_t ts_ns) {
   thread.light.behind = holder;
   thread.light.since_ns = ts_ns;
   thread.light.woken = false;
-  if (holder) thread.light.behind_had = cpu_times(*holder, ts_ns);
+  if (holder) thread.light.behind_had = held_times(*holder, ts_ns);
+}
+
+// All who wait, and were not woken to take it, wait behind this one now.
+void Model::wait_behind(Gil& gil, Thread& holder, const Thread& by, uint64_t ts_ns) {
+  for (Thread* waiter : gil.waiters) {
+    if (waiter == &by || waiter == &holder || waiter->light.woken ||
+        waiter->light.behind == &holder)
+      continue;
+    gil.book(*waiter);
+    wait_behind(*waiter, &holder, ts_ns);
+  }
 }
 
 // The waiter's time since its mark, up to where the GIL was advanced to.
 Ledger Gil::light_parts(const Thread& waiter) const {
   Ledger parts{};
   const Thread::Light& wait = waiter.light;
-  const uint64_t elapsed = last_ns - std::min(wait.since_ns, last_ns);
-  const Thread* const behind = wait.behind;
-  if (!behind || behind->last_ns > last_ns) {
-    parts[static_cast<size_t>(LedgerColumn::unknown)] = elapsed;
-    return parts;
+  uint64_t left = last_ns - std::min(wait.since_ns, last_ns);
+  if (const Thread* const behind = wait.behind; behind && behind->last_ns <= last_ns) {
+    const auto now = held_times(*behind, last_ns);
+    constexpr LedgerColumn kColumns[] = {LedgerColumn::running, LedgerColumn::runnable,
+                                         LedgerColumn::blocked};
+    for (size_t c = 0; c < now.size(); c++) {
+      // A switch that was charged otherwise meanwhile may have taken a little out of one.
+      const auto grown = static_cast<int64_t>(now[c] - wait.behind_had[c]);
+      const uint64_t part = std::min(left, static_cast<uint64_t>(std::max<int64_t>(grown, 0)));
+      parts[static_cast<size_t>(kColumns[c])] = part;
+      left -= part;
+    }
   }
-  // running, runnable, blocked and unknown; a switch that was charged otherwise meanwhile may have
-  // taken a little out of one.
-  const auto now = cpu_times(*behind, last_ns);
-  constexpr LedgerColumn kColumns[] = {LedgerColumn::running, LedgerColumn::runnable,
-                                       LedgerColumn::blocked, LedgerColumn::unknown};
-  uint64_t left = elapsed;
-  for (const size_t c : {size_t{1}, size_t{2}, size_t{3}, size_t{0}}) {
-    const auto grown = static_cast<int64_t>(now[c] - wait.behind_had[c]);
-    const uint64_t part = std::min(left, static_cast<uint64_t>(std::max<int64_t>(grown, 0)));
-    parts[static_cast<size_t>(kColumns[c])] = part;
-    left -= part;
-  }
-  parts[static_cast<size_t>(LedgerColumn::running)] += left;
+  // It let go, and who took it then was not seen.
+  parts[static_cast<size_t>(LedgerColumn::unknown)] = left;
   return parts;
+}
+
+void Gil::book_light(Thread& waiter) {
+  Thread::Light& wait = waiter.light;
+  if (wait.since_ns >= last_ns) return;
+  Ledger parts = light_parts(waiter);
+  const auto unknown = static_cast<size_t>(LedgerColumn::unknown);
+  if (parts[unknown] != 0) row(waiter, nullptr).parts[unknown] += parts[unknown];
+  parts[unknown] = 0;
+  if (wait.behind) {
+    Row& booked = row(waiter, wait.behind);
+    for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
+    wait.behind_had = held_times(*wait.behind, last_ns);
+  }
+  wait.since_ns = last_ns;
+}
+
+void Gil::book_handoff(Thread& waiter) {
+  if (waiter.light.since_ns >= last_ns) return;
+  row(waiter, waiter.light.behind).parts[static_cast<size_t>(LedgerColumn::handoff)] +=
+      last_ns - waiter.light.since_ns;
+  waiter.light.since_ns = last_ns;
 }
 
 Ledger Gil::whole_ledger() const {
@@ -207,6 +248,7 @@ void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& cha
   if (holder == &thread) holder = nullptr;
   change.behind = holder;
   gil.advance(event.ts_ns);
+  if (holder) wait_behind(gil, *holder, thread, event.ts_ns);
   if (thread.gil_state == GilState::waiting && thread.gil == &gil) {
     // It woke and found it taken. By another than before: what lies in between was a hand-off to
     // that one.
@@ -279,6 +321,10 @@ void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change
       break;
   }
   if (waited) end_light_wait(thread, event.ts_ns);
+  if (event.kind == EventKind::gil_acquire) {
+    gil.advance(event.ts_ns);
+    wait_behind(gil, thread, thread, event.ts_ns);
+  }
   if (thread.gil != &gil) settle(thread);
   thread.gil = &gil;
   thread.light.sure = true;
@@ -313,7 +359,12 @@ void Model::light_wakeup(Thread& thread, uint64_t ts_ns) {
 
 void Model::light_sample(Thread& thread, const Event& event) {
   const GilSight sight = gil_sight(event);
-  if (!sight.read || waits_still(thread, sight, event.ts_ns)) return;
+  if (!sight.read) {  // nor may the next sample decide what this one could not
+    advance(thread, event.ts_ns);
+    thread.light.undecided_from = thread.matrix[kUnknown][kRunning];
+    return;
+  }
+  if (waits_still(thread, sight, event.ts_ns)) return;
   advance(thread, event.ts_ns);
   note_sight(thread, sight);
   uint64_t& undecided = thread.matrix[kUnknown][kRunning];

@@ -221,7 +221,7 @@ void Model::on_loss(const Event& event) {
     for (Thread* thread : process.alive) {
       leave_gil(*thread, event.ts_ns);
       set_cpu_state(*thread, CpuState::unknown, event.ts_ns);
-      if (process.light) light_leave(*thread);
+      if (process.light) light_forget(*thread);
       thread->inferred = {};
     }
   }

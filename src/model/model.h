@@ -102,7 +102,7 @@ struct Thread {
     // A wait: behind whom since when, and what that one had run, waited for a CPU, slept by then.
     Thread* behind = nullptr;  // null: not known
     uint64_t since_ns = 0;
-    std::array<uint64_t, 4> behind_had{};
+    std::array<uint64_t, 3> behind_had{};
     bool woken = false;       // and at since_ns it was woken
     bool by_reading = false;  // that it waits was read at attach: its end may go unseen
   } light;
@@ -208,6 +208,7 @@ class Gil {
   size_t find_row(uint64_t key) const;
   void drop_empty_rows();
   Ledger light_parts(const Thread& waiter) const;
+  void book_light(Thread& waiter);
   void rehash(size_t slots);
   std::vector<Row> rows_;
   std::vector<uint32_t> slots_;  // open addressing into rows_, index + 1; power of two
@@ -380,10 +381,12 @@ class Model {
   void light_wakeup(Thread& thread, uint64_t ts_ns);
   void light_sample(Thread& thread, const Event& event);
   void light_leave(Thread& thread);
+  void light_forget(Thread& thread);
   bool waits_still(Thread& thread, GilSight sight, uint64_t ts_ns);
   void note_sight(Thread& thread, GilSight sight);
   void settle(Thread& thread);
   void wait_behind(Thread& thread, Thread* holder, uint64_t ts_ns);
+  void wait_behind(Gil& gil, Thread& holder, const Thread& by, uint64_t ts_ns);
   Thread* by_own_id(const Process& process, uint32_t own_id);
 
   void on_gil_read(const Event& event, Change& change);

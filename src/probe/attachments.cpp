@@ -73,6 +73,14 @@ uint64_t cookie_of(const Attachments::File& file, const GilSite& site) {
          (site.probe.emulated ? 0 : GT_COOKIE_STEPPED);
 }
 
+// What it is about was told at the call. The offset: of `locked` in the GIL's struct.
+uint64_t resume_cookie_of(const Attachments::File& file) {
+  const CPythonFile& python = file.inspection.cpython;
+  return (python.cond_offset - kLockedBeforeCond) | uint64_t{GT_GIL_WAIT} << GT_COOKIE_KIND_SHIFT |
+         uint64_t{file.number} << GT_COOKIE_FILE_SHIFT |
+         (python.free_threaded ? GT_COOKIE_FREE_THREADED : 0);
+}
+
 }  // namespace
 
 Attachments::Attachments(Programs programs, bool light, bool changes, int only_pid)
@@ -203,6 +211,7 @@ std::vector<Attachments::File*> Attachments::take_overwritten() {
 
 void Attachments::detach(File& file) {
   std::atomic_ref(programs_.ready[file.number]).store(0);
+  std::atomic_ref(programs_.light_files[file.number]).store(0);
   file.sites.reset();
   file.waits.reset();
   file.resumes.reset();
@@ -267,7 +276,7 @@ Status Attachments::attach_light(File& file, const Fd& fd) {
   for (const GilSite& site : python.sites) {
     if (site.kind != SiteKind::wait) continue;
     waits.push_back({site.probe.file_offset, cookie_of(file, site)});
-    resumes.push_back({site.resume_offset, cookie_of(file, site)});
+    resumes.push_back({site.resume_offset, resume_cookie_of(file)});
   }
   const std::string path = path_of(fd);
   auto wait = Uprobes::make(programs_.way, programs_.light_wait, path, waits, only_pid_);

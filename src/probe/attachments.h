@@ -24,7 +24,8 @@ class Attachments {
     std::string path;     // for messages
     uint32_t number = 0;  // what its probes' cookies say of it; 0: none were ever set
     Inspection inspection;
-    std::string error;  // unreadable, not ELF, or a site that could not be probed
+    std::string error;       // unreadable, not ELF, or a site that could not be probed
+    std::string mode_error;  // why its mode could not be changed
     bool on_overlay = false;
     Uprobes sites;           // exact mode's
     Fd fd;                   // where its mode may change
@@ -51,8 +52,8 @@ class Attachments {
     unsigned char* ready;
     unsigned char* light_files;
   };
-  // `light`: files get the probes of light mode, not those of exact mode.
-  // `changes`: until set_light() says otherwise.
+  // `light`: files get the probes of light mode, not those of exact mode. `changes`: set_light()
+  // may be called.
   Attachments(Programs programs, bool light, bool changes, int only_pid = -1);
 
   // The file's probes become those of the other mode: first come the new ones, then `tell` says who

@@ -26,6 +26,10 @@ void LightGils::add(uint32_t tgid, const CPythonFile& file, bool alone) {
   next_ns_ = 0;
 }
 
+void LightGils::forget(uint32_t tgid) {
+  if (processes_.erase(tgid) != 0) bpf_map_delete_elem(map_, &tgid);
+}
+
 void LightGils::look(uint64_t now_ns) {
   if (now_ns < next_ns_) return;
   next_ns_ = kNever_ns;
@@ -69,9 +73,8 @@ void LightGils::look_at(uint32_t tgid, Target& target) {
   if (bias_(tgid, *target.file) != target.bias) return;
   gt_light light{};
   std::copy(gils.begin(), gils.end(), light.gils);
-  // struct _gil_runtime_state: last_holder, locked, switch_number, cond.
-  light.locked = target.file->cond_offset - 0x10;
-  light.holder = target.file->cond_offset - 0x18;
+  light.locked = target.file->cond_offset - kLockedBeforeCond;
+  light.holder = target.file->cond_offset - kHolderBeforeCond;
   light.native_id = memory.ids.native_thread_id;
   light.pthread = memory.ids.thread_id;
   light.pthread_tid = memory.ids.pthread_tid;

@@ -26,7 +26,7 @@ class LightGils {
 
   // The process runs `file`, which outlives it, from now on; `alone`: and no other CPython.
   void add(uint32_t tgid, const CPythonFile& file, bool alone);
-  void forget(uint32_t tgid) { processes_.erase(tgid); }
+  void forget(uint32_t tgid);
 
   // Looks where it is time to. What is new goes to the kernel side, and as an event to the model.
   void look(uint64_t now_ns);

@@ -9,7 +9,7 @@ namespace giltop {
 
 // Breakpoints sit in a file, so a file's processes change together, and the busiest one decides:
 //
-//            twice over the budget, or once far over
+//            over the budget two periods in a row, or far over it in one
 //     exact ─────────────────────────────────────────► light
 //       ▲                                                │
 //       └──────────── a trial, when its time has come ───┘
@@ -23,10 +23,10 @@ class ModeChooser {
   static constexpr uint64_t kSettled_ns = 30'000'000'000;  // in exact mode, within the budget
   static constexpr double kFar = 4;                        // times the budget
 
-  // `budget`: what tracing may take of a process's time, 0 to 1.
+  // `budget`: what tracing may take from a process, as a part of one CPU's time, 0 to 1.
   explicit ModeChooser(double budget) : budget_(budget) {}
 
-  // Once a period of about half a second. `share`: what exact mode's probes took of the time of the
+  // Once a period of about half a second. `share`: what exact mode's probes took of a CPU from the
   // file's busiest process in that period; of no meaning in light mode. Returns whether the file is
   // to be in light mode from here on.
   bool choose(uint32_t file, double share, uint64_t now_ns);

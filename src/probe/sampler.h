@@ -1,4 +1,4 @@
-// Sampler: runs a BPF program on every CPU at a steady rate of the time that it works.
+// Sampler: runs a BPF program on every CPU at a steady rate, idle ones included.
 #pragma once
 
 #include <vector>

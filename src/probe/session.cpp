@@ -69,7 +69,7 @@ class LiveSession final : public Session {
   Status arm() override;
   void poll(int timeout_ms, const EventSink& sink) override;
   void stop(const EventSink& sink) override;
-  std::vector<std::string> refusals() const override { return targets_->refusals(); }
+  std::vector<std::string> refusals() const override;
   uint64_t records() const override { return decoder_.counts().records; }
   uint64_t probe_hits() const override;
   uint64_t other_probe_hits() const override { return skeleton_->bss->filtered_hits; }
@@ -92,6 +92,7 @@ class LiveSession final : public Session {
   void note(std::span<const std::byte> record);
   void take_notices();
   void choose_modes();
+  void start_sampler();
   void take_losses(uint64_t from_ns);
 
   SessionOptions options_;
@@ -105,6 +106,7 @@ class LiveSession final : public Session {
   std::optional<Targets> targets_;
   std::vector<Link> scheduler_;
   std::optional<Sampler> sampler_;
+  std::string sampler_error_;
   Decoder decoder_;
   Reorder reorder_;
   std::vector<Notice> notices_;           // what the kernel side told of processes, in its order
@@ -158,6 +160,11 @@ Status LiveSession::load() {
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
   way_ = uprobe_way();
+  if (way_ == UprobeWay::perf && options_.mode == Mode::automatic)
+    return Error(
+        "cannot change between exact and light mode: before Linux 6.6 each probe takes a tenth of "
+        "a "
+        "second to remove; choose one by --mode");
   prepare_for(way_, skeleton_->progs.on_gil);
   prepare_for(way_, skeleton_->progs.on_light_wait);
   prepare_for(way_, skeleton_->progs.on_light_resume);
@@ -245,9 +252,7 @@ Status LiveSession::attach_scheduler() {
     scheduler_.emplace_back(link);
   }
   if (options_.mode == Mode::light) {
-    auto sampler = Sampler::make(p.on_sample);
-    if (!sampler) return sampler.error();
-    sampler_.emplace(std::move(*sampler));
+    start_sampler();
   }
   return ok();
 }
@@ -358,6 +363,24 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   reorder_.release(watermark_, sink);
 }
 
+// Without it waits are exact all the same.
+void LiveSession::start_sampler() {
+  if (!sampler_error_.empty()) return;
+  auto sampler = Sampler::make(skeleton_->progs.on_sample);
+  if (sampler) {
+    sampler_.emplace(std::move(*sampler));
+  } else {
+    sampler_error_ =
+        "who holds a GIL while it runs is not known in light mode: " + sampler.error().message();
+  }
+}
+
+std::vector<std::string> LiveSession::refusals() const {
+  std::vector<std::string> lines = targets_->refusals();
+  if (!sampler_error_.empty()) lines.push_back(sampler_error_);
+  return lines;
+}
+
 void LiveSession::choose_modes() {
   constexpr uint64_t kPeriod_ns = 500'000'000;
   const uint64_t now = boot_ns();
@@ -375,8 +398,7 @@ void LiveSession::choose_modes() {
   if (!targets_->any_light()) {
     sampler_.reset();
   } else if (!sampler_) {
-    if (auto sampler = Sampler::make(skeleton_->progs.on_sample))
-      sampler_.emplace(std::move(*sampler));
+    start_sampler();
   }
 }
 

@@ -214,6 +214,7 @@ void Targets::forget_overwritten() {
         continue;
       }
       untrack(image->first);
+      light_gils_.forget(image->first);
       Event event;
       event.kind = EventKind::exit;
       event.ts_ns = boot_ns();

@@ -28,12 +28,12 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
   return result;
 }
 
-Event light_mode(uint32_t tgid, uint64_t ts_ns) {
+Event mode_event(uint32_t tgid, uint64_t ts_ns, bool light) {
   Event event;
   event.kind = EventKind::mode;
   event.ts_ns = ts_ns;
   event.tgid = tgid;
-  event.state = 1;
+  event.state = light;
   return event;
 }
 
@@ -197,8 +197,9 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       event.ts_ns = now_ns;
       event.tgid = tgid;
       event.other = tables_.add(facts, now_ns);
-      if (const auto image = images_.find(tgid); image != images_.end() && image->second.is_light())
-        events.push_back(light_mode(tgid, now_ns));
+      const auto image = images_.find(tgid);
+      const bool light = image != images_.end() && image->second.is_light();
+      if (light || chooser_) events.push_back(mode_event(tgid, now_ns, light));
     }
     const auto threads = threads_of(seen.tgid);
     for (const auto& [tid, comm] : threads) {
@@ -268,13 +269,7 @@ std::optional<uint64_t> Targets::bias_of(uint32_t tgid, const CPythonFile& pytho
 }
 
 void Targets::on_fork(uint32_t tgid, uint32_t tid, uint32_t parent) {
-  if (chooser_ && tgid != parent) {
-    if (const auto image = images_.find(parent); image != images_.end()) {
-      inherited_[tgid] = image->second.pythons;
-    } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
-      inherited_[tgid] = std::vector<File*>(more->second);
-    }
-  }
+  if (tgid != parent && (chooser_ || options_.light)) see_child(tgid, parent);
   if (!pending_threads_.empty()) pending_threads_.erase({tgid, tid});
 }
 
@@ -288,6 +283,23 @@ void Targets::settle_threads(uint64_t now_ns) {
     push_(event);
   }
   pending_threads_.clear();
+}
+
+// A forked child is what its parent was, and in its mode; that may have changed since it was
+// forked.
+void Targets::see_child(uint32_t tgid, uint32_t parent) {
+  std::vector<File*> files;
+  if (const auto image = images_.find(parent); image != images_.end()) {
+    files = image->second.pythons;
+  } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
+    files = more->second;
+  }
+  if (files.empty()) return;
+  const bool light =
+      std::any_of(files.begin(), files.end(), [](const File* file) { return file->is_light(); });
+  if (chooser_) tell_mode(tgid, light, boot_ns());
+  if (light) light_gils_.add(tgid, files.front()->inspection.cpython, files.size() == 1);
+  inherited_[tgid] = std::move(files);
 }
 
 // --- their modes ---------------------------------------------------------------------------------
@@ -304,7 +316,7 @@ std::vector<uint32_t> Targets::processes_of(const File& file) const {
 
 void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)>& share_of) {
   for (File* file : attachments_.numbered()) {
-    if (!file || !file->is_traced()) continue;
+    if (!file || !file->is_traced() || !file->mode_error.empty()) continue;
     double share = 0;
     for (const uint32_t tgid : processes_of(*file)) share = std::max(share, share_of(tgid));
     const bool light = chooser_->choose(file->number, share, now_ns);
@@ -318,37 +330,34 @@ bool Targets::any_light() const {
                      [](const File* file) { return file && file->is_light(); });
 }
 
-// A file that cannot be probed in the other way stays as it is, and is tried again.
+// A file that cannot be probed in the other way stays as it is.
 void Targets::change_mode(File& file, bool light) {
-  const Status changed = attachments_.set_light(file, light, [&] {
-    for (const uint32_t tgid : processes_of(file)) tell_mode(tgid, light, boot_ns());
-  });
-  if (!changed) return;
-  for (const uint32_t tgid : processes_of(file)) {
-    if (light) {
-      light_gils_.add(tgid, file.inspection.cpython, true);
-    } else {
-      light_gils_.forget(tgid);
+  const std::vector<uint32_t> processes = processes_of(file);
+  if (light) {
+    for (const uint32_t tgid : processes) {
+      const auto image = images_.find(tgid);
+      const bool alone = image == images_.end() || image->second.pythons.size() == 1;
+      light_gils_.add(tgid, file.inspection.cpython, alone);
     }
+    light_gils_.look(boot_ns());
   }
+  const Status changed = attachments_.set_light(file, light, [&] {
+    for (const uint32_t tgid : processes) tell_mode(tgid, light, boot_ns());
+  });
+  if (!changed) file.mode_error = changed.error().message();
+  if (!light || !changed)
+    for (const uint32_t tgid : processes) light_gils_.forget(tgid);
 }
 
 // To the model before the kernel side obeys, so that nothing in light mode comes before it; what
 // exact mode tells yet is no harm. And the other way round.
 void Targets::tell_mode(uint32_t tgid, bool light, uint64_t ts_ns) {
-  Event event;
-  event.kind = EventKind::mode;
-  event.ts_ns = ts_ns;
-  event.tgid = tgid;
-  event.state = light;
   uint32_t how = GT_TRACED;
   if (bpf_map_lookup_elem(maps_.tracked, &tgid, &how) != 0) return;  // it ended
   how = (how & ~uint32_t{GT_LIGHT}) | (light ? GT_LIGHT : 0);
-  if (light) push_(event);
+  if (light) push_(mode_event(tgid, ts_ns, true));
   bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
-  if (light) return;
-  event.ts_ns = boot_ns();
-  push_(event);
+  if (!light) push_(mode_event(tgid, boot_ns(), false));
 }
 
 // --- what they run -------------------------------------------------------------------------------
@@ -399,11 +408,10 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     facts.cmdline = info->cmdline;
   }
   const bool light = image.is_light();
-  if (light) {
+  if (light)
     light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
-    const uint32_t how = GT_TELL | GT_LIGHT;
-    if (chooser_) bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
-  }
+  const uint32_t how = GT_TELL | (light ? GT_LIGHT : 0);
+  if (chooser_) bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
   if (ts_ns == kWhenSeen) {
     unseen_.emplace_back(tgid, std::move(facts));
     return;
@@ -414,7 +422,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.tgid = tgid;
   event.other = tables_.add(std::move(facts), ts_ns);
   push_(event);
-  if (light) push_(light_mode(tgid, ts_ns));
+  if (light || chooser_) push_(mode_event(tgid, ts_ns, light));
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {
@@ -436,6 +444,9 @@ std::vector<std::string> Targets::refusals() const {
     if (refusal.count > 1) who += " and " + std::to_string(refusal.count - 1) + " more";
     lines.push_back("cannot trace " + who + ": " + key.second);
   }
+  for (const File* file : attachments_.numbered())
+    if (file && !file->mode_error.empty())
+      lines.push_back(file->path + " stays in its mode, whatever that costs: " + file->mode_error);
   if (missed_)
     lines.push_back(
         "some programs ran before giltop could look at them: their first events are missed");

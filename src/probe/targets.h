@@ -172,6 +172,7 @@ class Targets {
   void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
+  void see_child(uint32_t tgid, uint32_t parent);
   void tell_mode(uint32_t tgid, bool light, uint64_t ts_ns);
   void change_mode(File& file, bool light);
   // Processes that run it, forked ones included.

@@ -92,6 +92,9 @@ struct GilSite {
   bool operator==(const GilSite&) const = default;
 };
 
+// struct _gil_runtime_state (3.7 to 3.15): last_holder, locked, switch_number, cond; bytes.
+inline constexpr uint32_t kLockedBeforeCond = 0x10, kHolderBeforeCond = 0x18;
+
 struct CPythonFile {
   std::string version;  // "3.11.2", or "3.9" where only that much can be proved; never empty
   int major = 0;

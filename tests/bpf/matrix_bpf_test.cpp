@@ -150,6 +150,8 @@ TEST_P(Matrix, LightModeKnowsWhoHoldsAndWhoWaits) {
     waited += in_gil_state(thread, "waiting");
     if (measured.at("tid") == truth.at("pid")) continue;
     EXPECT_GT(thread.at("contended").get<int>(), 3);
+    // A switch interval: no step of a wait is taken for its end.
+    EXPECT_GT(thread.at("wait").at("p50_s").get<double>(), 0.0045);
     EXPECT_GT(in_gil_state(thread, "holding"), 0.2 * life(thread));
     EXPECT_LT(in_gil_state(thread, "unknown"), 0.15 * life(thread));
   }

@@ -55,6 +55,30 @@ TEST(LightModelProperties, WaitsAndWhatIsOffTheCpuAreExact) {
   }
 }
 
+// Behind whom, and what that one did meanwhile: what light mode says is true, or unknown.
+TEST(LightModelProperties, NobodyIsBlamedForWhatItDidWithoutTheGil) {
+  uint64_t asleep = 0, asleep_truly = 0, unknown = 0, total = 0;
+  for (uint64_t seed = 1; seed <= 300; seed++) {
+    const Simulation simulation(seed, {.steps = 500});
+    const Played exact(simulation.tables(), simulation.events());
+    const Played light(simulation.tables(),
+                       testing::as_light(simulation.tables(), simulation.events(), seed, 500'000));
+    for (const auto& process : exact.model.processes())
+      for (const auto& gil : process.gils)
+        for (const Gil::Blame& b : gil->blame()) asleep_truly += b.blocked_ns;
+    for (const auto& process : light.model.processes())
+      for (const auto& gil : process.gils)
+        for (const Gil::Blame& b : gil->blame()) {
+          asleep += b.blocked_ns;
+          unknown += b.unknown_ns;
+          total += b.running_ns + b.runnable_ns + b.blocked_ns + b.handoff_ns + b.unknown_ns;
+        }
+  }
+  EXPECT_LE(asleep, asleep_truly);
+  EXPECT_GT(asleep * 2, asleep_truly);
+  EXPECT_LT(unknown * 2, total);
+}
+
 TEST(LightModelProperties, SamplesAreRightOnAverage) {
   uint64_t held = 0, held_truly = 0, ran = 0, undecided = 0;
   for (uint64_t seed = 1; seed <= 500; seed++) {
