@@ -259,7 +259,8 @@ def compute(rounds):
 def asleep(args):
     """a thread sleeps 20 ms fifty times with the GIL held (--release: without); another computes
 
-    Truth: sleeps, sleep_s (of one), gil_held. Threads "sleeper" and "computer"."""
+    Truth: sleeps, sleep_s (of one), gil_held. Threads "sleeper" (slept_s: all its sleeps, by its own
+    clock, and what it took to go on) and "computer"."""
     import ctypes
 
     library = (ctypes.CDLL if args.release else ctypes.PyDLL)(None)  # PyDLL keeps the GIL in calls
@@ -268,8 +269,12 @@ def asleep(args):
     done = threading.Event()
 
     def sleeper(record):
+        slept = 0
         for _ in range(sleeps):
+            begun = time.monotonic()
             usleep(sleep_us)
+            slept += time.monotonic() - begun
+        record["slept_s"] = slept
         done.set()
 
     def computer(record):
