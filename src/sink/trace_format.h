@@ -2,6 +2,7 @@
 // (protos/perfetto/trace/*.proto; the numbers are stable), and giltop's own names within it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace giltop::trace {

@@ -369,72 +369,6 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
   }
 }
 
-// Light mode: the events as they are, and a picture of what they let suppose: one that took the
-// GIL, or was seen with it, holds it until it is seen without, or another with it.
-void TraceWriter::write_light(const Event& event, const Change& change) {
-  track_of(*change.thread, event.ts_ns);
-  write_raw(event);
-  show_light(event, change);
-}
-
-void TraceWriter::show_light(const Event& event, const Change& change) {
-  const Thread& thread = *change.thread;
-  const uint64_t ts = event.ts_ns;
-  if (change.behind) draw_held(*change.behind, *change.gil, ts);
-  ThreadTrack& shown = track_of(thread, ts);
-  if (thread.gil_state == GilState::waiting) {
-    if (shown.open == Open::wait && shown.open_gil == thread.gil) return;
-    draw_released(shown, ts);
-    close_slice(shown, ts);
-    shown.open_uuid = gil_track(shown, *thread.gil, ts);
-    shown.open_gil = thread.gil;
-    shown.open = Open::wait;
-    slice_begin(ts, shown.open_uuid, kNameWaitRead);
-    show_waiters(*thread.gil, ts);
-    return;
-  }
-  if (shown.open == Open::wait) {
-    close_slice(shown, ts);
-    show_waiters(*shown.open_gil, ts);
-  }
-  const bool sighted = event.kind == EventKind::sample || event.kind == EventKind::switch_out;
-  const GilSight sight = gil_sight(event);
-  if (event.kind == EventKind::gil_acquire || (sighted && sight.read && sight.holds)) {
-    if (thread.gil) draw_held(thread, *thread.gil, ts);
-  } else if (event.kind == EventKind::gil_release || (sighted && sight.read)) {
-    draw_released(shown, ts);
-  }
-}
-
-void TraceWriter::draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns) {
-  ThreadTrack& shown = track_of(thread, ts_ns);
-  if (shown.open == Open::held && shown.open_gil == &gil) return;
-  if (shown.open == Open::wait) return;  // what was glimpsed is over
-  draw_released(shown, ts_ns);
-  GilTracks& tracks = gil_tracks(gil, ts_ns);
-  if (tracks.owner_open) {  // whoever it was, it is no more
-    for (const Thread* other : gil.process->alive) {
-      ThreadTrack* const before = drawn(*other);
-      if (before && before->open == Open::held && before->open_gil == &gil)
-        close_slice(*before, ts_ns);
-    }
-    owner_close(gil, ts_ns);
-  }
-  shown.open_uuid = gil_track(shown, gil, ts_ns);
-  shown.open_gil = &gil;
-  shown.open = Open::held;
-  slice_begin(ts_ns, shown.open_uuid, kNameHeldRead);
-  intern_thread_name(shown, ts_ns);
-  slice_begin(ts_ns, tracks.owner, name_of(shown));
-  tracks.owner_open = true;
-}
-
-void TraceWriter::draw_released(ThreadTrack& shown, uint64_t ts_ns) {
-  if (shown.open != Open::held) return;
-  close_slice(shown, ts_ns);
-  owner_close(*shown.open_gil, ts_ns);
-}
-
 // A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.
 uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what,
                                 uint64_t ts_ns) {
@@ -627,53 +561,6 @@ void TraceWriter::write_loss(const Event& event) {
   note("count", event.other);
   note("until", event.value);
   root_end(ts);
-}
-
-// What was assumed from here on is drawn as if it had begun here.
-void TraceWriter::write_reading(const Event& event, const Change& change) {
-  const uint64_t ts = event.ts_ns;
-  const bool of_gil = event.kind == EventKind::gil_read;
-  if (change.thread) track_of(*change.thread, ts);
-  root_begin(of_gil ? kGilRead : kThreadRead);
-  note("pid", event.tgid);
-  note("tid", event.tid);
-  note("gil", event.value);
-  note("state", event.state);
-  note(of_gil ? "interpreter" : "cpu", of_gil ? event.other : event.cpu);
-  root_end(ts);
-  if (!change.thread) return;
-  ThreadTrack& shown = track_of(*change.thread, ts);
-  if (change.cpu_after == CpuState::blocked && change.cpu_before != CpuState::blocked) {
-    task_state(ts, event.cpu, event.tid, task::kInterruptible);
-    shown.task_state = task::kInterruptible;
-  }
-  const bool held = change.gil_after == GilState::holding;
-  if (!change.gil || change.gil_after == change.gil_before) return;
-  const Gil& gil = *change.gil;
-  shown.open_uuid = gil_track(shown, gil, ts);
-  shown.open_gil = &gil;
-  shown.open = held ? Open::held : Open::wait;
-  shown.open_read = true;
-  slice_begin(ts, shown.open_uuid, held ? kNameHeldRead : kNameWaitRead);
-  show_waiters(gil, ts);
-  if (!held) return;
-  intern_thread_name(shown, ts);
-  GilTracks& tracks = gil_tracks(gil, ts);
-  slice_begin(ts, tracks.owner, name_of(shown));
-  tracks.owner_open = true;
-}
-
-// Slices that rested on a reading which this event proved wrong.
-void TraceWriter::close_disproved(const Change& change, uint64_t ts_ns) {
-  for (const Thread* thread : change.thread->process->threads) {
-    ThreadTrack* const shown = drawn(*thread);
-    if (!shown || !shown->open_read || thread->assumed != 0) continue;
-    if (thread == change.thread && !change.self_disproved) continue;
-    const bool held = shown->open == Open::held;
-    close_slice(*shown, ts_ns);
-    if (held) owner_close(*shown->open_gil, ts_ns);
-    show_waiters(*shown->open_gil, ts_ns);
-  }
 }
 
 // An event as bare numbers.
