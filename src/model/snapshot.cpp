@@ -8,6 +8,7 @@ namespace {
 
 ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   ThreadSnapshot out;
+  out.number = thread.number;
   out.tid = thread.tid;
   out.ns_tid = thread.ns_tid;
   out.folded = thread.folded;
@@ -25,11 +26,18 @@ ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   out.hold = giltop::snapshot_of(thread.hold);
   out.held_sleeps = thread.held_sleeps;
   out.held_sleep_max_ns = thread.held_sleep_max_ns;
+  out.ended = thread.ended;
+  out.gil_state = thread.gil_state;
+  out.cpu_state = thread.cpu_state;
+  if (thread.state_since_known) out.state_since_ns = thread.state_since_ns;
+  const bool uses = thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting;
+  if (uses && thread.gil) out.gil = thread.gil->number;
   return out;
 }
 
 GilSnapshot snapshot_of(const Gil& gil) {
   GilSnapshot out;
+  out.number = gil.number;
   out.address = gil.address;
   out.folded = gil.folded;
   out.folded_life_ns = gil.folded_life_ns;
@@ -46,6 +54,8 @@ GilSnapshot snapshot_of(const Gil& gil) {
   out.handoff_wakeup_ns = gil.handoff_wakeup_ns;
   out.handoff_runqueue_ns = gil.handoff_runqueue_ns;
   out.handoff_lock_ns = gil.handoff_lock_ns;
+  if (gil.known && gil.holder) out.holder_tid = gil.holder->tid;
+  out.waiters = gil.waiters.size();
   for (const Gil::Blame& b : gil.blame()) {
     BlameSnapshot& row = out.blame.emplace_back();
     const Thread* const rest = gil.process->rest;
@@ -118,6 +128,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     const Process& process = *each;
     const ProcessFacts& facts = model.tables().facts(process.facts);
     ProcessSnapshot& p = out.processes.emplace_back();
+    p.number = process.number;
     p.pid = process.tgid;
     p.folded = process.folded;
     const uint32_t name = process.threads.empty() ? process.comm : process.threads[0]->comm;
@@ -129,6 +140,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.free_threaded = facts.free_threaded;
     p.complete = process.from_start && !process.lost;
     p.exact = !process.was_light;
+    p.light = process.light;
     p.light_ns = process.light_ns;
     if (process.light && !process.ended) p.light_ns += model.last_ns() - process.light_since_ns;
     p.gil_enabled = process.gil_enabled;

@@ -39,6 +39,7 @@ struct HistogramSnapshot {
 HistogramSnapshot snapshot_of(const Histogram& histogram);
 
 struct ThreadSnapshot {
+  uint64_t number = 0;  // the model's, never given again
   uint32_t tid = 0;
   uint32_t ns_tid = 0;  // in its own PID namespace; 0: that is the initial one, or not known
   uint64_t folded = 0;  // the sum of so many ended threads, which have no tid; 0: one thread
@@ -50,6 +51,13 @@ struct ThreadSnapshot {
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
   HistogramSnapshot wait, hold;
   uint64_t held_sleeps = 0, held_sleep_max_ns = 0;
+
+  // At the moment of the snapshot.
+  bool ended = false;
+  GilState gil_state = GilState::unknown;
+  CpuState cpu_state = CpuState::unknown;
+  uint64_t state_since_ns = 0;  // beginning of gil_state; 0: was not seen
+  uint64_t gil = 0;             // number of the GIL that it holds or waits for; 0: none
 
   uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
   uint64_t in(GilState state) const;
@@ -70,6 +78,7 @@ struct BlameSnapshot {
 };
 
 struct GilSnapshot {
+  uint64_t number = 0;  // as a thread's
   uint64_t address = 0;
   uint64_t folded = 0;  // the sum of so many, of ended processes, which has no address
   uint64_t folded_life_ns = 0;
@@ -82,11 +91,25 @@ struct GilSnapshot {
   uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
   std::vector<BlameSnapshot> blame;
 
+  // At the moment of the snapshot.
+  std::optional<uint32_t> holder_tid;  // nothing: free, or not known
+  uint64_t waiters = 0;
+
   uint64_t of(LedgerColumn column) const { return ledger[static_cast<size_t>(column)]; }
   uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
 };
 
+// One wait for the GIL.
+struct WaitSnapshot {
+  uint64_t start_ns = 0, end_ns = 0;  // end_ns is the snapshot's where it goes on
+  bool ongoing = false;
+  uint32_t waiter_tid = 0;
+  std::optional<uint32_t> holder_tid;  // behind whom most of it was; nothing: not known
+  Ledger parts{};                      // ns, of all of it: what the holders did meanwhile
+};
+
 struct ProcessSnapshot {
+  uint64_t number = 0;  // as a thread's
   uint32_t pid = 0;
   uint64_t folded = 0;  // the sum of so many ended processes of a program, which has no pid
   uint32_t ns_pid = 0;  // as ns_tid
@@ -98,9 +121,11 @@ struct ProcessSnapshot {
   bool complete = false;  // seen from its first instruction on, nothing lost
   bool ended = false;
   uint64_t light_ns = 0;  // time in light mode
+  bool light = false;     // at the moment of the snapshot
   bool exact = true;      // else who held a GIL was sampled, at least for a time: no counts of it
   std::vector<GilSnapshot> gils;
   std::vector<ThreadSnapshot> threads;
+  std::vector<WaitSnapshot> longest_waits;  // the longest first, at most 16
 };
 
 struct Snapshot {
