@@ -89,6 +89,8 @@ void add_to(Thread& rest, const Thread& thread) {
   rest.hold.add(thread.hold);
   rest.held_sleeps += thread.held_sleeps;
   rest.held_sleep_max_ns = std::max(rest.held_sleep_max_ns, thread.held_sleep_max_ns);
+  rest.recent_held_sleep_max_ns =
+      std::max(rest.recent_held_sleep_max_ns, thread.recent_held_sleep_max_ns);
 }
 
 void add_to(Ledger& sum, const Ledger& parts) {
@@ -205,7 +207,7 @@ void Model::fold() {
 Thread& Model::rest_of(Process& process) {
   if (process.rest) return *process.rest;
   Thread& rest = place_in(threads_, free_threads_);
-  rest.number = ~uint64_t{0} - process.number;  // behind all that it is not
+  rest.number = rest_number(process.number);
   rest.process = &process;
   rest.ended = true;
   process.rest = &rest;
@@ -298,6 +300,9 @@ void Model::fold(Process& process, Process& into) {
     Gil& sum = into.gils.empty() ? add_gil(into) : *into.gils.front();
     sum.absorb(*gil, rest);
   }
+  for (const WaitSnapshot& wait : process.longest_waits) keep_longest(into.longest_waits, wait);
+  for (const WaitSnapshot& wait : process.recent_waits) keep_longest(into.recent_waits, wait);
+  if (has_intervals_) folds_.emplace_back(process.number, into.number);
   into.folded++;
   into.gil_events += process.gil_events;
   into.violations += process.violations;
@@ -349,6 +354,7 @@ void Gil::absorb(const Gil& ended, Thread& rest) {
   forced_releases += ended.forced_releases;
   voluntary_releases += ended.voluntary_releases;
   max_waiters = std::max(max_waiters, ended.max_waiters);
+  recent_max_waiters = std::max(recent_max_waiters, ended.recent_max_waiters);
   handoff.add(ended.handoff);
   handoff_wakeup_ns += ended.handoff_wakeup_ns;
   handoff_runqueue_ns += ended.handoff_runqueue_ns;

@@ -68,11 +68,19 @@ void Gil::book(Thread& waiter) {
   if (!any) return;
   Row& booked = row(waiter, blamed());
   for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
+  waiter.wait_so_far.add(blamed(), parts);
   waiter.wait_mark = ledger;
 }
 
 void Gil::book_all_waiters() {
   for (Thread* waiter : waiters) book(*waiter);
+}
+
+void Gil::add_waiter(Thread& waiter) {
+  waiters.push_back(&waiter);
+  waiter.wait_so_far = {};
+  max_waiters = std::max<uint64_t>(max_waiters, waiters.size());
+  recent_max_waiters = std::max<uint64_t>(recent_max_waiters, waiters.size());
 }
 
 void Gil::remove_waiter(Thread& waiter) {
@@ -181,8 +189,12 @@ void Gil::disprove(uint64_t ts_ns) {
   for (const auto& [waiter, ns] : waited)
     row(*waiter, nullptr).parts[column(LedgerColumn::unknown)] += ns;
   drop_empty_rows();
-  for (Thread* waiter : waiters) waiter->wait_mark = ledger;
+  for (Thread* waiter : waiters) {
+    waiter->wait_mark = ledger;
+    waiter->wait_so_far.forget();
+  }
   max_waiters = std::max<uint64_t>(assumed->max_waiters, waiters.size());
+  recent_max_waiters = std::min(recent_max_waiters, max_waiters);
   known = false;
   holder = last_holder = nullptr;
   drop_requested = false;

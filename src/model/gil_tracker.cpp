@@ -53,8 +53,7 @@ void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
   thread.gil = &gil;
   thread.wait_mark = gil.ledger;
   thread.wait_step_ns = ts_ns;
-  gil.waiters.push_back(&thread);
-  gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
+  gil.add_waiter(thread);
 }
 
 void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {
@@ -81,7 +80,10 @@ void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& cha
     gil.remove_waiter(thread);
     gil.contended++;
     thread.contended++;
-    if (thread.state_since_known) thread.wait.add(ts_ns - thread.state_since_ns);
+    if (thread.state_since_known) {
+      thread.wait.add(ts_ns - thread.state_since_ns);
+      note_wait(thread, ts_ns);
+    }
     if (gil.handoff_open && gil.known && !gil.holder && thread.state_since_ns <= gil.release_ns) {
       // release → wakeup → on CPU → acquired; a part that had happened by then is empty.
       const uint64_t released = gil.release_ns;

@@ -13,6 +13,7 @@
 // So cells tile as ever; what was not decided in the end is unknown. A GIL's ledger follows from
 // its threads' cells (Gil::Share).
 #include <algorithm>
+#include <utility>
 
 #include "model/state_inl.h"
 
@@ -191,9 +192,14 @@ void Gil::book_light(Thread& waiter) {
   if (wait.since_ns >= last_ns) return;
   Ledger parts = light_parts(waiter);
   const auto unknown = static_cast<size_t>(LedgerColumn::unknown);
-  if (parts[unknown] != 0) row(waiter, nullptr).parts[unknown] += parts[unknown];
-  parts[unknown] = 0;
+  Ledger nobodys{};
+  nobodys[unknown] = std::exchange(parts[unknown], 0);
+  if (nobodys[unknown] != 0) {
+    row(waiter, nullptr).parts[unknown] += nobodys[unknown];
+    waiter.wait_so_far.add(nullptr, nobodys);
+  }
   if (wait.behind) {
+    waiter.wait_so_far.add(wait.behind, parts);
     Row& booked = row(waiter, wait.behind);
     for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
     wait.behind_had = held_times(*wait.behind, last_ns);
@@ -203,8 +209,11 @@ void Gil::book_light(Thread& waiter) {
 
 void Gil::book_handoff(Thread& waiter) {
   if (waiter.light.since_ns >= last_ns) return;
-  row(waiter, waiter.light.behind).parts[static_cast<size_t>(LedgerColumn::handoff)] +=
-      last_ns - waiter.light.since_ns;
+  Ledger parts{};
+  const auto column = static_cast<size_t>(LedgerColumn::handoff);
+  parts[column] = last_ns - waiter.light.since_ns;
+  row(waiter, waiter.light.behind).parts[column] += parts[column];
+  waiter.wait_so_far.add(waiter.light.behind, parts);
   waiter.light.since_ns = last_ns;
 }
 
@@ -272,8 +281,7 @@ void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& cha
   thread.light.by_reading = false;
   thread.wait_step_ns = event.ts_ns;
   wait_behind(thread, holder, event.ts_ns);
-  gil.waiters.push_back(&thread);
-  gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
+  gil.add_waiter(thread);
 }
 
 // The thread, which runs, does not wait any more.
@@ -300,7 +308,6 @@ void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change
         gil.advance(event.ts_ns);
         gil.contended++;
         thread.contended++;
-        if (thread.state_since_known) thread.wait.add(event.ts_ns - thread.state_since_ns);
         if (thread.light.woken) {
           // Who let it go woke this thread: wakeup → on CPU → acquired.
           const uint64_t woken = thread.light.since_ns;
@@ -311,6 +318,12 @@ void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change
           gil.share.handoff_ns += event.ts_ns - woken;
           gil.book_handoff(thread);
           wait_behind(thread, nullptr, event.ts_ns);
+        } else {
+          gil.book(thread);
+        }
+        if (thread.state_since_known) {
+          thread.wait.add(event.ts_ns - thread.state_since_ns);
+          note_wait(thread, event.ts_ns);
         }
       }
       break;

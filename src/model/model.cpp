@@ -384,16 +384,34 @@ Change Model::apply(const Event& event) {
   return change;
 }
 
+void Model::advance(Process& process, uint64_t ts_ns) {
+  if (process.ended) return;
+  for (auto& gil : process.gils) gil->advance(ts_ns);
+  for (Thread* thread : process.alive) {
+    advance(*thread, ts_ns);
+    if (process.light) settle(*thread);
+  }
+}
+
 void Model::advance_to(uint64_t ts_ns) {
   last_ns_ = std::max(last_ns_, ts_ns);
+  for (Process& process : processes_) advance(process, ts_ns);
+}
+
+const Process* Model::find_process(uint64_t number) const {
+  const auto found = std::find_if(processes_.begin(), processes_.end(),
+                                  [&](const Process& p) { return p.number == number && !p.gone; });
+  return found == processes_.end() ? nullptr : &*found;
+}
+
+bool Model::advance_process_to(uint64_t number, uint64_t ts_ns) {
   for (Process& process : processes_) {
-    if (process.ended) continue;
-    for (auto& gil : process.gils) gil->advance(ts_ns);
-    for (Thread* thread : process.alive) {
-      advance(*thread, ts_ns);
-      if (process.light) settle(*thread);
-    }
+    if (process.number != number || process.gone) continue;
+    last_ns_ = std::max(last_ns_, ts_ns);
+    advance(process, ts_ns);
+    return true;
   }
+  return false;
 }
 
 }  // namespace giltop

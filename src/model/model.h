@@ -34,6 +34,23 @@ using Ledger = std::array<uint64_t, kLedgerColumns>;  // ns
 class Gil;
 struct Process;
 
+// One wait for the GIL.
+struct WaitSnapshot {
+  uint64_t start_ns = 0, end_ns = 0;  // end_ns is the snapshot's where it goes on
+  bool ongoing = false;
+  uint32_t waiter_tid = 0;
+  std::optional<uint32_t> holder_tid;  // behind whom most of it was; nothing: not known
+  Ledger parts{};                      // ns, of all of it: what the holders did meanwhile
+
+  uint64_t total_ns() const { return end_ns - start_ns; }
+};
+inline constexpr size_t kLongestWaits = 16;
+// Puts `wait` into `longest`, the longest first, where it is one of the kLongestWaits longest.
+void keep_longest(std::vector<WaitSnapshot>& longest, const WaitSnapshot& wait);
+
+// The number of a process's `rest`: behind all that it is not.
+constexpr uint64_t rest_number(uint64_t process) { return ~uint64_t{0} - process; }
+
 inline constexpr size_t kMostGils = 4096;  // of a process: sub-interpreters are made by the hundred
 
 // One thread of one program image, from the first to the last moment it was observed. Or, as its
@@ -71,6 +88,7 @@ struct Thread {
   Histogram hold;                  // ns; holds seen from their beginning to their end
   uint64_t held_sleeps = 0;        // times it slept with the GIL in its hands
   uint64_t held_sleep_max_ns = 0;  // the longest of them
+  uint64_t recent_held_sleep_max_ns = 0;  // and since Model::begin_interval()
 
   uint64_t state_since_ns = 0;  // beginning of the present GIL state, where it was seen
   bool state_since_known = false;
@@ -92,6 +110,22 @@ struct Thread {
   } inferred;
   uint64_t wait_step_ns = 0;  // when it last went to sleep in take_gil
   Ledger wait_mark{};         // the GIL's ledger up to which this thread's wait is blamed
+  // The wait that goes on, or the last one: what of it is blamed, and on whom most. The sums of up
+  // to kMostBehind holders are exact; beyond, one who had more than a part of so many is among
+  // them.
+  struct Wait {
+    static constexpr size_t kMostBehind = 4;
+    struct Behind {
+      uint64_t thread = 0;  // number; 0: not known
+      uint32_t tid = 0;
+      uint64_t ns = 0;
+    };
+    Ledger parts{};
+    std::array<Behind, kMostBehind> behind{};
+    void add(const Thread* holder, const Ledger& more);
+    void forget();  // whom it was behind, and what they did
+    std::optional<uint32_t> holder_tid() const;
+  } wait_so_far;
 
   // Of light mode (light_tracker.cpp).
   struct Light {
@@ -143,8 +177,9 @@ class Gil {
   Ledger ledger{};
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
   uint64_t max_waiters = 0;
-  bool drop_requested = false;  // a waiter has asked the present holder to let go
-  uint64_t release_ns = 0;      // of the last release; its hand-off is still open
+  uint64_t recent_max_waiters = 0;  // since Model::begin_interval()
+  bool drop_requested = false;      // a waiter has asked the present holder to let go
+  uint64_t release_ns = 0;          // of the last release; its hand-off is still open
   bool handoff_open = false;
   uint64_t handoffs = 0;  // numbers the hand-offs, for flows
   Histogram handoff;      // ns, release to acquired by a thread that waited
@@ -170,7 +205,10 @@ class Gil {
   void book(Thread& waiter);
   void book_all_waiters();
   void book_handoff(Thread& waiter);  // light: all of that time was a hand-off
+  void add_waiter(Thread& waiter);
   void remove_waiter(Thread& waiter);
+  // Of a waiter: its wait up to where the GIL was advanced to.
+  WaitSnapshot wait_of(const Thread& waiter) const;
   // The time since `from_ns`, all within the present hold, belongs to another column after all.
   void rebook(uint64_t from_ns, CpuState booked, CpuState right);
   std::vector<Blame> blame() const;
@@ -249,6 +287,9 @@ struct Process {
   std::vector<Thread*> threads;                             // ended ones included
   std::vector<Thread*> alive;
   Thread* rest = nullptr;                     // ended threads that are not among them any more
+  std::vector<WaitSnapshot> longest_waits;    // that are over
+  std::vector<WaitSnapshot> recent_waits;     // the longest since Model::begin_interval()
+  uint64_t brief_wait_ns = 0;                 // a wait up to it is none of these
   std::vector<std::unique_ptr<Gil>> gils;     // in order of appearance
   std::unordered_map<uint64_t, Gil*> gil_at;  // by address, where they are many
 };
@@ -295,6 +336,14 @@ class Model {
 
   // Brings every living thread and GIL up to `ts_ns`; may be called again later.
   void advance_to(uint64_t ts_ns);
+  // The same for the living of one process. False: it is not there any more.
+  bool advance_process_to(uint64_t number, uint64_t ts_ns);
+  const Process* find_process(uint64_t number) const;
+
+  // From here on `recent…` counts anew, and folded_processes().
+  void begin_interval();
+  // Processes that were summed up since then: number, and number of the sum.
+  const std::vector<std::pair<uint64_t, uint64_t>>& folded_processes() const { return folds_; }
 
   // Those that are `gone` are of no account.
   const std::deque<Thread>& threads() const { return threads_; }
@@ -329,6 +378,7 @@ class Model {
     Thread** slots_;
   };
 
+  void advance(Process& process, uint64_t ts_ns);
   Process& process_of(uint32_t tgid);
   Process& new_process(uint32_t tgid);
   Process& add_process();
@@ -360,6 +410,7 @@ class Model {
   void let_go(Thread& thread);
   void let_go(Process& process);
 
+  void note_wait(const Thread& thread, uint64_t ts_ns);
   void on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns);
   void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
   void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, bool off, Change& change);
@@ -426,6 +477,8 @@ class Model {
   std::vector<Process*> free_processes_;
   std::vector<uint32_t> free_gils_;
   uint64_t threads_made_ = 0, processes_made_ = 0, gils_made_ = 0;
+  bool has_intervals_ = false;
+  std::vector<std::pair<uint64_t, uint64_t>> folds_;
   Process nowhere_;
   Thread gone_;  // stands for any that was folded, in by_tid_
   uint64_t violations_ = 0;

@@ -63,8 +63,7 @@ void Model::on_thread_read(const Event& event, Change& change) {
       }
       thread->wait_mark = gil.ledger;
       thread->wait_step_ns = event.ts_ns;
-      gil.waiters.push_back(thread);
-      gil.max_waiters = std::max<uint64_t>(gil.max_waiters, gil.waiters.size());
+      gil.add_waiter(*thread);
       change.gil = &gil;
     } else if ((event.state & kReadReleased) != 0 && thread->process->light) {
       if (thread->cpu_state == CpuState::blocked)
@@ -210,6 +209,8 @@ void Model::disprove(Thread& thread, uint64_t ts_ns) {
     thread.inferred.gil_state = GilState::unknown;
   thread.held_sleeps = mark.held_sleeps;
   thread.held_sleep_max_ns = mark.held_sleep_max_ns;
+  thread.recent_held_sleep_max_ns =
+      std::min(thread.recent_held_sleep_max_ns, thread.held_sleep_max_ns);
   confirm(thread);
   set_gil_state(thread, GilState::unknown, ts_ns);
 }

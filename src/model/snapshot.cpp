@@ -6,6 +6,17 @@
 namespace giltop {
 namespace {
 
+// A sample of a thread's CPU comes each 5 ms. What has found none in ten times that (e^-10) may
+// find none at all.
+constexpr uint64_t kMostUndecided_ns = 50'000'000;
+
+uint64_t undecided_ns(const Thread& thread) {
+  if (!thread.process->light) return 0;
+  const uint64_t unknown =
+      thread.matrix[static_cast<size_t>(GilState::unknown)][static_cast<size_t>(CpuState::running)];
+  return std::min(unknown - std::min(unknown, thread.light.undecided_from), kMostUndecided_ns);
+}
+
 ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   ThreadSnapshot out;
   out.number = thread.number;
@@ -26,6 +37,8 @@ ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   out.hold = giltop::snapshot_of(thread.hold);
   out.held_sleeps = thread.held_sleeps;
   out.held_sleep_max_ns = thread.held_sleep_max_ns;
+  out.recent_held_sleep_max_ns = thread.recent_held_sleep_max_ns;
+  out.undecided_ns = undecided_ns(thread);
   out.ended = thread.ended;
   out.gil_state = thread.gil_state;
   out.cpu_state = thread.cpu_state;
@@ -50,6 +63,12 @@ GilSnapshot snapshot_of(const Gil& gil) {
   out.forced_releases = gil.forced_releases;
   out.voluntary_releases = gil.voluntary_releases;
   out.max_waiters = gil.max_waiters;
+  out.recent_max_waiters = gil.recent_max_waiters;
+  if (gil.light) {
+    for (const Thread* thread : gil.process->alive)
+      if (thread->gil == &gil) out.undecided_ns += undecided_ns(*thread);
+    out.undecided_ns = std::min(out.undecided_ns, out.of(LedgerColumn::unknown));
+  }
   out.handoff = giltop::snapshot_of(gil.handoff);
   out.handoff_wakeup_ns = gil.handoff_wakeup_ns;
   out.handoff_runqueue_ns = gil.handoff_runqueue_ns;
@@ -59,6 +78,8 @@ GilSnapshot snapshot_of(const Gil& gil) {
   for (const Gil::Blame& b : gil.blame()) {
     BlameSnapshot& row = out.blame.emplace_back();
     const Thread* const rest = gil.process->rest;
+    row.waiter = b.waiter->number;
+    row.holder = b.holder ? b.holder->number : 0;
     if (b.waiter != rest) row.waiter_tid = b.waiter->tid;
     row.holder_folded = b.holder && b.holder == rest;
     if (b.holder && !row.holder_folded) row.holder_tid = b.holder->tid;
@@ -118,6 +139,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
   out.violations = model.violations();
   out.inferred_switches = model.inferred_switches();
   out.memory_disagreements = model.memory_disagreements();
+  out.folded_processes = model.folded_processes();
   std::vector<const Process*> reported;
   for (const Process& process : model.processes())
     if (model.is_reported(process)) reported.push_back(&process);
@@ -149,7 +171,17 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     if (process.gil_events == 0 && facts.free_threaded && p.complete) p.gil_enabled = false;
     if (!facts.free_threaded) p.gil_enabled = true;
     p.ended = process.ended;
-    for (const auto& gil : process.gils) p.gils.push_back(snapshot_of(*gil));
+    p.longest_waits = process.longest_waits;
+    p.recent_waits = process.recent_waits;
+    for (const auto& gil : process.gils) {
+      p.gils.push_back(snapshot_of(*gil));
+      for (const Thread* waiter : gil->waiters) {
+        if (!waiter->state_since_known) continue;
+        const WaitSnapshot wait = gil->wait_of(*waiter);
+        keep_longest(p.longest_waits, wait);
+        keep_longest(p.recent_waits, wait);
+      }
+    }
     for (const Thread* thread : process.threads) {
       if (thread->tid == process.tgid && thread->ns_tid != 0) p.ns_pid = thread->ns_tid;
       p.threads.push_back(snapshot_of(*thread, model.tables()));

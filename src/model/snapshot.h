@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/model.h"
@@ -51,6 +52,9 @@ struct ThreadSnapshot {
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
   HistogramSnapshot wait, hold;
   uint64_t held_sleeps = 0, held_sleep_max_ns = 0;
+  uint64_t recent_held_sleep_max_ns = 0;  // since Model::begin_interval()
+  // Of `running` in an unknown state: what the next samples of light mode will tell.
+  uint64_t undecided_ns = 0;
 
   // At the moment of the snapshot.
   bool ended = false;
@@ -68,6 +72,7 @@ struct ThreadSnapshot {
 };
 
 struct BlameSnapshot {
+  uint64_t waiter = 0, holder = 0;     // the threads' numbers; 0: not known
   std::optional<uint32_t> waiter_tid;  // nothing: folded threads
   std::optional<uint32_t> holder_tid;  // nothing: not known, or
   bool holder_folded = false;          // folded threads
@@ -87,6 +92,8 @@ struct GilSnapshot {
   Ledger ledger{};
   uint64_t acquires = 0, contended = 0, forced_releases = 0, voluntary_releases = 0;
   uint64_t max_waiters = 0;
+  uint64_t recent_max_waiters = 0;  // since Model::begin_interval()
+  uint64_t undecided_ns = 0;        // of `unknown`, as a thread's
   HistogramSnapshot handoff;
   uint64_t handoff_wakeup_ns = 0, handoff_runqueue_ns = 0, handoff_lock_ns = 0;
   std::vector<BlameSnapshot> blame;
@@ -97,15 +104,6 @@ struct GilSnapshot {
 
   uint64_t of(LedgerColumn column) const { return ledger[static_cast<size_t>(column)]; }
   uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
-};
-
-// One wait for the GIL.
-struct WaitSnapshot {
-  uint64_t start_ns = 0, end_ns = 0;  // end_ns is the snapshot's where it goes on
-  bool ongoing = false;
-  uint32_t waiter_tid = 0;
-  std::optional<uint32_t> holder_tid;  // behind whom most of it was; nothing: not known
-  Ledger parts{};                      // ns, of all of it: what the holders did meanwhile
 };
 
 struct ProcessSnapshot {
@@ -125,7 +123,8 @@ struct ProcessSnapshot {
   bool exact = true;      // else who held a GIL was sampled, at least for a time: no counts of it
   std::vector<GilSnapshot> gils;
   std::vector<ThreadSnapshot> threads;
-  std::vector<WaitSnapshot> longest_waits;  // the longest first, at most 16
+  std::vector<WaitSnapshot> longest_waits;  // the longest first, at most kLongestWaits
+  std::vector<WaitSnapshot> recent_waits;   // of those that went on since Model::begin_interval()
 };
 
 struct Snapshot {
@@ -137,6 +136,8 @@ struct Snapshot {
   uint64_t inferred_switches = 0;
   uint64_t memory_disagreements = 0;
   std::vector<ProcessSnapshot> processes;  // CPythons only
+  // Since Model::begin_interval(): number of a process, and of the folded one it is part of now.
+  std::vector<std::pair<uint64_t, uint64_t>> folded_processes;
 
   uint64_t duration_ns() const { return last_ns - first_ns; }
   // The CPU time that the processes would have used untraced, which the overhead is a share of. Not

@@ -25,7 +25,9 @@ inline void Model::set_cpu_state(Thread& thread, CpuState state, uint64_t ts_ns)
     thread.gil->advance(ts_ns);
     if (thread.cpu_state == CpuState::blocked && state != CpuState::blocked) {
       thread.held_sleeps++;
-      thread.held_sleep_max_ns = std::max(thread.held_sleep_max_ns, ts_ns - thread.blocked_ns);
+      const uint64_t slept_ns = ts_ns - thread.blocked_ns;
+      thread.held_sleep_max_ns = std::max(thread.held_sleep_max_ns, slept_ns);
+      thread.recent_held_sleep_max_ns = std::max(thread.recent_held_sleep_max_ns, slept_ns);
     }
   }
   if (state == CpuState::blocked) thread.blocked_ns = ts_ns;

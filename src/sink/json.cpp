@@ -67,6 +67,25 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns, bool exact) {
           {"hold", histogram(t.hold)}};
 }
 
+Json wait(const WaitSnapshot& w, uint64_t start_ns) {
+  const auto part = [&](LedgerColumn column) {
+    return seconds(w.parts[static_cast<size_t>(column)]);
+  };
+  // One that was under way when the interval began is of before its start.
+  const double start = static_cast<double>(static_cast<int64_t>(w.start_ns - start_ns)) / 1e9;
+  return {{"start_s", start},
+          {"duration_s", seconds(w.total_ns())},
+          {"ongoing", w.ongoing},
+          {"waiter_tid", w.waiter_tid},
+          {"holder_tid", w.holder_tid ? Json(*w.holder_tid) : Json(nullptr)},
+          {"running_s", part(LedgerColumn::running)},
+          {"runnable_s", part(LedgerColumn::runnable)},
+          {"blocked_s", part(LedgerColumn::blocked)},
+          {"handoff_s", part(LedgerColumn::handoff)},
+          {"unknown_s",
+           part(LedgerColumn::unknown) + part(LedgerColumn::idle) + part(LedgerColumn::off)}};
+}
+
 Json gil(const GilSnapshot& g, bool exact) {
   Json blame = Json::array();
   for (const BlameSnapshot& b : g.blame) {
@@ -106,10 +125,11 @@ Json gil(const GilSnapshot& g, bool exact) {
 
 }  // namespace
 
-std::string to_json(const Snapshot& s) {
+std::string to_json(const Snapshot& s, bool one_line) {
   Json processes = Json::array();
   for (const ProcessSnapshot& p : s.processes) {
-    Json gils = Json::array(), threads = Json::array();
+    Json gils = Json::array(), threads = Json::array(), waits = Json::array();
+    for (const WaitSnapshot& w : p.longest_waits) waits.push_back(wait(w, s.first_ns));
     for (const GilSnapshot& g : p.gils) gils.push_back(gil(g, p.exact));
     for (const ThreadSnapshot& t : p.threads) threads.push_back(thread(t, s.first_ns, p.exact));
     processes.push_back({{"pid", p.folded == 0 ? Json(p.pid) : Json(nullptr)},
@@ -126,7 +146,8 @@ std::string to_json(const Snapshot& s) {
                          {"exact", p.exact},
                          {"light_s", seconds(p.light_ns)},
                          {"gils", std::move(gils)},
-                         {"threads", std::move(threads)}});
+                         {"threads", std::move(threads)},
+                         {"longest_waits", std::move(waits)}});
   }
   Json lost = Json::object();
   for (size_t i = 0; i < kRecordKinds.size(); i++)
@@ -140,6 +161,7 @@ std::string to_json(const Snapshot& s) {
                          {"giltop", s.run.version},
                          {"kernel", s.run.kernel},
                          {"mode", s.run.mode},
+                         {"start_boottime_s", seconds(s.first_ns)},
                          {"duration_s", seconds(s.duration_ns())},
                          {"events", s.run.events},
                          {"lost_events", s.lost_events},
@@ -154,7 +176,7 @@ std::string to_json(const Snapshot& s) {
                            {"estimated_share", share},
                            {"giltop_cpu_s", seconds(s.run.own_cpu_ns)}}},
                          {"processes", std::move(processes)}};
-  return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return document.dump(one_line ? -1 : 2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace giltop

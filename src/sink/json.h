@@ -7,7 +7,8 @@
 
 namespace giltop {
 
-// One document, indented by two blanks, with a newline at its end. Times are seconds.
-std::string to_json(const Snapshot& snapshot);
+// One document, indented by two blanks or all on one line, with a newline at its end. Times are
+// seconds.
+std::string to_json(const Snapshot& snapshot, bool one_line = false);
 
 }  // namespace giltop
