@@ -1,8 +1,12 @@
 // The command line.
+#include <pwd.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <regex>
 
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -43,6 +47,35 @@ std::string check_percent(std::string& text) {
   return {};
 }
 
+// Names or numbers of users.
+std::string check_user(std::string& text) {
+  const passwd* entry = getpwnam(text.c_str());
+  const bool number =
+      !text.empty() && text.size() < 10 &&
+      std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  if (!entry && !number) return "there is no user " + text;
+  if (entry) text = std::to_string(entry->pw_uid);
+  return {};
+}
+
+std::string check_regex(std::string& text) {
+  try {
+    const std::regex tried(text);
+  } catch (const std::regex_error&) {
+    return "not a regular expression: " + text;
+  }
+  return {};
+}
+
+// Not so brief that giltop has nothing else to do, nor longer than a day.
+std::string check_delay(std::string& text) {
+  char* end = nullptr;
+  const double seconds = std::strtod(text.c_str(), &end);
+  if (text.empty() || *end != 0 || !(seconds >= 0.05) || seconds > 86400)
+    return "not a delay in seconds, from 0.05 on: " + text;
+  return {};
+}
+
 // More than nothing, at most a year.
 std::string check_seconds(std::string& text) {
   char* end = nullptr;
@@ -68,19 +101,62 @@ int run(int argc, char** argv) {
 
   CLI::App app(
       "Who holds the Python GIL, who waits for it, and what the holder was doing.\n"
-      "See `giltop record --help`.",
+      "Without a command it is `giltop top`: see `giltop top --help`.",
       "giltop");
   app.set_version_flag("-V,--version", "giltop " GILTOP_VERSION);
   app.require_subcommand(0, 1);
   app.fallthrough(false);
   app.footer(
       "Examples:\n"
+      "  sudo giltop                              every Python of the host, live\n"
+      "  sudo giltop -p 4242 -H                   one of them, and its threads\n"
       "  sudo giltop record -- python3 app.py     run and trace a command\n"
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
       "  sudo giltop demo                         five workloads, compared\n"
       "  sudo giltop doctor                       what works here, and which Pythons there are");
+
+  TopArguments top;
+  CLI::App* top_app =
+      app.add_subcommand("top", "What happens now, an interval at a time (default)");
+  CLI::Option* top_pids = top_app->add_option("-p,--pid", top.pids, "These processes only")
+                              ->delimiter(',')
+                              ->allow_extra_args(false)
+                              ->check(CLI::Range(1u, 4194304u));
+  std::string delay = "1.0";
+  top_app->add_option("-d,--delay", delay, "Seconds of an interval")
+      ->check(CLI::Validator(check_delay, "SECONDS"))
+      ->capture_default_str();
+  top_app->add_option("-n,--iterations", top.iterations, "End after so many intervals")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 62));
+  top_app->add_flag("-b,--batch", top.batch, "Plain text, as when stdout is no terminal");
+  top_app->add_flag("-H,--threads", top.threads, "A row for each thread, too");
+  top_app->add_option("-s,--sort-key", top.sort_key, "By which the most is first; help lists them")
+      ->capture_default_str();
+  top_app->add_flag("-i,--idle", top.idle, "Also those that do nothing");
+  top_app->add_flag("-a,--accumulated", top.accumulated, "All since the start, not the interval");
+  top_app->add_flag("-T,--timestamp", top.timestamp, "The time in each row");
+  top_app->add_flag("-j,--json{-}", top.json,
+                    "A line of JSON an interval, to stdout or --json=FILE");
+  top_app->add_flag("--subprocesses", top.subprocesses,
+                    "With -p: what they fork and execute, too (always on with a command)");
+  std::vector<std::string> users;
+  top_app->add_option("-u,--user", users, "Processes of these users only")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->transform(CLI::Validator(check_user, "USER"));
+  top_app->add_option("--comm", top.comm, "Processes only whose name or command line matches")
+      ->check(CLI::Validator(check_regex, "REGEX"));
+  top_app->add_option("--mode", top.mode, "exact, light, or auto: exact where --overhead allows")
+      ->check(CLI::IsMember({"exact", "light", "auto"}))
+      ->capture_default_str();
+  std::string top_overhead = "2";
+  CLI::Option* top_budget =
+      top_app
+          ->add_option("--overhead", top_overhead,
+                       "Percent of a CPU that exact mode may take from a process [2]")
+          ->transform(CLI::Validator(check_percent, "PERCENT"));
 
   RecordArguments record;
   CLI::App* record_app = app.add_subcommand(
@@ -145,25 +221,30 @@ int run(int argc, char** argv) {
       ->allow_extra_args(false);
   doctor_app->add_flag("-j,--json{-}", doctor.json, "As JSON, to stdout or --json=FILE");
 
+  // No command, or an option that is not giltop's own: the live view.
+  std::vector<std::string> words(argv + std::min(1, argc), argv + own);
+  const auto is_own = [](const std::string& word) {
+    return word == "-h" || word == "--help" || word == "-V" || word == "--version";
+  };
+  if (words.empty() || (words[0][0] == '-' && !is_own(words[0])))
+    words.insert(words.begin(), "top");
+  std::reverse(words.begin(), words.end());  // as CLI11 takes them
   try {
-    app.parse(own, argv);
+    app.parse(words);
   } catch (const CLI::CallForHelp& e) {
     return app.exit(e);
   } catch (const CLI::CallForVersion& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    const bool stray = dynamic_cast<const CLI::ExtrasError*>(&e) && record_app->parsed();
+    const bool stray =
+        dynamic_cast<const CLI::ExtrasError*>(&e) && (record_app->parsed() || top_app->parsed());
     say(std::string(e.what()) + (stray ? "; a command goes behind --" : ""));
     return static_cast<int>(Exit::usage);
   }
 
-  if (app.get_subcommands().empty()) {
-    say("nothing to do: giltop record, report, demo or doctor; see giltop --help");
-    return static_cast<int>(Exit::usage);
-  }
   if (!command.empty() || own < argc) {
-    if (!record_app->parsed()) {
-      say("only record runs a command: giltop record -- COMMAND");
+    if (!record_app->parsed() && !top_app->parsed()) {
+      say("only top and record run a command: giltop record -- COMMAND");
       return static_cast<int>(Exit::usage);
     }
     if (command.empty()) {
@@ -171,11 +252,23 @@ int run(int argc, char** argv) {
       return static_cast<int>(Exit::usage);
     }
   }
-  if (record_app->parsed()) {
-    if (pids->count() != 0 && !command.empty()) {
-      say("either -p PID or -- COMMAND, not both");
+  if ((pids->count() != 0 || top_pids->count() != 0) && !command.empty()) {
+    say("either -p PID or -- COMMAND, not both");
+    return static_cast<int>(Exit::usage);
+  }
+  if (top_app->parsed()) {
+    if (top_budget->count() != 0 && top.mode != "auto") {
+      say("--overhead is the budget of --mode auto");
       return static_cast<int>(Exit::usage);
     }
+    top.delay_s = std::stod(delay);
+    top.overhead_percent = std::stod(top_overhead);
+    for (const std::string& user : users) top.users.push_back(static_cast<uid_t>(std::stoul(user)));
+    top.command = command;
+    top.words.assign(argv + std::min(1, argc), argv + argc);
+    return run_top(top);
+  }
+  if (record_app->parsed()) {
     if (all->count() != 0 && (pids->count() != 0 || !command.empty())) {
       say("-a is every process of the host: it goes with neither -p PID nor -- COMMAND");
       return static_cast<int>(Exit::usage);

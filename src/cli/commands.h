@@ -1,6 +1,8 @@
 // The commands, one file each: options are parsed in app.cpp, the rest is theirs.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,9 +22,29 @@ struct RecordArguments {
   std::string json;             // empty: none; "-": stdout
   bool strict = false;
   bool quiet = false;
-  std::string command_line;  // what was typed, to suggest it with sudo
 };
 int run_record(const RecordArguments& arguments);
+
+struct TopArguments {
+  std::vector<uint32_t> pids;  // none, and no command: every CPython process of the host
+  std::vector<std::string> command;
+  bool subprocesses = false;
+  double delay_s = 1;
+  uint64_t iterations = 0;  // 0: until it ends
+  bool batch = false;       // plain text, whatever stdout is
+  bool threads = false;
+  std::string sort_key = "wait";  // or "help"
+  bool idle = false;
+  bool accumulated = false;
+  bool timestamp = false;
+  std::string json;  // empty: none; "-": stdout
+  std::string mode = "auto";
+  double overhead_percent = 2;     // the budget of --mode auto
+  std::vector<uid_t> users;        // shown; none: all
+  std::string comm;                // regular expression of names or command lines shown; empty: all
+  std::vector<std::string> words;  // what was typed, to suggest it with sudo
+};
+int run_top(const TopArguments& arguments);
 
 struct ReportArguments {
   std::string file;

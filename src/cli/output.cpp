@@ -7,8 +7,6 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "base/fd.h"
-
 namespace giltop {
 namespace {
 
@@ -36,29 +34,36 @@ std::optional<unsigned> number_of(const char* name) {
 void say(const std::string& message) { std::fprintf(stderr, "giltop: %s\n", message.c_str()); }
 void say(const Error& error) { say(error.message()); }
 
-Status write_text(const std::string& path, const std::string& text) {
-  Fd file;
-  int fd = STDOUT_FILENO;
-  if (path != "-") {
-    file = Fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!file) return system_error("cannot write " + path, errno);
-    if (const auto user = invoking_user()) {
-      if (fchown(file.get(), user->uid, user->gid) != 0) {
-        // Stays root's where the file system has no owners.
-      }
+Result<Output> Output::make(const std::string& path) {
+  if (path == "-") return Output(Fd(), STDOUT_FILENO, "to stdout");
+  Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (!file) return system_error("cannot write " + path, errno);
+  if (const auto user = invoking_user()) {
+    if (fchown(file.get(), user->uid, user->gid) != 0) {
+      // Stays root's where the file system has no owners.
     }
-    fd = file.get();
   }
+  const int fd = file.get();
+  return Output(std::move(file), fd, path);
+}
+
+Result<bool> Output::write(const std::string& text) {
   size_t done = 0;
   while (done < text.size()) {
-    const ssize_t put = write(fd, text.data() + done, text.size() - done);
+    const ssize_t put = ::write(fd_, text.data() + done, text.size() - done);
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0 && errno == EPIPE) return ok();  // the reader has seen enough
-    if (put < 0)
-      return system_error("cannot write " + (path == "-" ? std::string("to stdout") : path), errno);
+    if (put < 0 && errno == EPIPE) return false;
+    if (put < 0) return system_error("cannot write " + name_, errno);
     done += static_cast<size_t>(put);
   }
-  return ok();
+  return true;
+}
+
+Status write_text(const std::string& path, const std::string& text) {
+  auto output = Output::make(path);
+  if (!output) return output.error();
+  const auto written = output->write(text);  // a reader may have seen enough
+  return written ? ok() : Status(written.error());
 }
 
 std::optional<User> invoking_user() {

@@ -5,7 +5,9 @@
 #include <csignal>
 #include <optional>
 #include <string>
+#include <utility>
 
+#include "base/fd.h"
 #include "base/result.h"
 
 namespace giltop {
@@ -16,6 +18,24 @@ void say(const Error& error);
 
 // Writes `text` to `path`, "-" being stdout. Errors: it cannot be written.
 Status write_text(const std::string& path, const std::string& text);
+
+// A place that is written to time and again.
+class Output {
+ public:
+  // "-": stdout; else a file, emptied. Errors: it cannot be opened.
+  static Result<Output> make(const std::string& path);
+  static Result<Output> to_stderr() { return Output(Fd(), STDERR_FILENO, "stderr"); }
+
+  // False: nobody reads it any more. Errors: it cannot be written.
+  Result<bool> write(const std::string& text);
+
+ private:
+  Output(Fd file, int fd, std::string name)
+      : file_(std::move(file)), fd_(fd), name_(std::move(name)) {}
+  Fd file_;  // where it is our own
+  int fd_;
+  std::string name_;
+};
 
 struct User {
   uid_t uid;

@@ -1,7 +1,6 @@
 #include "model/interval.h"
 
 #include <algorithm>
-#include <cmath>
 #include <unordered_set>
 
 namespace giltop {
@@ -66,45 +65,10 @@ void for_figures(Snapshot& a, Snapshot& b, F&& f) {
   f(a.memory_disagreements, b.memory_disagreements);
 }
 
-uint64_t middle_of(const HistogramSnapshot::Bucket& b) {
-  return b.lower_ns + (b.upper_ns - 1 - b.lower_ns) / 2;
-}
-
-// As Histogram::quantile_ns().
-uint64_t quantile_of(const HistogramSnapshot& h, double q) {
-  const double exact = std::ceil(q * static_cast<double>(h.count));
-  const uint64_t rank = std::clamp<uint64_t>(static_cast<uint64_t>(exact), 1, h.count);
-  uint64_t seen = 0;
-  for (const auto& b : h.buckets) {
-    seen += b.count;
-    if (seen >= rank) return std::clamp(middle_of(b), h.min_ns, h.max_ns);
-  }
-  return h.max_ns;
-}
-
 // Adds what was told of one to what was told of the sum that it is part of now.
 struct Add {
   void operator()(uint64_t& sum, uint64_t& part) const { sum += part; }
-  void operator()(HistogramSnapshot& sum, HistogramSnapshot& part) const {
-    if (part.count == 0) return;
-    sum.min_ns = sum.count == 0 ? part.min_ns : std::min(sum.min_ns, part.min_ns);
-    sum.max_ns = std::max(sum.max_ns, part.max_ns);
-    sum.count += part.count;
-    sum.sum_ns += part.sum_ns;
-    std::vector<HistogramSnapshot::Bucket> both;
-    both.reserve(sum.buckets.size() + part.buckets.size());
-    std::merge(sum.buckets.begin(), sum.buckets.end(), part.buckets.begin(), part.buckets.end(),
-               std::back_inserter(both),
-               [](const auto& a, const auto& b) { return a.lower_ns < b.lower_ns; });
-    sum.buckets.clear();
-    for (const auto& b : both) {
-      if (!sum.buckets.empty() && sum.buckets.back().lower_ns == b.lower_ns) {
-        sum.buckets.back().count += b.count;
-      } else {
-        sum.buckets.push_back(b);
-      }
-    }
-  }
+  void operator()(HistogramSnapshot& sum, HistogramSnapshot& part) const { add_values(sum, part); }
 };
 
 // Leaves of `now` what was not told yet; `tell`: and counts it as told.
@@ -139,10 +103,7 @@ struct Take {
     if (!new_min) now.min_ns = std::max(now.min_ns, now.buckets.front().lower_ns);
     if (!new_max) now.max_ns = std::min(now.max_ns, middle_of(now.buckets.back()));
     now.min_ns = std::min(now.min_ns, now.max_ns);
-    now.p50_ns = quantile_of(now, 0.5);
-    now.p90_ns = quantile_of(now, 0.9);
-    now.p99_ns = quantile_of(now, 0.99);
-    now.p999_ns = quantile_of(now, 0.999);
+    set_quantiles(now);
     if (tell) told = std::move(all);
   }
 };

@@ -1,6 +1,8 @@
 #include "model/snapshot.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <utility>
 
 namespace giltop {
@@ -111,6 +113,55 @@ uint64_t Snapshot::untraced_cpu_ns() const {
   for (const ProcessSnapshot& process : processes)
     for (const ThreadSnapshot& thread : process.threads) cpu_ns += thread.in(CpuState::running);
   return std::max(cpu_ns - std::min(cpu_ns, run.probe_cost_ns), cpu_ns / 20);
+}
+
+uint64_t middle_of(const HistogramSnapshot::Bucket& bucket) {
+  return bucket.lower_ns + (bucket.upper_ns - 1 - bucket.lower_ns) / 2;
+}
+
+void add_values(HistogramSnapshot& sum, const HistogramSnapshot& more) {
+  if (more.count == 0) return;
+  sum.min_ns = sum.count == 0 ? more.min_ns : std::min(sum.min_ns, more.min_ns);
+  sum.max_ns = std::max(sum.max_ns, more.max_ns);
+  sum.count += more.count;
+  sum.sum_ns += more.sum_ns;
+  std::vector<HistogramSnapshot::Bucket> both;
+  both.reserve(sum.buckets.size() + more.buckets.size());
+  std::merge(sum.buckets.begin(), sum.buckets.end(), more.buckets.begin(), more.buckets.end(),
+             std::back_inserter(both),
+             [](const auto& a, const auto& b) { return a.lower_ns < b.lower_ns; });
+  sum.buckets.clear();
+  for (const auto& bucket : both) {
+    if (!sum.buckets.empty() && sum.buckets.back().lower_ns == bucket.lower_ns) {
+      sum.buckets.back().count += bucket.count;
+    } else {
+      sum.buckets.push_back(bucket);
+    }
+  }
+}
+
+void set_quantiles(HistogramSnapshot& h) {
+  const auto at = [&](double q) {
+    const double exact = std::ceil(q * static_cast<double>(h.count));
+    const uint64_t rank = std::max<uint64_t>(static_cast<uint64_t>(exact), 1);
+    uint64_t seen = 0;
+    for (const auto& bucket : h.buckets) {
+      seen += bucket.count;
+      if (seen >= rank) return std::clamp(middle_of(bucket), h.min_ns, h.max_ns);
+    }
+    return h.max_ns;
+  };
+  h.p50_ns = at(0.5);
+  h.p90_ns = at(0.9);
+  h.p99_ns = at(0.99);
+  h.p999_ns = at(0.999);
+}
+
+HistogramSnapshot sum_of(const std::vector<const HistogramSnapshot*>& histograms) {
+  HistogramSnapshot sum;
+  for (const HistogramSnapshot* histogram : histograms) add_values(sum, *histogram);
+  set_quantiles(sum);
+  return sum;
 }
 
 HistogramSnapshot snapshot_of(const Histogram& histogram) {

@@ -38,6 +38,12 @@ struct HistogramSnapshot {
 };
 
 HistogramSnapshot snapshot_of(const Histogram& histogram);
+// Adds the values of `more`; quantiles are as before.
+void add_values(HistogramSnapshot& sum, const HistogramSnapshot& more);
+// From the buckets, as Histogram::quantile_ns() does it.
+void set_quantiles(HistogramSnapshot& histogram);
+HistogramSnapshot sum_of(const std::vector<const HistogramSnapshot*>& histograms);
+uint64_t middle_of(const HistogramSnapshot::Bucket& bucket);
 
 struct ThreadSnapshot {
   uint64_t number = 0;  // the model's, never given again

@@ -68,6 +68,8 @@ class LiveSession final : public Session {
   void attach_all() override { targets_->attach_all(); }
   Status arm() override;
   void poll(int timeout_ms, const EventSink& sink) override;
+  uint64_t watermark() const override { return watermark_; }
+  void add_wakeup(int fd) override { ring_->add_wakeup(fd); }
   void stop(const EventSink& sink) override;
   std::vector<std::string> refusals() const override;
   uint64_t records() const override { return decoder_.counts().records; }

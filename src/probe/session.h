@@ -58,6 +58,11 @@ class Session {
   // Waits for events, at most `timeout_ms`, and passes on all whose order is certain by now.
   virtual void poll(int timeout_ms, const EventSink& sink) = 0;
 
+  // All events up to it have been passed on, boot clock, ns. It is behind by the last two polls.
+  virtual uint64_t watermark() const = 0;
+  // poll() returns when `fd` is readable, too.
+  virtual void add_wakeup(int fd) = 0;
+
   // Removes the probes, passes on what is left, and an `end` event at the moment of the call.
   virtual void stop(const EventSink& sink) = 0;
 

@@ -7,32 +7,15 @@
 // All but the last is pure.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "model/snapshot.h"
+#include "model/timeline.h"
 
 namespace giltop {
-
-// The states of one process's threads over time, for the timeline of the detail view.
-struct Timeline {
-  // Parts of the column's time, in 1/255, [GilState * 4 + CpuState]; all 0: the thread was not
-  // there.
-  using Column = std::array<uint8_t, 16>;
-  struct Row {
-    uint64_t thread = 0;  // number
-    uint32_t tid = 0;
-    std::string comm;
-    std::vector<Column> columns;  // newest last; all rows have as many
-  };
-  uint64_t process = 0;   // number; 0: none is watched
-  uint64_t end_ns = 0;    // of the newest column
-  uint64_t step_ns = 0;   // a column's width
-  std::vector<Row> rows;  // in order of the threads' appearance
-};
 
 struct LiveFrame {
   Snapshot interval;  // the last interval's figures, or all since the start or the last reset
