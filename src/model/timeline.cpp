@@ -41,29 +41,61 @@ Timeline::Column parts_of(const std::array<uint64_t, 16>& ns) {
   return column;
 }
 
-// What turned out to be less than was told, turned out to be something else: it is moved there in
-// the newest columns that have it.
-void correct(std::deque<Timeline::Column>& columns, std::array<uint64_t, 16>& told,
-             const std::array<uint64_t, 16>& now) {
+constexpr size_t kUnknownRunning =
+    static_cast<size_t>(GilState::unknown) * 4 + static_cast<size_t>(CpuState::running);
+
+using Cells = std::array<uint64_t, 16>;
+
+uint64_t grown(const Cells& now, const Cells& told, size_t cell) {
+  return now[cell] - std::min(now[cell], told[cell]);
+}
+
+// Moves `ns` of `from` to `to`, in the newest columns that have it; what they have not was before
+// them.
+void move(std::deque<Timeline::Column>& columns, Cells& told, size_t from, size_t to, uint64_t ns) {
+  told[from] -= ns;
+  told[to] += ns;
+  uint64_t left = ns / kPart_ns;
+  for (auto column = columns.rbegin(); column != columns.rend() && left > 0; ++column) {
+    const auto moved = static_cast<uint8_t>(std::min<uint64_t>(left, (*column)[from]));
+    (*column)[from] = static_cast<uint8_t>((*column)[from] - moved);
+    (*column)[to] = static_cast<uint8_t>((*column)[to] + moved);
+    left -= moved;
+  }
+}
+
+// What was not decided when it was told, and is now.
+void decide(std::deque<Timeline::Column>& columns, Cells& told, const Cells& now,
+            uint64_t undecided_ns) {
+  for (const GilState state : {GilState::holding, GilState::released}) {
+    const size_t to = static_cast<size_t>(state) * 4;
+    const uint64_t ns = std::min({undecided_ns, grown(now, told, to), told[kUnknownRunning]});
+    move(columns, told, kUnknownRunning, to, ns);
+    undecided_ns -= ns;
+  }
+}
+
+// What turned out to be less than was told, turned out to be something else.
+void correct(std::deque<Timeline::Column>& columns, Cells& told, const Cells& now) {
   for (size_t from = 0; from < now.size(); from++) {
-    if (now[from] >= told[from]) continue;
-    const auto grown = [&](size_t i) { return now[i] - std::min(now[i], told[i]); };
-    size_t to = from % 4;
-    for (size_t i = to; i < now.size(); i += 4)  // the scheduler's state is sure
-      if (grown(i) > grown(to)) to = i;
-    if (grown(to) == 0)
-      for (size_t i = 0; i < now.size(); i++)
-        if (grown(i) > grown(to)) to = i;
-    uint64_t left = std::min(told[from] - now[from], grown(to)) / kPart_ns;
-    for (auto column = columns.rbegin(); column != columns.rend() && left > 0; ++column) {
-      const auto moved = static_cast<uint8_t>(std::min<uint64_t>(left, (*column)[from]));
-      (*column)[from] = static_cast<uint8_t>((*column)[from] - moved);
-      (*column)[to] = static_cast<uint8_t>((*column)[to] + moved);
-      left -= moved;
-      told[from] -= moved * kPart_ns;
-      told[to] += moved * kPart_ns;
+    while (told[from] > now[from]) {
+      size_t to = from % 4;
+      for (size_t i = to; i < now.size(); i += 4)  // the scheduler's state is sure
+        if (grown(now, told, i) > grown(now, told, to)) to = i;
+      if (grown(now, told, to) == 0)
+        for (size_t i = 0; i < now.size(); i++)
+          if (grown(now, told, i) > grown(now, told, to)) to = i;
+      const uint64_t ns = std::min(told[from] - now[from], grown(now, told, to));
+      if (ns == 0) break;
+      move(columns, told, from, to, ns);
     }
   }
+}
+
+uint64_t undecided_ns(const Thread& thread) {
+  if (!thread.process->light) return 0;
+  const uint64_t unknown = thread.matrix[kUnknownRunning / 4][kUnknownRunning % 4];
+  return unknown - std::min(unknown, thread.light.undecided_from);
 }
 
 }  // namespace
@@ -125,13 +157,15 @@ void TimelineRecorder::add_column(Row& row, const EventTables& tables) {
   Timeline::Column column{};
   if (row.thread && row.thread->number == row.number && !row.thread->gone) {
     const Cells now = cells_of(*row.thread);
+    decide(row.columns, row.told, now, row.undecided_ns);
     correct(row.columns, row.told, now);
-    Cells grown;
+    row.undecided_ns = undecided_ns(*row.thread);
+    Cells more;
     for (size_t i = 0; i < now.size(); i++) {
-      grown[i] = now[i] - std::min(now[i], row.told[i]);
+      more[i] = grown(now, row.told, i);
       row.told[i] = std::max(row.told[i], now[i]);
     }
-    column = parts_of(grown);
+    column = parts_of(more);
     row.comm = tables.text(row.thread->comm);
     if (row.thread->ended) row.thread = nullptr;
   } else {

@@ -55,6 +55,7 @@ class TimelineRecorder {
     uint32_t tid = 0;
     std::string comm;
     Cells told{};
+    uint64_t undecided_ns = 0;             // of `told`, as ThreadSnapshot's
     std::deque<Timeline::Column> columns;  // the newest are as new as the timeline
     size_t empty = 0;                      // of them, at the end
   };

@@ -177,10 +177,10 @@ std::string about(const LiveFrame& frame) {
   const Snapshot& s = frame.interval;
   size_t threads = 0, gils = 0, light = 0, processes = 0;
   for (const ProcessSnapshot& p : s.processes) {
-    processes += !p.ended;
-    light += !p.ended && p.light;
-    for (const ThreadSnapshot& t : p.threads) threads += !t.ended;
-    if (!p.ended) gils += p.gils.size();
+    processes += std::max<uint64_t>(p.folded, 1);
+    light += p.light && !p.ended;
+    for (const ThreadSnapshot& t : p.threads) threads += std::max<uint64_t>(t.folded, 1);
+    for (const GilSnapshot& g : p.gils) gils += std::max<uint64_t>(g.folded, 1);
   }
   const auto count = [](size_t n, const char* what) {
     return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s");
