@@ -104,7 +104,9 @@ Status Tracing::poll(int timeout_ms, const Session::EventSink& sink) {
 }
 
 bool Tracing::ended() const {
-  return (child_ && child_->poll()) || (!options_.pids.empty() && targets_ended());
+  // What became of a command that was not executed, poll() has yet to tell.
+  return (child_ && child_started_ && child_->poll()) ||
+         (!options_.pids.empty() && targets_ended());
 }
 
 void Tracing::update_run() {

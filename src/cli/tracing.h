@@ -43,7 +43,7 @@ class Tracing {
   Status poll(int timeout_ms, const Session::EventSink& sink);
   void stop(const Session::EventSink& sink) { session_->stop(sink); }
 
-  // The command, or each of the processes that were named.
+  // The command, or each of the processes that were named, as far as poll() has seen.
   bool ended() const;
 
   EventTables& tables() { return tables_; }
