@@ -20,10 +20,11 @@ struct KeyHelp {
 };
 std::vector<KeyHelp> help_of(LiveState::View view);
 
-// Of the bottom line: the most used, most useful first.
+// Of the bottom line.
 struct KeyLabel {
   std::string key, label;
   Input input;
+  unsigned keep;  // the least goes first where there is no room
 };
 std::vector<KeyLabel> labels_of(const LiveState& state);
 

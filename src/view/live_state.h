@@ -69,7 +69,7 @@ struct Input {
     hangup,  // the terminal is gone
   };
   Kind kind = Kind::character;
-  uint32_t number = 0;        // the code point of a character, or which function key
+  uint32_t number = 0;           // the code point of a character, or which function key
   unsigned column = 0, row = 0;  // of a click
   bool operator==(const Input&) const = default;
 };
@@ -117,16 +117,17 @@ struct LiveState {
     Input input;             // of a key
     LiveColumn column = LiveColumn::pid;
   };
-  std::vector<Span> keys, heads;
-  unsigned first_row = 0;  // of the table's rows on the screen
-  std::vector<RowId> rows;  // of the table, on the screen or not
-  size_t page = 1;          // rows on the screen
-  size_t page_rows = 0;     // of the detail, help, notes in all
+  std::vector<Span> keys, heads, choices;
+  unsigned fold_column = 0;  // of the tree's marks
+  unsigned first_row = 0;    // of the table's rows on the screen
+  std::vector<RowId> rows;   // of the table, on the screen or not
+  size_t page = 1;           // rows on the screen
+  size_t page_rows = 0;      // of the detail, help, notes in all
 
   // What rows are sorted by moves only when the figure clearly has (live_rows.cpp).
   struct Sticky {
     double mean = 0, shown = 0;
-    uint64_t frame_ns = 0;   // of the last change
+    uint64_t frame_ns = 0;   // that it was last brought up to; 0: none
     uint64_t active_ns = 0;  // when it last did something
   };
   std::unordered_map<RowId, Sticky, RowIdHash> sticky;

@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "view/format.h"
-
 namespace giltop {
 namespace {
 
@@ -48,6 +46,15 @@ std::string utf8_of(utf8proc_int32_t c) {
   utf8proc_uint8_t bytes[4];
   const utf8proc_ssize_t length = utf8proc_encode_char(c, bytes);
   return std::string(bytes, bytes + std::max<utf8proc_ssize_t>(length, 0));
+}
+
+std::vector<Cell> cut(std::vector<Cell> cells, size_t columns) {
+  if (cells.size() <= columns || columns == 0) return cells;
+  const Style style = cells.front().style;
+  cells.resize(columns - 1);
+  if (!cells.empty() && cells.back().width == 2) cells.back() = {" ", 1, style};
+  cells.push_back({"…", 1, style});
+  return cells;
 }
 
 }  // namespace
@@ -103,6 +110,13 @@ std::vector<Cell> cells_of(std::string_view text, Style style, size_t limit) {
 
 size_t columns_of(std::string_view text) { return cells_of(text).size(); }
 
+std::string shortened(std::string_view text, size_t columns) {
+  const std::vector<Cell> cells = cut(cells_of(text, Style::normal, columns), columns);
+  std::string out;
+  for (const Cell& cell : cells) out += cell.text;
+  return out;
+}
+
 void Screen::set(unsigned column, unsigned row, const Cell& cell) {
   // A half of a wide character cannot stay alone.
   Cell& old = this->cell(column, row);
@@ -135,12 +149,7 @@ unsigned Screen::put(unsigned column, unsigned row, std::string_view text, Style
   if (row >= rows_ || column >= columns_) return 0;
   width = std::min(width, columns_ - column);
   if (width == 0) return 0;
-  std::vector<Cell> cells = cells_of(text, style, width);
-  if (cells.size() > width) {
-    cells.resize(width - 1);
-    if (!cells.empty() && cells.back().width == 2) cells.back() = {" ", 1, style};
-    cells.push_back({"…", 1, style});
-  }
+  const std::vector<Cell> cells = cut(cells_of(text, style, width), width);
   put(column, row, cells, width);
   return static_cast<unsigned>(cells.size());
 }

@@ -43,10 +43,13 @@ struct Cell {
 std::vector<Cell> cells_of(std::string_view text, Style style = Style::normal,
                            size_t limit = ~size_t{0});
 size_t columns_of(std::string_view text);
+// The text of these cells, cut with an ellipsis.
+std::string shortened(std::string_view text, size_t columns);
 
 class Screen {
  public:
-  Screen(unsigned columns, unsigned rows) : columns_(columns), rows_(rows), cells_(columns * rows) {}
+  Screen(unsigned columns, unsigned rows)
+      : columns_(columns), rows_(rows), cells_(columns * rows) {}
 
   unsigned columns() const { return columns_; }
   unsigned rows() const { return rows_; }
@@ -60,7 +63,8 @@ class Screen {
   void put_right(unsigned column, unsigned row, std::string_view text, Style style, unsigned width);
   void put(unsigned column, unsigned row, const std::vector<Cell>& cells, unsigned width = ~0u);
   // Gives cells of a row another style; `keep_states`: not those that show a state.
-  void restyle(unsigned column, unsigned row, unsigned width, Style style, bool keep_states = false);
+  void restyle(unsigned column, unsigned row, unsigned width, Style style,
+               bool keep_states = false);
   void copy_row(const Screen& from, unsigned from_row, unsigned to_row);
 
   // Where the terminal's cursor is shown: column, row.

@@ -27,7 +27,7 @@ class Tui {
   // To be called until there is nothing more. Stops the process where SIGTSTP came.
   std::optional<Input> read();
   void paint(const Screen& screen);
-  void redraw();  // all of it, whatever another program wrote over it
+  void redraw();                               // all of it, whatever another program wrote over it
   std::pair<unsigned, unsigned> size() const;  // columns, rows
   bool letters() const;                        // few colours, or no UTF-8: LiveState::letters
 
