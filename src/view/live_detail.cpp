@@ -28,8 +28,8 @@ struct Detail {
 
 // Columns of the timeline summed up to those shown: of fixed times, so that what they show moves
 // but does not change. Newest last.
-std::vector<StateTimes> columns_of(const Timeline& timeline, const Timeline::Row& row,
-                                   uint64_t column_ns, size_t count) {
+std::vector<StateTimes> summed(const Timeline& timeline, const Timeline::Row& row,
+                               uint64_t column_ns, size_t count) {
   std::vector<StateTimes> out(count);
   if (timeline.step_ns == 0) return out;
   const uint64_t wide = std::max(column_ns, timeline.step_ns);
@@ -62,7 +62,7 @@ void add_timeline(Page& page, const Detail& d) {
   };
   std::vector<Line> lines;
   for (const Timeline::Row& row : timeline.rows) {
-    Line line{&row, columns_of(timeline, row, d.state.column_ns, cells)};
+    Line line{&row, summed(timeline, row, d.state.column_ns, cells)};
     for (const StateTimes& column : line.columns)
       for (size_t i = 0; i < kBarStates; i++)
         line.awake = line.awake || (column[i] != 0 && static_cast<BarState>(i) != BarState::asleep);
@@ -119,31 +119,35 @@ void add_figures(Page& page, const Detail& d) {
   const Snapshot& s = d.frame.interval;
   const Figures f = d.thread ? figures_of(*d.thread, d.process, s) : figures_of(d.process, s);
   const std::string about = d.process.exact ? "" : "~";
-  Screen& line = page.add();
+  Screen* line = &page.add();
   unsigned at = 0;
   const auto put = [&](const std::string& text, Style style = Style::normal) {
-    at += line.put(at, 0, text, style);
+    if (at != 0 && at + 3 + columns_of(text) > page.columns()) {
+      line = &page.add();
+      at = 0;
+    }
+    if (at != 0) at += 3;
+    at += line->put(at, 0, text, style);
   };
   put(fmt::format("CPU {:.1f} %", f.cpu));
   if (gil_is_off(d.process)) {
-    put("   GIL off: free-threaded build", Style::dim);
+    put("GIL off: free-threaded build", Style::dim);
     return;
   }
-  put(fmt::format("   held {}{:.1f} %", about, f.held));
-  put(fmt::format(", off the CPU {}{:.1f}", about, f.off_cpu),
+  put(fmt::format("held {}{:.1f} %", about, f.held));
+  put(fmt::format("of it off the CPU {}{:.1f}", about, f.off_cpu),
       f.off_cpu >= 1 ? Style::bad : Style::normal);
-  put(fmt::format("   waited {:.1f} %", f.wait));
-  if (d.process.exact) {
-    uint64_t forced = 0, voluntary = 0;
-    for (const ThreadSnapshot& t : d.process.threads) {
-      if (d.thread && &t != d.thread) continue;
-      forced += t.forced_releases;
-      voluntary += t.voluntary_releases;
-    }
-    put(fmt::format("   {} acquires/s", format_rate(f.acquires_per_s)));
-    put(fmt::format("   released {} forced, {} of its own", format_count(forced),
-                    format_count(voluntary)));
+  put(fmt::format("waited {:.1f} %", f.wait));
+  if (!d.process.exact) return;
+  uint64_t forced = 0, voluntary = 0;
+  for (const ThreadSnapshot& t : d.process.threads) {
+    if (d.thread && &t != d.thread) continue;
+    forced += t.forced_releases;
+    voluntary += t.voluntary_releases;
   }
+  put(fmt::format("{} acquires/s", format_rate(f.acquires_per_s)));
+  put(fmt::format("releases {} forced, {} voluntary", format_count(forced),
+                  format_count(voluntary)));
 }
 
 // Octaves of 1 µs; what is shorter is the first.
@@ -248,7 +252,7 @@ void add_blame(Page& page, const Detail& d) {
   Screen& head = page.add();
   head.put(0, 0, "WAITED", Style::bold);
   head.put(8, 0, "WHO", Style::bold);
-  head.put(8 + names, 0, "BEHIND, which was", Style::bold, names - 1);
+  head.put(8 + names, 0, names > 18 ? "BEHIND, which was" : "BEHIND", Style::bold, names - 1);
   static constexpr const char* kParts[] = {"running", "preempted", "asleep", "hand-off"};
   for (unsigned i = 0; i < 4; i++)
     head.put_right(8 + 2 * names + 10 * i, 0, kParts[i], Style::bold, 10);
@@ -327,10 +331,15 @@ void add_longest(Page& page, const Detail& d) {
     Screen& line = page.add();
     line.put_right(0, 0, format_duration(w.end_ns - w.start_ns) + (w.ongoing ? "+" : ""),
                    w.ongoing ? Style::bold : Style::normal, 8);
-    line.put(9, 0,
-             fmt::format("{}  {} {}  behind {} {}{}", when(d, w.start_ns), w.waiter_tid,
-                         name_of(d, w.waiter_tid), tid_text(w.holder_tid, false),
-                         name_of(d, w.holder_tid), parts.empty() ? "" : " (" + parts + ")"));
+    const std::string waiter = std::to_string(w.waiter_tid), holder = tid_text(w.holder_tid, false);
+    const auto text = [&](const std::string& who, const std::string& behind) {
+      return fmt::format("{}  {} behind {}{}", when(d, w.start_ns), who, behind,
+                         parts.empty() ? "" : ": " + parts);
+    };
+    // Names where there is room: the table above has them.
+    const std::string full =
+        text(waiter + " " + name_of(d, w.waiter_tid), holder + " " + name_of(d, w.holder_tid));
+    line.put(9, 0, columns_of(full) + 9 <= page.columns() ? full : text(waiter, holder));
   }
 }
 

@@ -107,12 +107,17 @@ bool Blocker::off_cpu() const {
   return most == "preempted" || most == "asleep";
 }
 
+std::string Hold::length() const {
+  const double s = static_cast<double>(length_ns) / 1e9;
+  return fmt::format("{:.{}f}s", s, s < 99.95 ? 1 : 0);
+}
+
 std::string Hold::text() const {
   const char* const doing = cpu == CpuState::blocked    ? " asleep"
                             : cpu == CpuState::runnable ? " preempted"
                             : cpu == CpuState::running  ? " running"
                                                         : "";
-  return format_duration(length_ns) + doing;
+  return length() + doing;
 }
 
 std::unordered_map<uint32_t, Blocker> blockers_of(const ProcessSnapshot& p) {

@@ -54,7 +54,8 @@ struct Hold {
   CpuState cpu = CpuState::unknown;
   uint64_t waiters = 0;
   bool off_cpu() const { return cpu == CpuState::blocked || cpu == CpuState::runnable; }
-  std::string text() const;  // "9.8s asleep"
+  std::string length() const;  // "9.8s"
+  std::string text() const;    // "9.8s asleep"
 };
 
 bool worse(const Hold& a, const Hold& b);

@@ -99,12 +99,12 @@ void draw_gil_time(Screen& screen, const LiveFrame& frame, const LiveState& stat
     std::array<const char*, 3> names;  // the shorter the less room there is
   };
   static constexpr Part kParts[] = {
-      {LedgerColumn::running, "█", "H", Style::held_running, {"running", "run", "run"}},
-      {LedgerColumn::runnable, "▚", "p", Style::held_off_cpu, {"preempted", "preempt", "pre"}},
+      {LedgerColumn::running, "█", "H", Style::held_running, {"running", "running", "run"}},
+      {LedgerColumn::runnable, "▚", "p", Style::held_off_cpu, {"preempted", "preempted", "pre"}},
       {LedgerColumn::blocked, "▓", "h", Style::held_off_cpu, {"asleep", "asleep", "slp"}},
       {LedgerColumn::handoff, "░", "W", Style::waiting, {"hand-off", "hand-off", "h-o"}},
       {LedgerColumn::idle, "·", "S", Style::asleep, {"idle", "idle", "idle"}},
-      {LedgerColumn::unknown, "?", "?", Style::dim, {"unknown", "unkn", "?"}},
+      {LedgerColumn::unknown, "?", "?", Style::dim, {"unknown", "unknown", "?"}},
   };
   std::vector<uint64_t> times;
   uint64_t whole = 0;
@@ -112,7 +112,7 @@ void draw_gil_time(Screen& screen, const LiveFrame& frame, const LiveState& stat
     times.push_back(sum[static_cast<size_t>(part.column)]);
     whole += times.back();
   }
-  const std::string label = tagged ? "tagged" : "GIL time";
+  std::string label = tagged ? "tagged" : "GIL time";
   if (whole == 0) {
     screen.put(0, 1, label, Style::normal);
     screen.put(static_cast<unsigned>(label.size()) + 1, 1, "none held or wanted", Style::dim);
@@ -130,10 +130,11 @@ void draw_gil_time(Screen& screen, const LiveFrame& frame, const LiveState& stat
   for (;; tier++) {
     names = 0;
     for (size_t i = 0; i < std::size(kParts); i++)
-      if (shown(i)) names += name_of(i, tier).size() + 2 + (tier < 2 ? 1 : 0);
-    if (tier == 2 || label.size() + 1 + names + 16 <= screen.columns()) break;
+      if (shown(i)) names += name_of(i, tier).size() + (tier == 0 ? 3 : 2);
+    if (tier > 0 && !tagged) label = "GIL";
+    if (tier == 2 || label.size() + 1 + names + (tier == 0 ? 16 : 10) <= screen.columns()) break;
   }
-  unsigned at = screen.put(0, 1, tier == 2 && !tagged ? "GIL" : label) + 1;
+  unsigned at = screen.put(0, 1, label) + 1;
   const unsigned room = screen.columns() - std::min(screen.columns(), at);
   const size_t bar = std::min<size_t>(room - std::min<size_t>(room, names), 60);
   const std::vector<size_t> shares = apportion(times, bar);
@@ -142,7 +143,7 @@ void draw_gil_time(Screen& screen, const LiveFrame& frame, const LiveState& stat
       at += screen.put(at, 1, state.letters ? kParts[i].letter : kParts[i].block, kParts[i].style);
   for (size_t i = 0; i < std::size(kParts); i++) {
     if (!shown(i)) continue;
-    at += tier < 2 ? 2 : 1;
+    at += tier == 0 ? 2 : 1;
     at += screen.put(at, 1, state.letters ? kParts[i].letter : kParts[i].block, kParts[i].style);
     const bool bad =
         (kParts[i].column == LedgerColumn::runnable || kParts[i].column == LedgerColumn::blocked) &&
@@ -260,16 +261,16 @@ Finding finding_of(const Snapshot& interval, uint64_t process) {
     whose = &p;
   }
   if (!worst) return {};
-  const std::string name = shortened(title_of(*whose), 28);
   const char* const doing = worst->cpu == CpuState::blocked    ? ", asleep"
                             : worst->cpu == CpuState::runnable ? ", preempted"
                                                                : "";
-  return {fmt::format("{}{} has held the GIL for {}{}{}: {}", worst->tid,
-                      process != 0 ? "" : " of " + name, whose->exact ? "" : "~",
-                      format_duration(worst->length_ns), doing,
-                      worst->waiters == 0   ? "nobody waits"
-                      : worst->waiters == 1 ? "1 thread waits"
-                                            : fmt::format("{} threads wait", worst->waiters)),
+  const std::string waiting = worst->waiters == 0 ? "nobody waits"
+                              : worst->waiters == 1
+                                  ? "1 thread waits"
+                                  : fmt::format("{} threads wait", worst->waiters);
+  return {fmt::format("{} has held the GIL for {}{}{}: {}{}", worst->tid, whose->exact ? "" : "~",
+                      worst->length(), doing, waiting,
+                      process != 0 ? "" : " (" + title_of(*whose) + ")"),
           worst->off_cpu() ? Style::bad : Style::bold};
 }
 

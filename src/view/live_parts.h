@@ -42,8 +42,8 @@ TitledPage notes_page(const LiveFrame& frame, const LiveState& state, unsigned c
 // Overhead of the interval as "0.3 %".
 std::string overhead_text(const Snapshot& interval);
 std::string mode_text(const Snapshot& interval);
-// The worst hold that lasts, of one process or of all: "21877 of gunicorn has held the GIL for
-// 9.8s, asleep: 7 threads wait". Empty: none.
+// The worst hold that lasts, of one process or of all: "21877 has held the GIL for 9.8s, asleep: 7
+// threads wait (gunicorn)". Empty: none.
 struct Finding {
   std::string text;
   Style style = Style::bold;

@@ -86,11 +86,16 @@ Text blocker_text(const LiveRow& row, unsigned width) {
   const std::string about = row.process->exact ? "" : "~";
   if (f.hold && (row.thread || f.hold->waiters != 0 || f.hold->off_cpu())) {
     const Style style = f.hold->off_cpu() ? Style::bad : Style::bold;
-    const std::string text = about + f.hold->text(), length = format_duration(f.hold->length_ns);
-    const std::string who = row.thread ? "holding " : std::to_string(f.hold->tid) + " ";
-    for (const std::string& each : {who + text, who + about + length, text})
+    const std::string text = about + f.hold->text(), length = about + f.hold->length();
+    if (row.thread) {
+      for (const std::string& each : {"holding " + text, "held " + length})
+        if (columns_of(each) <= width) return {each, style};
+      return {length, style};
+    }
+    const std::string who = std::to_string(f.hold->tid);
+    for (const std::string& each : {who + " " + text, who + " " + length})
       if (columns_of(each) <= width) return {each, style};
-    return {about + length, style};
+    return {who, style};
   }
   if (!f.blocker) return {};
   const std::string who = f.blocker->tid ? std::to_string(*f.blocker->tid) : "unknown";
@@ -131,7 +136,7 @@ void draw_name(Screen& screen, const LiveRow& row, const LiveState& state, unsig
       if (row.foldable) screen.put(at, line, row.unfolded ? "▾" : "▸", Style::dim);
       from += 2;
     } else {
-      from += 4;
+      from += 3;
     }
   }
   const unsigned room = at + width - from;

@@ -136,17 +136,15 @@ char ascii_of(wchar_t c) {
     case L'…':
       return '~';
     case L'▾':
-      return '-';
-    case L'▸':
-      return '+';
+    case L'↓':
+      return 'v';
     case L'▴':
     case L'↑':
       return '^';
-    case L'↓':
-      return 'v';
     case L'←':
       return '<';
     case L'→':
+    case L'▸':
       return '>';
     case L'×':
       return 'x';
