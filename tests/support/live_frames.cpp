@@ -1,6 +1,7 @@
 #include "support/live_frames.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "model/histogram.h"
 
@@ -215,10 +216,13 @@ LiveFrame random_frame(std::mt19937_64& random) {
   frame.interval.violations = below(5) == 0 ? 3 : 0;
   for (uint64_t i = below(3); i > 0; i--) frame.notes.push_back(name());
   const uint64_t processes = below(10) == 0 ? 0 : below(12);
+  std::vector<uint64_t> numbers(20);
+  std::iota(numbers.begin(), numbers.end(), 1);
+  std::shuffle(numbers.begin(), numbers.end(), random);
   for (uint64_t i = 0; i < processes; i++) {
     ProcessSnapshot& p =
         maker.process(static_cast<uint32_t>(1 + below(4'194'304)), name(), name(), "3.13.1");
-    p.number = 1 + below(20);  // the same ones come and go; two may be one
+    p.number = numbers[i];  // the same ones come and go
     p.exact = below(3) != 0;
     p.ended = below(6) == 0;
     p.folded = below(10) == 0 ? 1 + below(9000) : 0;
@@ -243,7 +247,7 @@ LiveFrame random_frame(std::mt19937_64& random) {
     }
     for (uint64_t k = below(8); k > 0; k--) {
       ThreadSnapshot& t = maker.thread(p, static_cast<uint32_t>(below(50)), name(), {});
-      t.number = 1 + below(100);
+      t.number = p.number * 100 + 10 * k + below(10);
       for (auto& row : t.matrix)
         for (uint64_t& cell : row) cell = some_ns();
       t.folded = below(10) == 0 ? 1 + below(50) : 0;
