@@ -131,27 +131,43 @@ std::string printable(const std::string& text) {
   return out;
 }
 
-std::string state_bar(const ThreadSnapshot& thread, size_t width) {
-  const auto shares = shares_of(thread);
-  const uint64_t whole = std::accumulate(shares.begin(), shares.end(), uint64_t{0});
-  if (whole == 0) return std::string();
-  std::array<size_t, 7> glyphs{};
+std::vector<size_t> apportion(const std::vector<uint64_t>& parts, size_t width) {
+  std::vector<size_t> out(parts.size());
+  const uint64_t whole = std::accumulate(parts.begin(), parts.end(), uint64_t{0});
+  if (whole == 0) return out;
   std::vector<std::pair<double, size_t>> rest;
   size_t used = 0;
-  for (size_t i = 0; i < shares.size(); i++) {
+  for (size_t i = 0; i < parts.size(); i++) {
     const double exact =
-        static_cast<double>(shares[i]) * static_cast<double>(width) / static_cast<double>(whole);
-    glyphs[i] = static_cast<size_t>(exact);
-    used += glyphs[i];
-    rest.emplace_back(exact - static_cast<double>(glyphs[i]), i);
+        static_cast<double>(parts[i]) * static_cast<double>(width) / static_cast<double>(whole);
+    out[i] = static_cast<size_t>(exact);
+    used += out[i];
+    rest.emplace_back(exact - static_cast<double>(out[i]), i);
   }
   std::stable_sort(rest.begin(), rest.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
-  for (size_t i = 0; used < width; i++, used++) glyphs[rest[i % rest.size()].second]++;
+  for (size_t i = 0; used < width; i++, used++) out[rest[i % rest.size()].second]++;
+  return out;
+}
+
+std::string state_bar(const ThreadSnapshot& thread, size_t width) {
+  const auto shares = shares_of(thread);
+  const std::vector<size_t> glyphs = apportion({shares.begin(), shares.end()}, width);
   std::string out;
   for (size_t i = 0; i < glyphs.size(); i++)
     for (size_t n = 0; n < glyphs[i]; n++) out += kGlyphs[i].text;
   return out;
+}
+
+std::string format_rate(double per_second) {
+  const auto scaled = [](double value, const char* unit) {
+    return value < 9.95 ? fmt::format("{:.1f}{}", value, unit)
+                        : fmt::format("{:.0f}{}", value, unit);
+  };
+  if (per_second < 9.95) return fmt::format("{:.{}f}", per_second, per_second < 0.05 ? 0 : 1);
+  if (per_second < 999.5) return fmt::format("{:.0f}", per_second);
+  if (per_second < 999.5e3) return scaled(per_second / 1e3, "k");
+  return scaled(per_second / 1e6, "M");
 }
 
 std::string bar_legend(const std::string& bars) {
