@@ -50,11 +50,13 @@ struct Identity {
     for (const char* name : {"SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"}) unsetenv(name);
   }
   if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) fail(errno);
-  if (options.quiet) {
+  const bool keep = options.output_fd >= 0;
+  if (options.quiet || keep) {
     const int null = open("/dev/null", O_RDWR);
     if (null >= 0) {
       dup2(null, STDIN_FILENO);
-      dup2(null, STDOUT_FILENO);
+      dup2(keep ? options.output_fd : null, STDOUT_FILENO);
+      if (keep) dup2(options.output_fd, STDERR_FILENO);
     }
   }
   std::vector<char*> arguments;

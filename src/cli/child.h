@@ -19,6 +19,7 @@ class Child {
     std::vector<std::string> command;
     std::optional<User> user;  // to run it as, with that user's groups, HOME, USER, LOGNAME
     bool quiet = false;        // its output goes to /dev/null
+    int output_fd = -1;        // stdout and stderr go there, stdin is empty; -1: they are ours
     std::string directory;     // to run it in; empty: here
   };
 

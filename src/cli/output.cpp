@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -13,9 +14,13 @@ namespace {
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 volatile sig_atomic_t stop_count = 0;
 volatile sig_atomic_t sent = 0;
+std::atomic<void (*)()> before_exit = nullptr;
 
 void on_signal(int number, siginfo_t* info, void*) {
-  if (stop_count != 0) _exit(128 + number);
+  if (stop_count != 0) {
+    if (const auto done = before_exit.load()) done();
+    _exit(128 + number);
+  }
   stop_count = 1;
   if (info && info->si_code == SI_USER) sent = number;
 }
@@ -99,6 +104,7 @@ void StopSignals::reset_in_child() {
   }
 }
 
+void StopSignals::at_once_after(void (*done)()) { before_exit = done; }
 bool StopSignals::stop_requested() { return stop_count != 0; }
 int StopSignals::sent_signal() { return sent; }
 

@@ -52,6 +52,8 @@ class StopSignals {
   // In a forked child: what was ours is the default again, what was ignored stays ignored.
   static void reset_in_child();
   static bool stop_requested();
+  // What is to be done before the second signal ends the process; only what signal handlers may do.
+  static void at_once_after(void (*done)());
   // The signal that asked, when a process sent it rather than the terminal; else 0.
   static int sent_signal();
 

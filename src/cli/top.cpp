@@ -1,17 +1,16 @@
 // giltop top, or giltop alone: what happens now.
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <climits>
-#include <map>
 #include <memory>
-#include <regex>
 
 #include "cli/commands.h"
 #include "cli/live.h"
 #include "cli/output.h"
+#include "cli/process_filter.h"
+#include "cli/top_screen.h"
 #include "sink/json.h"
 #include "view/batch.h"
 
@@ -19,6 +18,7 @@ namespace giltop {
 namespace {
 
 constexpr int kWait_ms = 1000;
+constexpr uint64_t kFirstFrame_ns = 200'000'000;  // of the screen: an empty one is of no use
 
 // A word as a shell takes it.
 std::string quoted(const std::string& word) {
@@ -59,45 +59,11 @@ int say_why(const Error& error, const TopArguments& arguments) {
   return static_cast<int>(error.exit());
 }
 
-// Which processes are shown, of those that are traced.
-class Filter {
- public:
-  explicit Filter(const TopArguments& arguments) : users_(arguments.users) {
-    if (!arguments.comm.empty()) name_.emplace(arguments.comm);
-  }
-
-  bool operator()(const ProcessSnapshot& process) {
-    if (name_ && !std::regex_search(process.comm, *name_) &&
-        !std::regex_search(process.cmdline, *name_))
-      return false;
-    return users_.empty() ||
-           std::find(users_.begin(), users_.end(), owner(process)) != users_.end();
-  }
-
- private:
-  // Asked for when it is first seen; nobody's, if it has ended by then.
-  uid_t owner(const ProcessSnapshot& process) {
-    constexpr uid_t kNobody = ~uid_t{0};
-    if (process.folded != 0) return kNobody;
-    const auto [known, first] = owners_.try_emplace(process.number, kNobody);
-    struct stat status;
-    if (first && stat(fmt::format("/proc/{}", process.pid).c_str(), &status) == 0)
-      known->second = status.st_uid;
-    while (owners_.size() > kMostOwners) owners_.erase(owners_.begin());
-    return known->second;
-  }
-
-  static constexpr size_t kMostOwners = 65536;
-  std::optional<std::regex> name_;
-  std::vector<uid_t> users_;
-  std::map<uint64_t, uid_t> owners_;  // by number of the process
-};
-
 // Frames as text, or as lines of JSON.
 class Batch {
  public:
   Batch(const TopArguments& arguments, Output& output)
-      : arguments_(arguments), output_(output), filter_(arguments) {
+      : arguments_(arguments), output_(output), filter_(arguments.users, arguments.comm) {
     options_.key = *batch_key(arguments.sort_key);
     options_.threads = arguments.threads;
     // Whoever was named is shown whatever it does.
@@ -113,8 +79,7 @@ class Batch {
       say("no Python processes yet");
       waiting_said_ = true;
     }
-    if (arguments_.users.size() + arguments_.comm.size() != 0)
-      std::erase_if(frame.interval.processes, [this](const auto& p) { return !filter_(p); });
+    filter_.apply(frame.interval);
     return output_.write(arguments_.json.empty() ? batch_text(frame, options_)
                                                  : to_json(frame.interval, true));
   }
@@ -122,7 +87,7 @@ class Batch {
  private:
   const TopArguments& arguments_;
   Output& output_;
-  Filter filter_;
+  ProcessFilter filter_;
   BatchOptions options_;
   size_t notes_ = 0;  // said so far
   bool waiting_said_ = false;
@@ -181,6 +146,21 @@ int run_top(const TopArguments& arguments) {
     command.user = invoking_user();
     options.command = command;
   }
+  const bool on_screen =
+      !arguments.batch && arguments.json.empty() && isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+  std::optional<KeptOutput> kept;
+  if (on_screen) {
+    options.first_delay_ns = std::min(options.delay_ns, kFirstFrame_ns);
+    if (options.command) {
+      auto file = KeptOutput::make();
+      if (!file) {
+        say(file.error());
+        return 1;
+      }
+      kept.emplace(std::move(*file));
+      options.command->output_fd = kept->fd();
+    }
+  }
   // Under `-- CMD` stdout is the command's.
   const bool to_stderr = arguments.json.empty() && !arguments.command.empty();
   auto output =
@@ -195,11 +175,14 @@ int run_top(const TopArguments& arguments) {
   if (!live) return say_why(live.error(), arguments);
   if (const Status started = (*live)->start(); !started) return say_why(started.error(), arguments);
   (*live)->set_accumulated(arguments.accumulated);
-  const int exit = run_batch(**live, arguments, *output, child);
+  const int exit = on_screen ? run_screen(**live, arguments, child)
+                             : run_batch(**live, arguments, *output, child);
   if (!child || child->failed_status() != 0) return exit;
   if (StopSignals::stop_requested() && StopSignals::sent_signal() != 0)
     child->signal(StopSignals::sent_signal());
+  if (on_screen && !StopSignals::stop_requested()) child->signal(SIGTERM);
   const int status = child->wait();
+  if (kept) kept->print();
   return status != 0 ? status : exit;
 }
 

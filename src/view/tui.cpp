@@ -341,6 +341,8 @@ Tui::~Tui() {
   delscreen(impl_->terminal);
 }
 
+void Tui::give_back() { rescue_terminal(); }
+
 int Tui::input_fd() const { return impl_->events.get(); }
 
 std::pair<unsigned, unsigned> Tui::size() const {

@@ -29,6 +29,8 @@ class Tui {
   void paint(const Screen& screen);
   void redraw();                               // all of it, whatever another program wrote over it
   std::pair<unsigned, unsigned> size() const;  // columns, rows
+  // Gives the terminal back at once, as a crash does; a signal handler may call it.
+  static void give_back();
   bool letters() const;                        // few colours, or no UTF-8: LiveState::letters
 
  private:
