@@ -4,17 +4,22 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "view/format.h"
 
 namespace giltop {
 namespace {
 
-constexpr double kSleepShare = 0.02;  // asleep or preempted with the GIL: of the process's time
-constexpr uint64_t kSleepLeast_ns = 20'000'000;
+constexpr double kLostShare = 0.02;  // lost to one holder off its CPU: of the process's time
+constexpr uint64_t kLostLeast_ns = 20'000'000;
+constexpr double kMostWaits = 0.5;      // or this part of all waits
+constexpr double kHandoffShare = 0.2;   // nobody held the GIL, and somebody waited: of the time
+constexpr double kConvoyBlame = 0.6;    // of a short user's waits: behind the one that computes
+constexpr double kConvoyTimes = 10;     // it waits so many times longer than it needs the GIL
 constexpr double kWaitShare = 0.10;     // waiting: of a thread's life
 constexpr double kStarvedShare = 0.25;  // runnable without a CPU: of a thread's life
-constexpr double kNativeShare = 0.10;   // running without the GIL: of a thread's life
+constexpr double kNativeShare = 0.25;   // running without the GIL: of a thread's life
 constexpr double kBusyShare = 0.25;     // Python running under one GIL: of the process's time
 
 double share(uint64_t part, uint64_t whole) {
@@ -39,7 +44,7 @@ uint64_t ledger(const ProcessSnapshot& p, LedgerColumn column) {
   return sum;
 }
 
-// The thread with the largest of something, and how much others lost to it.
+// Who had the GIL in its hands off its CPU, and cost others the most by it.
 struct Culprit {
   const ThreadSnapshot* thread = nullptr;
   uint64_t amount_ns = 0;
@@ -49,24 +54,24 @@ struct Culprit {
 };
 
 Culprit culprit(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot::*part) {
-  Culprit found;
+  Culprit worst;
   for (const ThreadSnapshot& t : p.threads) {
-    const uint64_t amount = t.in(GilState::holding, state);
-    if (t.folded == 0 && amount > found.amount_ns) {
-      found.thread = &t;
-      found.amount_ns = amount;
+    Culprit found;
+    found.amount_ns = t.in(GilState::holding, state);
+    if (t.folded != 0 || found.amount_ns == 0) continue;
+    found.thread = &t;
+    for (const GilSnapshot& g : p.gils) {
+      for (const BlameSnapshot& b : g.blame) {
+        if (b.holder_tid != t.tid || b.*part == 0) continue;
+        found.lost_ns += b.*part;
+        found.loser_tid = b.waiter_tid;
+        found.losers++;
+      }
     }
+    if (std::pair(found.lost_ns, found.amount_ns) > std::pair(worst.lost_ns, worst.amount_ns))
+      worst = found;
   }
-  if (!found.thread) return found;
-  for (const GilSnapshot& g : p.gils) {
-    for (const BlameSnapshot& b : g.blame) {
-      if (b.holder_tid != found.thread->tid || b.*part == 0) continue;
-      found.lost_ns += b.*part;
-      found.loser_tid = b.waiter_tid;
-      found.losers++;
-    }
-  }
-  return found;
+  return worst;
 }
 
 std::string lost_to_it(const Culprit& c) {
@@ -80,20 +85,6 @@ size_t threads_of(const ProcessSnapshot& p) {
   size_t count = 0;
   for (const ThreadSnapshot& t : p.threads) count += std::max<size_t>(t.folded, 1);
   return count;
-}
-
-// Ended processes of one program, summed up: what they were one by one is not told any more.
-Verdict folded(const ProcessSnapshot& p) {
-  uint64_t life = 0, holding = 0, waiting = 0;
-  for (const ThreadSnapshot& t : p.threads) {
-    life += t.life_ns();
-    holding += t.in(GilState::holding);
-    waiting += t.in(GilState::waiting);
-  }
-  return {fmt::format("Summed up, {} threads held the GIL {} % of their life and waited {} %.",
-                      format_count(threads_of(p)), format_percent(holding, life),
-                      format_percent(waiting, life)),
-          "", waiting};
 }
 
 // GILs for which more than one thread waited.
@@ -117,32 +108,317 @@ double starved_share(const ProcessSnapshot& p, uint64_t span) {
   return most;
 }
 
-// What a free-threaded process did, of whose GIL there were no events.
-Verdict free_threaded(const ProcessSnapshot& p, uint64_t span, const std::string& cpus_used) {
-  std::string sentence =
-      gil_is_off(p) ? "GIL off: free-threaded build; " + cpus_used
-                    : "Free-threaded build, and nobody took or released its GIL: " + cpus_used;
-  if (const double starved = starved_share(p, span); starved >= kStarvedShare)
-    sentence +=
-        fmt::format("; threads were ready to run and had no CPU for up to {:.0f} % of their life",
-                    starved * 100);
-  return {sentence + ".", "", 0};
-}
-
 // How much faster the process could be at most, were nobody to wait: the thread with the most work
-// of its own, or the CPUs, would be the limit then. Empty when that is not much.
-std::string without_gil(const ProcessSnapshot& p, const Snapshot& run) {
+// of its own, or the CPUs, would be the limit then. Assumes that threads need nothing else of each
+// other. 0 when that is not much.
+double bound_without_gil(const ProcessSnapshot& p, const Snapshot& run) {
   uint64_t longest = 1;
   for (const ThreadSnapshot* t : gil_users(p))
     longest = std::max(longest, t->life_ns() - t->in(GilState::waiting));
   const double cpus = static_cast<double>(cpu_ns(p)) / std::max(1u, run.run.cpus);
   const double bound =
       static_cast<double>(span_ns(p)) / std::max(static_cast<double>(longest), cpus);
-  if (bound < 1.1) return {};
+  return bound < 1.1 ? 0 : bound;
+}
+
+std::string without_gil(double bound) {
+  if (bound == 0) return {};
   return fmt::format(
-      "Without a GIL (free-threaded Python, or processes) this could run up to {:.1f}× faster.",
+      "Without a GIL (free-threaded Python, or processes) this could run up to {:.1f}× faster, "
+      "if its threads are independent.",
       bound);
 }
+
+// --- the rules -----------------------------------------------------------------------------------
+
+// A process, and what all rules ask of it.
+struct Case {
+  Case(const ProcessSnapshot& process, const Snapshot& snapshot)
+      : p(process),
+        run(snapshot),
+        span(span_ns(process)),
+        users(gil_users(process)),
+        held(ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
+             ledger(p, LedgerColumn::blocked)),
+        cpus_used(fmt::format("{:.1f} of {} CPUs used", share(cpu_ns(p), span), run.run.cpus)) {
+    for (const GilSnapshot& g : p.gils) {
+      acquires += g.acquires;
+      gil_life += g.life_ns();
+      for (const BlameSnapshot& b : g.blame) waited += b.total_ns();
+    }
+    for (const ThreadSnapshot* t : users)
+      if (share(t->in(GilState::waiting), t->life_ns()) >= kWaitShare) waiters.push_back(t);
+  }
+  const ProcessSnapshot& p;
+  const Snapshot& run;
+  uint64_t span;
+  std::vector<const ThreadSnapshot*> users, waiters;  // the latter wait much
+  uint64_t held, acquires = 0, gil_life = 0, waited = 0;
+  std::string cpus_used;
+  bool used() const { return acquires != 0 || held != 0; }
+};
+
+using Finding = std::optional<Verdict>;
+
+// Ended processes of one program, summed up: what they were one by one is not told any more.
+Finding folded(const Case& c) {
+  if (c.p.folded == 0) return {};
+  uint64_t life = 0, holding = 0, waiting = 0;
+  for (const ThreadSnapshot& t : c.p.threads) {
+    life += t.life_ns();
+    holding += t.in(GilState::holding);
+    waiting += t.in(GilState::waiting);
+  }
+  return Verdict{fmt::format("Summed up, {} threads held the GIL {} % of their life and waited "
+                             "{} %.",
+                             format_count(threads_of(c.p)), format_percent(holding, life),
+                             format_percent(waiting, life)),
+                 "", waiting};
+}
+
+// A free-threaded process of whose GIL there were no events.
+Finding free_threaded(const Case& c) {
+  if (c.used() || !c.p.free_threaded) return {};
+  std::string sentence =
+      gil_is_off(c.p) ? "GIL off: free-threaded build; " + c.cpus_used
+                      : "Free-threaded build, and nobody took or released its GIL: " + c.cpus_used;
+  if (const double starved = starved_share(c.p, c.span); starved >= kStarvedShare)
+    sentence +=
+        fmt::format("; threads were ready to run and had no CPU for up to {:.0f} % of their life",
+                    starved * 100);
+  return Verdict{sentence + "."};
+}
+
+Finding unused(const Case& c) {
+  if (c.used()) return {};
+  return Verdict{"Nobody took or released the GIL meanwhile."};
+}
+
+Finding unknown(const Case& c) {
+  const uint64_t ns = ledger(c.p, LedgerColumn::unknown);
+  if (share(ns, c.gil_life) <= 0.5) return {};
+  return Verdict{fmt::format("For {} % of the time it is not known who held the GIL.",
+                             format_percent(ns, c.gil_life, 0))};
+}
+
+// A hold that goes on since before the attach is worth a word even if nobody waits for its end.
+Finding asleep(const Case& c) {
+  const Culprit sleeper = culprit(c.p, CpuState::blocked, &BlameSnapshot::blocked_ns);
+  if (!sleeper.thread) return {};
+  const bool costs =
+      sleeper.lost_ns >= kLostLeast_ns && share(sleeper.lost_ns, c.span) >= kLostShare;
+  if (!costs && (c.acquires != 0 || sleeper.amount_ns < kLostLeast_ns)) return {};
+  const uint64_t times = sleeper.thread->held_sleeps;
+  const std::string sleeps = times == 0
+                                 ? "without end"
+                                 : fmt::format("{} times, longest {}", format_count(times),
+                                               format_duration(sleeper.thread->held_sleep_max_ns));
+  return Verdict{
+      fmt::format("{} slept {} with the GIL in its hands ({}); {}.", sleeper.thread->tid,
+                  format_seconds(sleeper.amount_ns), sleeps, lost_to_it(sleeper)),
+      "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
+      "CDLL, not PyDLL).",
+      sleeper.lost_ns};
+}
+
+// `part` of all waits at least was for one thread that had the GIL and no CPU.
+Finding preempted(const Case& c, double part) {
+  const Culprit holder = culprit(c.p, CpuState::runnable, &BlameSnapshot::runnable_ns);
+  if (!holder.thread || holder.lost_ns < kLostLeast_ns ||
+      share(holder.lost_ns, c.span) < kLostShare || share(holder.lost_ns, c.waited) < part)
+    return {};
+  return Verdict{
+      fmt::format("{} was preempted with the GIL for {}: {}.", holder.thread->tid,
+                  format_seconds(holder.amount_ns), lost_to_it(holder)),
+      "Other work competes for its CPU: give the process more CPU, or look at its CPU quota.",
+      holder.lost_ns};
+}
+Finding mostly_preempted(const Case& c) { return preempted(c, kMostWaits); }
+Finding also_preempted(const Case& c) { return c.waiters.empty() ? preempted(c, 0) : std::nullopt; }
+
+// The GIL is free, and who gets it is on the way: its wakeup, the run queue, the lock.
+Finding handoff_bound(const Case& c) {
+  const GilSnapshot* worst = nullptr;
+  for (const GilSnapshot& g : c.p.gils)
+    if (!worst || g.handoff.sum_ns > worst->handoff.sum_ns) worst = &g;
+  if (!worst || worst->handoff.count == 0 ||
+      share(worst->handoff.sum_ns, worst->life_ns()) < kHandoffShare)
+    return {};
+  const auto mean = [&](uint64_t sum) { return format_duration(sum / worst->handoff.count); };
+  const std::string wakeup =
+      c.p.exact ? "wakeup " + mean(worst->handoff_wakeup_ns) + ", " : std::string();
+  return Verdict{
+      fmt::format("Handing the GIL over took {} % of the time: {} times {} ({}run queue {}).",
+                  format_percent(worst->handoff.sum_ns, worst->life_ns(), 0),
+                  format_count(worst->handoff.count), mean(worst->handoff.sum_ns), wakeup,
+                  mean(worst->handoff_runqueue_ns)),
+      "It changes hands too often for what is done in between: a longer switch interval "
+      "(sys.setswitchinterval), larger pieces of work, or fewer threads.",
+      worst->handoff.sum_ns};
+}
+
+// Threads that need the GIL for a moment, and wait a switch interval for it behind one that
+// computes.
+Finding convoy(const Case& c) {
+  const ThreadSnapshot* computer = nullptr;
+  for (const ThreadSnapshot* t : c.users) {
+    if (share(t->in(GilState::holding), c.held) < 0.2) continue;
+    if (computer) return {};
+    computer = t;
+  }
+  if (!computer) return {};
+  uint64_t waited = 0, waits = 0, held = 0, acquires = 0;
+  size_t victims = 0;
+  for (const ThreadSnapshot* t : c.waiters) {
+    if (t == computer || t->wait.count == 0) continue;
+    uint64_t behind = 0, all = 0;
+    for (const GilSnapshot& g : c.p.gils) {
+      for (const BlameSnapshot& b : g.blame) {
+        if (b.waiter_tid != t->tid) continue;
+        all += b.total_ns();
+        if (b.holder_tid == computer->tid) behind += b.running_ns;
+      }
+    }
+    // In light mode the least that it can have taken it.
+    const uint64_t takes = std::max(t->acquires, t->contended);
+    const uint64_t hold = t->in(GilState::holding) / takes, wait = t->wait.sum_ns / t->wait.count;
+    if (share(behind, all) < kConvoyBlame ||
+        static_cast<double>(wait) < kConvoyTimes * static_cast<double>(hold))
+      continue;
+    victims++;
+    waited += t->wait.sum_ns;
+    waits += t->wait.count;
+    held += t->in(GilState::holding);
+    acquires += takes;
+  }
+  if (victims == 0) return {};
+  const bool one = victims == 1;
+  return Verdict{
+      fmt::format("{} thread{} the GIL for {} at a time and waited {} for it each of {} times, "
+                  "behind {}, which computes.",
+                  count_word(victims), one ? " needed" : "s needed",
+                  format_duration(held / acquires), format_duration(waited / waits),
+                  format_count(waits), computer->tid),
+      "A convoy: who computes lets go only when asked, after a switch interval "
+      "(sys.setswitchinterval). Compute in another process, or in native code without the GIL.",
+      waited};
+}
+
+Finding turns(const Case& c) {
+  const size_t n = c.waiters.size();
+  uint64_t waited = 0, held_by_waiters = 0;
+  std::vector<double> waits;
+  for (const ThreadSnapshot* t : c.waiters) {
+    waits.push_back(share(t->in(GilState::waiting), t->life_ns()));
+    waited += t->in(GilState::waiting);
+    held_by_waiters += t->in(GilState::holding);
+  }
+  if (n < 2 || share(held_by_waiters, c.held) < 0.7) return {};
+  const size_t contested = std::max<size_t>(contested_gils(c.p), 1);
+  const std::string gils = contested == 1 ? "one GIL" : fmt::format("{} GILs", contested);
+  const double bound = bound_without_gil(c.p, c.run);
+  return Verdict{fmt::format("{} threads took turns on {}: {}, each waited {} of its life for {}.",
+                             count_word(n), gils, c.cpus_used, percent_range(waits),
+                             n == 2 ? "the other" : "the others"),
+                 without_gil(bound), waited, bound};
+}
+
+Finding waiting(const Case& c) {
+  if (c.waiters.empty()) return {};
+  std::vector<double> waits;
+  uint64_t waited = 0;
+  for (const ThreadSnapshot* t : c.waiters) {
+    waits.push_back(share(t->in(GilState::waiting), t->life_ns()));
+    waited += t->in(GilState::waiting);
+  }
+  const double bound = waits.size() > 1 ? bound_without_gil(c.p, c.run) : 0;
+  return Verdict{fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.",
+                             count_word(waits.size()), threads_of(c.p), percent_range(waits),
+                             waits.size() == 1 ? "its" : "their", c.cpus_used),
+                 without_gil(bound), waited, bound};
+}
+
+Finding interpreters(const Case& c) {
+  const auto busy = std::count_if(c.p.gils.begin(), c.p.gils.end(), [&](const GilSnapshot& g) {
+    return share(g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable), c.span) >= kBusyShare;
+  });
+  if (busy < 2) return {};
+  return Verdict{fmt::format("{} interpreters ran in parallel, each with a GIL of its own: {}.",
+                             count_word(static_cast<size_t>(busy)), c.cpus_used)};
+}
+
+Finding native(const Case& c) {
+  std::vector<double> shares;
+  uint64_t with = 0, without = 0;  // system calls are short of being native work
+  for (const ThreadSnapshot& t : c.p.threads) {
+    with += t.in(GilState::holding, CpuState::running);
+    without += t.in(GilState::released, CpuState::running);
+    const double ran = share(t.in(GilState::released, CpuState::running), t.life_ns());
+    if (t.folded == 0 && ran >= kNativeShare && share(t.life_ns(), c.span) >= 0.05)
+      shares.push_back(ran);
+  }
+  if (shares.size() < 2) return {};
+  return Verdict{
+      fmt::format("The GIL is not the problem: {} threads ran native code without it "
+                  "for {} of their life, {}.",
+                  shares.size(), percent_range(shares), c.cpus_used)};
+}
+
+Finding one_thread(const Case& c) {
+  if (c.users.size() != 1 || share(c.held, c.span) < 0.5) return {};
+  const ThreadSnapshot& only = *c.users.front();
+  const uint64_t preempted_ns = only.in(GilState::holding, CpuState::runnable);
+  std::string sentence =
+      fmt::format("One thread used the GIL and nobody waited for it: {}", c.cpus_used);
+  if (share(preempted_ns, only.life_ns()) >= kWaitShare)
+    sentence += fmt::format("; it was preempted with the GIL for {}, for want of a CPU",
+                            format_seconds(preempted_ns));
+  return Verdict{sentence + "."};
+}
+
+Finding few_cpus(const Case& c) {
+  const double starved = starved_share(c.p, c.span);
+  if (starved < kStarvedShare) return {};
+  return Verdict{
+      fmt::format("The GIL is not the problem, CPUs are: threads were ready to run and had none "
+                  "for up to {:.0f} % of their life; {}.",
+                  starved * 100, c.cpus_used)};
+}
+
+Finding none(const Case& c) {
+  uint64_t longest_ns = 0;
+  for (const ThreadSnapshot& t : c.p.threads) longest_ns = std::max(longest_ns, t.wait.max_ns);
+  return Verdict{fmt::format("The GIL is not the problem: held {} % of the time, and {}; {}.",
+                             format_percent(c.held, c.span, 0),
+                             longest_ns == 0
+                                 ? std::string("nobody waited for it")
+                                 : "no wait was longer than " + format_duration(longest_ns),
+                             c.cpus_used)};
+}
+
+// The first that finds something has the word.
+struct Rule {
+  const char* finding;
+  Finding (*judge)(const Case&);
+};
+constexpr Rule kRules[] = {
+    {"summed-up", folded},
+    {"free-threaded", free_threaded},
+    {"unused", unused},
+    {"unknown", unknown},
+    {"asleep-with-gil", asleep},
+    {"preempted-with-gil", mostly_preempted},
+    {"hand-off-bound", handoff_bound},
+    {"convoy", convoy},
+    {"taking-turns", turns},
+    {"waiting", waiting},
+    {"preempted-with-gil", also_preempted},
+    {"interpreters-in-parallel", interpreters},
+    {"native-in-parallel", native},
+    {"one-thread", one_thread},
+    {"too-few-cpus", few_cpus},
+    {"not-the-gil", none},
+};
 
 }  // namespace
 
@@ -181,122 +457,15 @@ std::vector<const ThreadSnapshot*> gil_users(const ProcessSnapshot& process) {
   return users;
 }
 
-Verdict verdict_of(const ProcessSnapshot& p, const Snapshot& run) {
-  if (p.folded != 0) return folded(p);
-  const uint64_t span = span_ns(p);
-  const double cpus = share(cpu_ns(p), span);
-  const std::string cpus_used = fmt::format("{:.1f} of {} CPUs used", cpus, run.run.cpus);
-  uint64_t acquires = 0, gil_life = 0;
-  for (const GilSnapshot& g : p.gils) {
-    acquires += g.acquires;
-    gil_life += g.life_ns();
-  }
-  const uint64_t held = ledger(p, LedgerColumn::running) + ledger(p, LedgerColumn::runnable) +
-                        ledger(p, LedgerColumn::blocked);
-  if (acquires == 0 && held == 0) {
-    if (p.free_threaded) return free_threaded(p, span, cpus_used);
-    return {"Nobody took or released the GIL meanwhile.", "", 0};
-  }
-  if (share(ledger(p, LedgerColumn::unknown), gil_life) > 0.5)
-    return {fmt::format("For {} % of the time it is not known who held the GIL.",
-                        format_percent(ledger(p, LedgerColumn::unknown), gil_life, 0)),
-            "", 0};
-
-  // A hold that goes on since before the attach is worth a word even if nobody waits for its end.
-  const Culprit sleeper = culprit(p, CpuState::blocked, &BlameSnapshot::blocked_ns);
-  if (sleeper.thread && sleeper.amount_ns >= kSleepLeast_ns &&
-      share(sleeper.amount_ns, span) >= kSleepShare && (sleeper.losers > 0 || acquires == 0)) {
-    const uint64_t times = sleeper.thread->held_sleeps;
-    const std::string sleeps =
-        times == 0 ? "without end"
-                   : fmt::format("{} times, longest {}", format_count(times),
-                                 format_duration(sleeper.thread->held_sleep_max_ns));
-    return {fmt::format("{} slept {} with the GIL in its hands ({}); {}.", sleeper.thread->tid,
-                        format_seconds(sleeper.amount_ns), sleeps, lost_to_it(sleeper)),
-            "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
-            "CDLL, not PyDLL).",
-            sleeper.lost_ns};
-  }
-
-  const auto users = gil_users(p);
-  std::vector<double> waits;
-  uint64_t waited_ns = 0, held_by_waiters_ns = 0;
-  for (const ThreadSnapshot* t : users) {
-    const double wait = share(t->in(GilState::waiting), t->life_ns());
-    if (wait < kWaitShare) continue;
-    waits.push_back(wait);
-    waited_ns += t->in(GilState::waiting);
-    held_by_waiters_ns += t->in(GilState::holding);
-  }
-  if (!waits.empty()) {
-    const size_t n = waits.size();
-    const std::string life = percent_range(waits);
-    if (n > 1 && share(held_by_waiters_ns, held) >= 0.7) {
-      const size_t contested = std::max<size_t>(contested_gils(p), 1);
-      const std::string gils = contested == 1 ? "one GIL" : fmt::format("{} GILs", contested);
-      return {
-          fmt::format("{} threads took turns on {}: {}, each waited {} of its life for {}.",
-                      count_word(n), gils, cpus_used, life, n == 2 ? "the other" : "the others"),
-          without_gil(p, run), waited_ns};
+Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run) {
+  const Case c(process, run);
+  for (const Rule& rule : kRules) {
+    if (Finding found = rule.judge(c)) {
+      found->finding = rule.finding;
+      return *std::move(found);
     }
-    return {fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.", count_word(n),
-                        threads_of(p), life, n == 1 ? "its" : "their", cpus_used),
-            n > 1 ? without_gil(p, run) : std::string(), waited_ns};
   }
-
-  const Culprit preempted = culprit(p, CpuState::runnable, &BlameSnapshot::runnable_ns);
-  if (preempted.thread && preempted.losers > 0 && preempted.lost_ns >= kSleepLeast_ns &&
-      share(preempted.lost_ns, span) >= kSleepShare) {
-    return {fmt::format("{} was preempted with the GIL for {}: {}.", preempted.thread->tid,
-                        format_seconds(preempted.amount_ns), lost_to_it(preempted)),
-            "Other work competes for its CPU: give the process more CPU, or look at its CPU quota.",
-            preempted.lost_ns};
-  }
-
-  const auto busy = std::count_if(p.gils.begin(), p.gils.end(), [&](const GilSnapshot& g) {
-    return share(g.of(LedgerColumn::running) + g.of(LedgerColumn::runnable), span) >= kBusyShare;
-  });
-  if (busy > 1)
-    return {fmt::format("{} interpreters ran in parallel, each with a GIL of its own: {}.",
-                        count_word(static_cast<size_t>(busy)), cpus_used),
-            "", 0};
-
-  std::vector<double> native;
-  for (const ThreadSnapshot& t : p.threads)
-    if (t.folded == 0 &&
-        share(t.in(GilState::released, CpuState::running), t.life_ns()) >= kNativeShare &&
-        share(t.life_ns(), span) >= 0.05)
-      native.push_back(share(t.in(GilState::released, CpuState::running), t.life_ns()));
-  if (native.size() > 1)
-    return {fmt::format("The GIL is not the problem: {} threads ran native code without it for {} "
-                        "of their life, {}.",
-                        native.size(), percent_range(native), cpus_used),
-            "", 0};
-  if (users.size() == 1 && share(held, span) >= 0.5) {
-    const ThreadSnapshot& only = *users.front();
-    const uint64_t preempted_ns = only.in(GilState::holding, CpuState::runnable);
-    std::string sentence =
-        fmt::format("One thread used the GIL and nobody waited for it: {}", cpus_used);
-    if (share(preempted_ns, only.life_ns()) >= kWaitShare)
-      sentence += fmt::format("; it was preempted with the GIL for {}, for want of a CPU",
-                              format_seconds(preempted_ns));
-    return {sentence + ".", "", 0};
-  }
-  uint64_t longest_ns = 0;
-  for (const ThreadSnapshot& t : p.threads) longest_ns = std::max(longest_ns, t.wait.max_ns);
-  const double starved = starved_share(p, span);
-  if (starved >= kStarvedShare)
-    return {
-        fmt::format("The GIL is not the problem, CPUs are: threads were ready to run and had none "
-                    "for up to {:.0f} % of their life; {}.",
-                    starved * 100, cpus_used),
-        "", 0};
-  return {fmt::format("The GIL is not the problem: held {} % of the time, and {}; {}.",
-                      format_percent(held, span, 0),
-                      longest_ns == 0 ? std::string("nobody waited for it")
-                                      : "no wait was longer than " + format_duration(longest_ns),
-                      cpus_used),
-          "", 0};
+  return {};  // the last rule always finds something
 }
 
 }  // namespace giltop

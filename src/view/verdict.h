@@ -10,8 +10,10 @@ namespace giltop {
 
 struct Verdict {
   std::string sentence;
-  std::string advice;    // may be empty
-  uint64_t lost_ns = 0;  // thread time that it explains, to rank processes by
+  std::string advice = {};   // may be empty
+  uint64_t lost_ns = 0;      // thread time that it explains, to rank processes by
+  double bound = 0;          // without a GIL at most so many times faster; 0: not to speak of
+  std::string finding = {};  // the rule: "taking-turns", ... (verdict.cpp)
 };
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);

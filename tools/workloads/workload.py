@@ -309,8 +309,9 @@ def native(args):
 def preempted(args):
     """a thread computes for 1 s, sharing one CPU with a busy process that is not Python
 
-    Truth: cpu; the thread's runnable_ns is the time it was preempted, all of it with the GIL. Thread
-    "computer"; child "sh"."""
+    With --waiter another thread sleeps 1 ms at a time, and needs the GIL in between. Truth: cpu; the
+    computer's runnable_ns is the time it was preempted, without a waiter all of it with the GIL.
+    Threads "computer" and "sleeper"; child "sh"."""
     import subprocess
 
     cpu = min(os.sched_getaffinity(0))
@@ -326,14 +327,65 @@ def preempted(args):
         while time.monotonic() < end:
             compute(1000)
 
+    def sleeper(record):
+        end = time.monotonic() + args.scale
+        while time.monotonic() < end:
+            time.sleep(0.001)
+
     truth.add(cpu=cpu)
     try:
-        run_threads(("computer", computer))
+        run_threads(("computer", computer), *[("sleeper", sleeper)] * args.waiter)
     finally:
         rival.kill()
         reap("sh", rival.pid)
         rival.returncode = 0  # reaped: tells subprocess not to look for it
         rival.stdout.close()
+
+
+def convoy(args):
+    """for 1 s three threads sleep 1 ms at a time, behind one that computes (--native: without the GIL)
+
+    Truth: of each sleeper, sleeps. Threads "sleeper-1" to "sleeper-3" and "computer"."""
+    import hashlib
+
+    end = time.monotonic() + args.scale
+    data = bytes(1 << 20)
+
+    def sleeper(record):
+        record["sleeps"] = 0
+        while time.monotonic() < end:
+            time.sleep(0.001)
+            record["sleeps"] += 1
+
+    def computer(record):
+        while time.monotonic() < end:
+            hashlib.sha256(data) if args.native else compute(1000)
+
+    run_threads(*[("sleeper-%d" % i, sleeper) for i in (1, 2, 3)], ("computer", computer))
+
+
+def pingpong(args):
+    """for 1 s two threads wake each other by turns (--work: each computes for 3 ms when it is woken)
+
+    Truth: of each thread, turns. Threads "ping" and "pong"."""
+    end = time.monotonic() + args.scale
+    turns = [threading.Semaphore(1), threading.Semaphore(0)]
+
+    def player(me):
+        def play(record):
+            record["turns"] = 0
+            while True:
+                turns[me].acquire()
+                over = time.monotonic()
+                turns[1 - me].release()
+                if over >= end:
+                    return
+                record["turns"] += 1
+                while args.work and time.monotonic() < over + 0.003:
+                    pass
+        return play
+
+    run_threads(("ping", player(0)), ("pong", player(1)))
 
 
 def writers(args):
@@ -515,9 +567,8 @@ def setswitch(args):
 
 # ---- The command line ----
 
-WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, writers, iomix,
-             interpreters, forks,
-             shortthreads, setswitch]
+WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, convoy, pingpong,
+             writers, iomix, interpreters, forks, shortthreads, setswitch]
 
 
 def positive(text):
@@ -531,6 +582,12 @@ def add_arguments(command, function):
     """Those that only one of the WORKLOADS takes."""
     if function is asleep:
         command.add_argument("--release", action="store_true", help="release the GIL to sleep")
+    elif function is preempted:
+        command.add_argument("--waiter", action="store_true", help="with a thread that wants the GIL")
+    elif function is convoy:
+        command.add_argument("--native", action="store_true", help="compute in sha256, without the GIL")
+    elif function is pingpong:
+        command.add_argument("--work", action="store_true", help="compute for 3 ms in each turn")
     elif function is interpreters:
         command.add_argument("--shared", action="store_true", help="all with the main one's GIL")
     elif function is writers:
