@@ -1,0 +1,74 @@
+// The rules of the verdict, each against a recording of what it is made for, and one like it that
+// it must leave alone. Recorded by tools/record-verdicts.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "model/model.h"
+#include "sink/trace_reader.h"
+#include "view/verdict.h"
+
+namespace giltop {
+namespace {
+
+using ::testing::HasSubstr;
+
+Verdict verdict_of_recording(const std::string& name) {
+  const std::string file = std::string(GILTOP_TEST_DIR) + "/recordings/" + name + ".pftrace";
+  EventTables tables;
+  Model model(tables);
+  auto reader = TraceReader::open(file, tables);
+  if (!reader) {
+    ADD_FAILURE() << reader.error().message();
+    return {};
+  }
+  const auto outcome = reader->read([&](const Event& event) { model.apply(event); });
+  if (!outcome) {
+    ADD_FAILURE() << outcome.error().message();
+    return {};
+  }
+  const Snapshot snapshot = snapshot_of(model, outcome->run);
+  if (snapshot.processes.empty()) {
+    ADD_FAILURE() << "no process in " << file;
+    return {};
+  }
+  return verdict_of(snapshot.processes.front(), snapshot);
+}
+
+struct Expected {
+  const char* recording;
+  const char* finding;
+  const char* words;
+};
+
+class VerdictRecordings : public ::testing::TestWithParam<Expected> {};
+
+TEST_P(VerdictRecordings, AreJudgedRight) {
+  const Verdict verdict = verdict_of_recording(GetParam().recording);
+  EXPECT_EQ(verdict.finding, GetParam().finding) << verdict.sentence;
+  EXPECT_THAT(verdict.sentence, HasSubstr(GetParam().words));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , VerdictRecordings,
+    ::testing::Values(Expected{"taking-turns", "taking-turns", "Two threads took turns on one GIL"},
+                      Expected{"convoy", "convoy", "Three threads needed the GIL for"},
+                      Expected{"convoy-not", "not-the-gil", "not the problem"},
+                      Expected{"asleep", "asleep-with-gil", "15 times"},
+                      Expected{"asleep-not", "one-thread", "nobody waited"},
+                      Expected{"preempted", "preempted-with-gil", "was preempted with the GIL"},
+                      Expected{"preempted-not", "one-thread", "for want of a CPU"},
+                      Expected{"hand-off", "hand-off-bound", "Handing the GIL over took"},
+                      Expected{"hand-off-not", "taking-turns", "took turns"},
+                      Expected{"native", "native-in-parallel", "ran native code without it"},
+                      Expected{"native-not", "not-the-gil", "not the problem"},
+                      Expected{"sleeping", "not-the-gil", "not the problem"},
+                      Expected{"one-thread", "one-thread", "nobody waited"}),
+    [](const auto& info) {
+      std::string name = info.param.recording;
+      for (char& c : name)
+        if (c == '-') c = '_';
+      return name;
+    });
+
+}  // namespace
+}  // namespace giltop
