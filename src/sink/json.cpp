@@ -2,6 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "sink/hist_json.h"
+
 namespace giltop {
 namespace {
 
@@ -20,20 +22,6 @@ Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr)
 
 // An id in a container's PID namespace.
 Json id_or_null(uint32_t id) { return id == 0 ? Json(nullptr) : Json(id); }
-
-Json histogram(const HistogramSnapshot& h) {
-  Json buckets = Json::array();
-  for (const auto& b : h.buckets) buckets.push_back({seconds(b.upper_ns), b.count});
-  return {{"count", h.count},
-          {"sum_s", seconds(h.sum_ns)},
-          {"min_s", seconds(h.min_ns)},
-          {"max_s", seconds(h.max_ns)},
-          {"p50_s", seconds(h.p50_ns)},
-          {"p90_s", seconds(h.p90_ns)},
-          {"p99_s", seconds(h.p99_ns)},
-          {"p999_s", seconds(h.p999_ns)},
-          {"buckets", std::move(buckets)}};
-}
 
 // Counts of what is seen in exact mode only.
 Json counted(uint64_t count, bool exact) { return exact ? Json(count) : Json(nullptr); }
@@ -63,8 +51,8 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns, bool exact) {
           {"voluntary_releases", counted(t.voluntary_releases, exact)},
           {"held_sleeps", t.held_sleeps},
           {"held_sleep_max_s", seconds(t.held_sleep_max_ns)},
-          {"wait", histogram(t.wait)},
-          {"hold", histogram(t.hold)}};
+          {"wait", histogram_json(t.wait)},
+          {"hold", histogram_json(t.hold)}};
 }
 
 Json wait(const WaitSnapshot& w, uint64_t start_ns) {
@@ -98,7 +86,7 @@ Json gil(const GilSnapshot& g, bool exact) {
                      {"handoff_s", seconds(b.handoff_ns)},
                      {"unknown_s", seconds(b.unknown_ns)}});
   }
-  Json handoff = histogram(g.handoff);
+  Json handoff = histogram_json(g.handoff);
   handoff["wakeup_s"] = exact ? Json(seconds(g.handoff_wakeup_ns)) : Json(nullptr);
   handoff["runqueue_s"] = seconds(g.handoff_runqueue_ns);
   handoff["lock_s"] = seconds(g.handoff_lock_ns);

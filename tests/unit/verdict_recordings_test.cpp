@@ -63,8 +63,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Expected{"native-not", "not-the-gil", "not the problem"},
                       Expected{"sleeping", "not-the-gil", "not the problem"},
                       Expected{"one-thread", "one-thread", "nobody waited"}),
-    [](const auto& info) {
-      std::string name = info.param.recording;
+    [](const auto& test) {
+      std::string name = test.param.recording;
       for (char& c : name)
         if (c == '-') c = '_';
       return name;

@@ -1,0 +1,92 @@
+#include "model/hist.h"
+
+#include <algorithm>
+
+namespace giltop {
+namespace {
+
+// The name by which a user knows the process: what was typed, without the folders.
+std::string name_of(const ProcessSnapshot& p) {
+  if (p.folded != 0) return p.comm + ": " + std::to_string(p.folded) + " ended processes";
+  if (p.cmdline.empty()) return p.comm;
+  const size_t space = std::min(p.cmdline.find(' '), p.cmdline.size());
+  const size_t slash = p.cmdline.rfind('/', space);
+  return slash == std::string::npos ? p.cmdline : p.cmdline.substr(slash + 1);
+}
+
+void take(HistSeries& series, const ProcessSnapshot& p, const ThreadSnapshot& t) {
+  add_values(series.values, series.kind == HistKind::wait ? t.wait : t.hold);
+  series.contended += t.contended;
+  if (!p.exact) series.acquires.reset();
+  if (series.acquires) *series.acquires += t.acquires;
+}
+
+void take(HistSeries& series, const ProcessSnapshot& p, const GilSnapshot& g) {
+  add_values(series.values, g.handoff);
+  series.contended += g.contended;
+  if (!p.exact) series.acquires.reset();
+  if (series.acquires) *series.acquires += g.acquires;
+}
+
+}  // namespace
+
+const char* to_string(HistKind kind) {
+  constexpr const char* kNames[] = {"wait", "hold", "handoff"};
+  return kNames[static_cast<size_t>(kind)];
+}
+
+HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<HistKind>& kinds) {
+  HistReport report;
+  report.duration_ns = snapshot.duration_ns();
+  report.lost_events = snapshot.lost_events;
+  report.mode = snapshot.run.mode;
+  const auto keep = [&](HistSeries& series) {
+    if (series.values.count == 0) return;
+    set_quantiles(series.values);
+    report.series.push_back(std::move(series));
+  };
+  for (const HistKind kind : kinds) {
+    HistSeries all;
+    all.kind = kind;
+    all.acquires = 0;
+    const bool one = snapshot.processes.size() == 1;
+    if (one && snapshot.processes[0].folded == 0) all.pid = snapshot.processes[0].pid;
+    all.name = one ? name_of(snapshot.processes[0])
+                   : std::to_string(snapshot.processes.size()) + " Pythons";
+    for (const ProcessSnapshot& p : snapshot.processes) {
+      HistSeries process;
+      process.kind = kind;
+      process.acquires = 0;
+      if (p.folded == 0) process.pid = p.pid;
+      process.name = name_of(p);
+      HistSeries& sum = group == HistGroup::all ? all : process;
+      if (kind == HistKind::handoff) {
+        for (const GilSnapshot& g : p.gils) take(sum, p, g);
+      } else if (group != HistGroup::thread) {
+        for (const ThreadSnapshot& t : p.threads) take(sum, p, t);
+      } else {
+        for (const ThreadSnapshot& t : p.threads) {
+          HistSeries thread;
+          thread.kind = kind;
+          thread.acquires = 0;
+          thread.pid = process.pid;
+          if (t.folded == 0) thread.tid = t.tid;
+          thread.name = t.folded == 0
+                            ? t.comm
+                            : std::to_string(t.folded) + " ended threads of " + process.name;
+          take(thread, p, t);
+          keep(thread);
+        }
+        continue;
+      }
+      if (group == HistGroup::process || group == HistGroup::thread) keep(process);
+    }
+    if (group == HistGroup::all) {
+      set_quantiles(all.values);
+      report.series.push_back(std::move(all));
+    }
+  }
+  return report;
+}
+
+}  // namespace giltop
