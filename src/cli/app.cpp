@@ -1,91 +1,17 @@
 // The command line.
-#include <pwd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
-#include <regex>
 
+#include "cli/app_hist.h"
+#include "cli/checks.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 
 namespace giltop {
-namespace {
-
-// "64K", "16M": a power of two from 64 KiB to 1 GiB.
-std::string check_size(std::string& text) {
-  char* end = nullptr;
-  const unsigned long long number = std::strtoull(text.c_str(), &end, 10);
-  const std::string unit = end;
-  unsigned shift = 0;
-  if (unit == "K" || unit == "k") {
-    shift = 10;
-  } else if (unit == "M" || unit == "m") {
-    shift = 20;
-  } else if (unit == "G" || unit == "g") {
-    shift = 30;
-  } else if (!unit.empty() || text.empty()) {
-    return "not a size: " + text + " (like 16M)";
-  }
-  const unsigned long long bytes = number << shift;
-  if (number > 1u << 30 || bytes < 65536 || bytes > 1ull << 30 || (bytes & (bytes - 1)) != 0)
-    return "must be a power of two from 64K to 1G";
-  text = std::to_string(bytes);
-  return {};
-}
-
-// "2", "0.5%": more than nothing, at most 100.
-std::string check_percent(std::string& text) {
-  char* end = nullptr;
-  const double percent = std::strtod(text.c_str(), &end);
-  const std::string unit = end;
-  if (end == text.c_str() || (!unit.empty() && unit != "%") || !(percent > 0 && percent <= 100))
-    return "must be a percentage above 0: " + text;
-  text = std::to_string(percent);
-  return {};
-}
-
-// Names or numbers of users.
-std::string check_user(std::string& text) {
-  const passwd* entry = getpwnam(text.c_str());
-  const bool number =
-      !text.empty() && text.size() < 10 &&
-      std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
-  if (!entry && !number) return "there is no user " + text;
-  if (entry) text = std::to_string(entry->pw_uid);
-  return {};
-}
-
-std::string check_regex(std::string& text) {
-  try {
-    const std::regex tried(text);
-  } catch (const std::regex_error&) {
-    return "not a regular expression: " + text;
-  }
-  return {};
-}
-
-// Not so brief that giltop has nothing else to do, nor longer than a day.
-std::string check_delay(std::string& text) {
-  char* end = nullptr;
-  const double seconds = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != 0 || !(seconds >= 0.05) || seconds > 86400)
-    return "not a delay in seconds, from 0.05 on: " + text;
-  return {};
-}
-
-// More than nothing, at most a year.
-std::string check_seconds(std::string& text) {
-  char* end = nullptr;
-  const double seconds = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != 0 || !(seconds > 0) || seconds > 366 * 86400.0)
-    return "not a duration in seconds: " + text;
-  return {};
-}
-
-}  // namespace
 
 int run(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
@@ -114,6 +40,7 @@ int run(int argc, char** argv) {
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
+      "  sudo giltop hist -p 4242 10 1            ten seconds' waits, as a histogram\n"
       "  sudo giltop demo                         five workloads, compared\n"
       "  sudo giltop doctor                       what works here, and which Pythons there are");
 
@@ -200,6 +127,8 @@ int run(int argc, char** argv) {
   report_app->add_flag("-j,--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
   report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
 
+  HistOptions hist(app);
+
   DemoArguments demo;
   CLI::App* demo_app = app.add_subcommand(
       "demo", "Record the five workloads of the blog and print them side by side");
@@ -236,15 +165,15 @@ int run(int argc, char** argv) {
   } catch (const CLI::CallForVersion& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    const bool stray =
-        dynamic_cast<const CLI::ExtrasError*>(&e) && (record_app->parsed() || top_app->parsed());
+    const bool stray = dynamic_cast<const CLI::ExtrasError*>(&e) &&
+                       (record_app->parsed() || top_app->parsed() || hist.parsed());
     say(std::string(e.what()) + (stray ? "; a command goes behind --" : ""));
     return static_cast<int>(Exit::usage);
   }
 
   if (!command.empty() || own < argc) {
-    if (!record_app->parsed() && !top_app->parsed()) {
-      say("only top and record run a command: giltop record -- COMMAND");
+    if (!record_app->parsed() && !top_app->parsed() && !hist.parsed()) {
+      say("only top, record and hist run a command: giltop record -- COMMAND");
       return static_cast<int>(Exit::usage);
     }
     if (command.empty()) {
@@ -287,6 +216,7 @@ int run(int argc, char** argv) {
     return run_record(record);
   }
   if (report_app->parsed()) return run_report(report);
+  if (hist.parsed()) return hist.run(command);
   if (doctor_app->parsed()) return run_doctor(doctor);
   return run_demo(demo);
 }

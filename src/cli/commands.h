@@ -53,6 +53,26 @@ struct ReportArguments {
 };
 int run_report(const ReportArguments& arguments);
 
+struct HistArguments {
+  std::string file;               // a recording; or one of
+  std::vector<std::string> diff;  // two files; or live, of
+  std::vector<uint32_t> pids;
+  bool all = false;
+  std::vector<std::string> command;
+  bool subprocesses = false;
+  double interval_s = 0;                             // 0: one histogram, at the end
+  uint64_t count = 0;                                // of intervals; 0: until it ends
+  bool wait = false, hold = false, handoff = false;  // none: wait
+  bool by_process = false, by_thread = false;
+  bool milliseconds = false;
+  bool timestamp = false;
+  std::string mode = "exact";
+  double overhead_percent = 2;  // the budget of --mode auto
+  std::string output;           // all of it as JSON; empty: none
+  std::string json;             // empty: text; "-": stdout
+};
+int run_hist(const HistArguments& arguments);
+
 struct DemoArguments {
   bool full = false;
   std::string directory = "giltop-demo";

@@ -6,6 +6,7 @@
 #include <ctime>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "cli/commands.h"
 #include "cli/live.h"
@@ -118,13 +119,15 @@ class Shown {
 
 int run_live(const HistArguments& arguments, Shown& shown) {
   LiveOptions options;
-  options.mode = mode_of(arguments.mode);
+  options.mode = arguments.mode == "light"  ? Mode::light
+                 : arguments.mode == "auto" ? Mode::automatic
+                                            : Mode::exact;
   options.budget = arguments.overhead_percent / 100;
   options.pids = arguments.pids;
   options.host_wide = arguments.all;
   options.follow_children = arguments.subprocesses || !arguments.command.empty();
-  options.delay_ns = arguments.interval_s == 0 ? kForever_ns
-                                               : static_cast<uint64_t>(arguments.interval_s * 1e9);
+  options.delay_ns =
+      arguments.interval_s == 0 ? kForever_ns : static_cast<uint64_t>(arguments.interval_s * 1e9);
   if (!arguments.command.empty()) {
     Child::Options command;
     command.command = arguments.command;
@@ -171,8 +174,10 @@ int run_live(const HistArguments& arguments, Shown& shown) {
 
 int run_hist(const HistArguments& arguments) {
   if (!arguments.diff.empty()) return run_diff(arguments);
-  // Under a command stdout is its own.
-  auto output = Output::make(arguments.json.empty() ? "" : arguments.json, !arguments.command.empty());
+  // Under `-- CMD` stdout is the command's.
+  auto output = !arguments.json.empty()     ? Output::make(arguments.json)
+                : arguments.command.empty() ? Output::make("-")
+                                            : Output::to_stderr();
   if (!output) return failed(output.error());
   Shown shown(arguments, *output);
   int exit = 0;

@@ -52,7 +52,7 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
     const bool one = snapshot.processes.size() == 1;
     if (one && snapshot.processes[0].folded == 0) all.pid = snapshot.processes[0].pid;
     all.name = one ? name_of(snapshot.processes[0])
-                   : std::to_string(snapshot.processes.size()) + " Pythons";
+                   : (snapshot.processes.empty() ? "no" : std::to_string(snapshot.processes.size())) + " Pythons";
     for (const ProcessSnapshot& p : snapshot.processes) {
       HistSeries process;
       process.kind = kind;
@@ -87,6 +87,29 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
     }
   }
   return report;
+}
+
+bool same_series(const HistSeries& a, const HistSeries& b) {
+  return a.kind == b.kind && a.pid == b.pid && a.tid == b.tid && (a.pid || a.name == b.name);
+}
+
+void add(HistReport& sum, const HistReport& part) {
+  sum.duration_ns += part.duration_ns;
+  sum.lost_events += part.lost_events;
+  sum.mode = part.mode;
+  for (const HistSeries& series : part.series) {
+    const auto found = std::find_if(sum.series.begin(), sum.series.end(),
+                                    [&](const auto& each) { return same_series(each, series); });
+    if (found == sum.series.end()) {
+      sum.series.push_back(series);
+      continue;
+    }
+    add_values(found->values, series.values);
+    set_quantiles(found->values);
+    found->contended += series.contended;
+    if (!series.acquires) found->acquires.reset();
+    if (found->acquires) *found->acquires += *series.acquires;
+  }
 }
 
 }  // namespace giltop

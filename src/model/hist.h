@@ -38,4 +38,9 @@ struct HistReport {
 // process: by thread there are none.
 HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<HistKind>& kinds);
 
+// Whether two series are of the same: by kind and ids; by name, where there are none.
+bool same_series(const HistSeries& a, const HistSeries& b);
+// Adds a later report to a sum of earlier ones.
+void add(HistReport& sum, const HistReport& part);
+
 }  // namespace giltop

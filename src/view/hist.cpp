@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <map>
-#include <tuple>
 
 #include "view/format.h"
 
@@ -79,12 +77,6 @@ std::string title(const HistSeries& s, const HistReport& r) {
                             format_count(r.lost_events));
 }
 
-using Key = std::tuple<HistKind, std::optional<uint32_t>, std::optional<uint32_t>, std::string>;
-Key key_of(const HistSeries& s) {
-  // A name stands for those that have no number.
-  return {s.kind, s.pid, s.tid, s.pid ? std::string() : s.name};
-}
-
 std::string shift(const char* name, uint64_t a, uint64_t b) {
   const std::string change =
       a == 0
@@ -118,23 +110,24 @@ std::string hist_text(const HistReport& report, HistUnit unit) {
 std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
   constexpr size_t kHalf = 20;
   std::string out;
-  std::map<Key, const HistSeries*> of_b;
+  std::vector<bool> seen(b.series.size());
   // One process, or all: the same whatever its number is this time.
   const bool single = a.series.size() == b.series.size() &&
                       std::equal(a.series.begin(), a.series.end(), b.series.begin(),
                                  [](const auto& x, const auto& y) { return x.kind == y.kind; });
-  for (const HistSeries& s : b.series) of_b[key_of(s)] = &s;
   for (size_t i = 0; i < a.series.size(); i++) {
     const HistSeries& s = a.series[i];
-    const auto found = of_b.find(key_of(s));
-    const HistSeries* other = found != of_b.end() ? found->second : single ? &b.series[i] : nullptr;
+    auto other = std::find_if(b.series.begin(), b.series.end(),
+                              [&](const HistSeries& each) { return same_series(s, each); });
+    if (single && other == b.series.end())
+      other = b.series.begin() + static_cast<std::ptrdiff_t>(i);
     if (!out.empty()) out += "\n";
-    if (!other) {
+    if (other == b.series.end()) {
       out += fmt::format("{}  {}: only in the first, {} values\n", whose(s), noun(s.kind),
                          format_count(s.values.count));
       continue;
     }
-    of_b.erase(key_of(*other));
+    seen[static_cast<size_t>(other - b.series.begin())] = true;
     out +=
         fmt::format("{}  {}: {} values in {:.1f} s, then {} in {:.1f} s\n", whose(s), noun(s.kind),
                     format_count(s.values.count), static_cast<double>(a.duration_ns) / 1e9,
@@ -169,10 +162,12 @@ std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
            shift("p99", s.values.p99_ns, other->values.p99_ns) + "  " +
            shift("max", s.values.max_ns, other->values.max_ns) + "\n";
   }
-  for (const HistSeries& s : b.series)
-    if (of_b.contains(key_of(s)))
+  for (size_t i = 0; i < b.series.size(); i++) {
+    const HistSeries& s = b.series[i];
+    if (!seen[i])
       out += fmt::format("{}{}  {}: only in the second, {} values\n", out.empty() ? "" : "\n",
                          whose(s), noun(s.kind), format_count(s.values.count));
+  }
   return out.empty() ? "none\n" : out;
 }
 

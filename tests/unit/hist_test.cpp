@@ -169,6 +169,24 @@ TEST(Hist, RowsHoldAllValues) {
   }
 }
 
+TEST(Hist, IntervalsAddUp) {
+  Snapshot a = two_processes(), b = two_processes();
+  b.processes[1].pid = 300;  // another one by now
+  const std::vector<HistKind> kinds = {HistKind::wait, HistKind::handoff};
+  HistReport sum;
+  for (const Snapshot& s : {a, b, a}) add(sum, hist_of(s, HistGroup::process, kinds));
+  EXPECT_EQ(sum.duration_ns, 3 * a.duration_ns());
+  ASSERT_THAT(sum.series, SizeIs(6));
+  uint64_t waits = 0;
+  for (const HistSeries& s : sum.series) {
+    if (s.kind != HistKind::wait) continue;
+    waits += s.values.count;
+    EXPECT_EQ(s.values.count, s.pid == 100u ? 18u : s.pid == 200u ? 12u : 6u);
+    EXPECT_EQ(s.acquires, s.pid == 100u ? 60u : s.pid == 200u ? 40u : 20u);
+  }
+  EXPECT_EQ(waits, 36u);
+}
+
 TEST(Hist, JsonAndBack) {
   std::mt19937_64 random(3);
   Snapshot s = two_processes();

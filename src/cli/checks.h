@@ -1,0 +1,21 @@
+// What is checked of words on the command line. Each returns what is wrong, or nothing, and may put
+// what the word means in its place.
+#pragma once
+
+#include <string>
+
+namespace giltop {
+
+// "64K", "16M": a power of two from 64 KiB to 1 GiB.
+std::string check_size(std::string& text);
+// "2", "0.5%": more than nothing, at most 100.
+std::string check_percent(std::string& text);
+// Names or numbers of users.
+std::string check_user(std::string& text);
+std::string check_regex(std::string& text);
+// Not so brief that giltop has nothing else to do, nor longer than a day.
+std::string check_delay(std::string& text);
+// More than nothing, at most a year.
+std::string check_seconds(std::string& text);
+
+}  // namespace giltop
