@@ -137,10 +137,10 @@ LiveFrame web_host() {
     waiter.hold = histogram_of({200'000, 900'000, 22 * kMs});
     maker.thread(p, 20320, "日本語のスレッド名前", {187, 25, 0, 700, 0, 0, 88});
     maker.thread(p, 20321, "asyncio_0", {0, 0, 0, 0, 0, 0, 1000}).acquires = 0;
-    g.blame = {{20319, 21877, false, 133 * kMs, 20 * kMs, 540 * kMs, 20 * kMs, 0},
-               {20320, 21877, false, 400 * kMs, 0, 200 * kMs, 5 * kMs, 0},
-               {21877, 20319, false, 4 * kMs, 0, 0, 0, 0},
-               {20320, 20319, false, 95 * kMs, 0, 0, 0, 0}};
+    g.blame = {{20319, 21877, 20319, 21877, false, 133 * kMs, 20 * kMs, 540 * kMs, 20 * kMs, 0},
+               {20320, 21877, 20320, 21877, false, 400 * kMs, 0, 200 * kMs, 5 * kMs, 0},
+               {21877, 20319, 21877, 20319, false, 4 * kMs, 0, 0, 0, 0},
+               {20320, 20319, 20320, 20319, false, 95 * kMs, 0, 0, 0, 0}};
     g.handoff = histogram_of({21'000, 28'000, 90'000});
     g.handoff_wakeup_ns = 63'000;
     g.handoff_runqueue_ns = 12'000;
@@ -161,7 +161,7 @@ LiveFrame web_host() {
     ThreadSnapshot& t = maker.thread(p, 20877, "celery", {118, 0, 0, 10, 2, 0, 870});
     t.wait = histogram_of({5 * kMs, 9 * kMs + 800'000});
     maker.thread(p, 20881, "celery", {0, 0, 0, 11, 0, 0, 989});
-    g.blame = {{20877, 20881, false, 10 * kMs, 0, 0, 0, 0}};
+    g.blame = {{20877, 20881, 20877, 20881, false, 10 * kMs, 0, 0, 0, 0}};
     p.exact = false;
     p.light = true;
   }

@@ -172,7 +172,7 @@ TEST(LiveLayoutOf, ALongHoldShowsWhileItLasts) {
   p.threads.reserve(2);
   GilSnapshot& g = maker.gil(p, {0, 0, 1000});
   g.waiters = g.max_waiters = 1;
-  g.blame = {{52, 51, false, 0, 0, 1000 * kMs, 0, 0}};
+  g.blame = {{52, 51, 52, 51, false, 0, 0, 1000 * kMs, 0, 0}};
   ThreadSnapshot& holder = maker.thread(p, 51, "sleeper", {0, 0, 1000});
   holder.gil_state = GilState::holding;
   holder.cpu_state = CpuState::blocked;

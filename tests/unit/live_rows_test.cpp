@@ -224,9 +224,9 @@ TEST(LiveFigures, TheBlockerIsWhoMostWaitsWereBehind) {
   FrameMaker maker;
   ProcessSnapshot& p = maker.process(1, "python3", "", "3.12.1");
   GilSnapshot& g = maker.gil(p, {1000});
-  g.blame = {{10, 11, false, 30 * kMs, 0, 0, 0, 0},
-             {10, 12, false, 0, 0, 40 * kMs, 0, 0},
-             {13, 11, false, 30 * kMs, 0, 0, 0, 0}};
+  g.blame = {{10, 11, 10, 11, false, 30 * kMs, 0, 0, 0, 0},
+             {10, 12, 10, 12, false, 0, 0, 40 * kMs, 0, 0},
+             {13, 11, 13, 11, false, 30 * kMs, 0, 0, 0, 0}};
   const auto blocker = figures_of(p, maker.frame.interval).blocker;
   ASSERT_TRUE(blocker);
   EXPECT_EQ(blocker->tid, 11u) << "60 ms in all";
