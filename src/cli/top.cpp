@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <regex>
+#include <set>
 
 #include "cli/commands.h"
 #include "cli/live.h"
@@ -107,7 +108,8 @@ class Batch {
 
   // False: nobody reads it any more.
   Result<bool> show(LiveFrame frame) {
-    for (; notes_ < frame.notes.size(); notes_++) say(frame.notes[notes_]);
+    for (const std::string& note : frame.notes)
+      if (said_.insert(without_counts(note)).second) say(note);
     if (frame.interval.processes.empty() && !waiting_said_ && arguments_.pids.empty() &&
         arguments_.command.empty()) {
       say("no Python processes yet");
@@ -120,11 +122,16 @@ class Batch {
   }
 
  private:
+  // The same with another count is not said again.
+  static std::string without_counts(const std::string& note) {
+    return std::regex_replace(note, std::regex("[0-9]+( more)?"), "");
+  }
+
   const TopArguments& arguments_;
   Output& output_;
   Filter filter_;
   BatchOptions options_;
-  size_t notes_ = 0;  // said so far
+  std::set<std::string> said_;
   bool waiting_said_ = false;
 };
 
