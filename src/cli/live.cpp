@@ -117,7 +117,8 @@ void Live::tick() {
   frame_.wait_history = history_.values();
   frame_.timeline = timeline_.timeline();
   const uint64_t at = boot_ns();
-  next_tick_ns_ = std::max(next_tick_ns_ + options_.delay_ns, at);
+  next_tick_ns_ += options_.delay_ns;
+  if (next_tick_ns_ <= at) next_tick_ns_ = at + options_.delay_ns;
 }
 
 void Live::stop() {
@@ -135,19 +136,19 @@ void Live::set_accumulated(bool accumulated) {
   if (accumulated == accumulate_) return;
   accumulate_ = accumulated;
   frame_.accumulated = accumulated;
+  const bool any = interval_.last_ns != 0;
   if (accumulated) {
-    next_tick_ns_ = 0;  // what that is is not known before the next look
+    if (any) next_tick_ns_ = 0;  // what that is is not known before the next look
   } else {
     frame_.interval = interval_;
   }
 }
 
 void Live::reset() {
-  since_reset_ = Intervals();
   tick();
-  Snapshot now = snapshot_of(tracing_.model(), tracing_.run());
-  now.first_ns = std::min(started_ns_, now.last_ns);
-  (void)since_reset_.next(std::move(now));
+  since_reset_ = Intervals();
+  (void)since_reset_.next(snapshot_of(tracing_.model(), tracing_.run()));
+  if (accumulate_) next_tick_ns_ = 0;  // nothing yet, but that is to be shown
 }
 
 void Live::watch(uint64_t process) { timeline_.watch(process, tracing_.model()); }

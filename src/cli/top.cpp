@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <climits>
 #include <memory>
+#include <regex>
+#include <set>
 
 #include "cli/commands.h"
 #include "cli/live.h"
@@ -13,6 +15,7 @@
 #include "cli/top_screen.h"
 #include "sink/json.h"
 #include "view/batch.h"
+#include "view/live_columns.h"
 
 namespace giltop {
 namespace {
@@ -64,7 +67,7 @@ class Batch {
  public:
   Batch(const TopArguments& arguments, Output& output)
       : arguments_(arguments), output_(output), filter_(arguments.users, arguments.comm) {
-    options_.key = *batch_key(arguments.sort_key);
+    options_.sort = *column_of_key(arguments.sort_key);
     options_.threads = arguments.threads;
     // Whoever was named is shown whatever it does.
     options_.idle = arguments.idle || !arguments.pids.empty() || !arguments.command.empty();
@@ -73,7 +76,8 @@ class Batch {
 
   // False: nobody reads it any more.
   Result<bool> show(LiveFrame frame) {
-    for (; notes_ < frame.notes.size(); notes_++) say(frame.notes[notes_]);
+    for (const std::string& note : frame.notes)
+      if (said_.insert(without_counts(note)).second) say(note);
     if (frame.interval.processes.empty() && !waiting_said_ && arguments_.pids.empty() &&
         arguments_.command.empty()) {
       say("no Python processes yet");
@@ -85,11 +89,16 @@ class Batch {
   }
 
  private:
+  // The same with another count is not said again.
+  static std::string without_counts(const std::string& note) {
+    return std::regex_replace(note, std::regex("[0-9]+( more)?"), "");
+  }
+
   const TopArguments& arguments_;
   Output& output_;
   ProcessFilter filter_;
   BatchOptions options_;
-  size_t notes_ = 0;  // said so far
+  std::set<std::string> said_;
   bool waiting_said_ = false;
 };
 
@@ -124,10 +133,10 @@ int run_batch(Live& live, const TopArguments& arguments, Output& output,
 
 int run_top(const TopArguments& arguments) {
   if (arguments.sort_key == "help") {
-    (void)write_text("-", batch_keys_help());
+    (void)write_text("-", sort_keys_help());
     return 0;
   }
-  if (!batch_key(arguments.sort_key)) {
+  if (!column_of_key(arguments.sort_key)) {
     say("there is no sort key " + arguments.sort_key + ": see giltop -s help");
     return static_cast<int>(Exit::usage);
   }

@@ -68,7 +68,7 @@ void Gil::book(Thread& waiter) {
   if (!any) return;
   Row& booked = row(waiter, blamed());
   for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
-  waiter.wait_so_far.add(blamed(), parts);
+  waiter.wait_so_far.pass(blamed(), last_ns);
   waiter.wait_mark = ledger;
 }
 
@@ -76,9 +76,9 @@ void Gil::book_all_waiters() {
   for (Thread* waiter : waiters) book(*waiter);
 }
 
-void Gil::add_waiter(Thread& waiter) {
+void Gil::add_waiter(Thread& waiter, uint64_t ts_ns) {
   waiters.push_back(&waiter);
-  waiter.wait_so_far = {};
+  waiter.wait_so_far.begin(ledger, ts_ns);
   max_waiters = std::max<uint64_t>(max_waiters, waiters.size());
   recent_max_waiters = std::max<uint64_t>(recent_max_waiters, waiters.size());
 }
@@ -96,8 +96,11 @@ void Gil::rebook(uint64_t from_ns, CpuState booked, CpuState right) {
   };
   move(ledger, last_ns - from_ns);
   // Who began to wait in between has marked what was booked till then.
-  for (Thread* waiter : waiters)
-    if (waiter->state_since_ns > from_ns) move(waiter->wait_mark, waiter->state_since_ns - from_ns);
+  for (Thread* waiter : waiters) {
+    if (waiter->state_since_ns <= from_ns) continue;
+    move(waiter->wait_mark, waiter->state_since_ns - from_ns);
+    move(waiter->wait_so_far.mark, waiter->state_since_ns - from_ns);
+  }
 }
 
 Gil::Row& Gil::row(const Thread& waiter, const Thread* behind) {
@@ -191,7 +194,7 @@ void Gil::disprove(uint64_t ts_ns) {
   drop_empty_rows();
   for (Thread* waiter : waiters) {
     waiter->wait_mark = ledger;
-    waiter->wait_so_far.forget();
+    waiter->wait_so_far.forget(ledger, waiter->state_since_ns, ts_ns);
   }
   max_waiters = std::max<uint64_t>(assumed->max_waiters, waiters.size());
   recent_max_waiters = std::min(recent_max_waiters, max_waiters);

@@ -53,7 +53,7 @@ void Model::on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns) {
   thread.gil = &gil;
   thread.wait_mark = gil.ledger;
   thread.wait_step_ns = ts_ns;
-  gil.add_waiter(thread);
+  gil.add_waiter(thread, ts_ns);
 }
 
 void Model::on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change) {

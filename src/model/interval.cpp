@@ -342,4 +342,13 @@ Snapshot Intervals::next(Snapshot now) { return difference(std::move(now), true)
 Snapshot Intervals::since(Snapshot now) { return difference(std::move(now), false); }
 void Intervals::skip(const Snapshot& now) { follow(now); }
 
+size_t Intervals::kept() const {
+  size_t sum = 0;
+  for (const auto& [number, process] : told_) {
+    sum += process.threads.size() + process.gils.size();
+    for (const auto& [gil_number, gil] : process.gils) sum += gil.blame.size();
+  }
+  return sum;
+}
+
 }  // namespace giltop

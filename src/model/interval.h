@@ -33,6 +33,9 @@ class Intervals {
   // Nobody wants to know.
   void skip(const Snapshot& now);
 
+  // Threads, GILs and rows of blame that something is kept of.
+  size_t kept() const;
+
  private:
   using BlameParts = std::array<uint64_t, 5>;  // ns: running, runnable, blocked, hand-off, unknown
   struct PairHash {

@@ -53,7 +53,12 @@ void Model::begin_light(Process& process, uint64_t ts_ns) {
   for (auto& gil : process.gils) {
     gil->advance(ts_ns);
     gil->book_all_waiters();
-    for (Thread* waiter : gil->waiters) wait_behind(*waiter, gil->holder, ts_ns);
+    for (Thread* waiter : gil->waiters) {
+      Ledger parts = gil->ledger;
+      for (size_t c = 0; c < kLedgerColumns; c++) parts[c] -= waiter->wait_so_far.mark[c];
+      waiter->wait_so_far.add(parts);
+      wait_behind(*waiter, gil->holder, ts_ns);
+    }
     gil->known = false;
     gil->holder = nullptr;
     gil->handoff_open = false;
@@ -84,6 +89,8 @@ void Model::end_light(Process& process, uint64_t ts_ns) {
     for (Thread* waiter : gil->waiters) {
       waiter->light.behind = nullptr;
       waiter->wait_mark = gil->ledger;
+      waiter->wait_so_far.mark = gil->ledger;
+      waiter->wait_so_far.told_ns = ts_ns;
     }
   }
   process.light = false;
@@ -196,10 +203,12 @@ void Gil::book_light(Thread& waiter) {
   nobodys[unknown] = std::exchange(parts[unknown], 0);
   if (nobodys[unknown] != 0) {
     row(waiter, nullptr).parts[unknown] += nobodys[unknown];
-    waiter.wait_so_far.add(nullptr, nobodys);
+    waiter.wait_so_far.add(nobodys);
+    waiter.wait_so_far.add(nullptr, nobodys[unknown]);
   }
   if (wait.behind) {
-    waiter.wait_so_far.add(wait.behind, parts);
+    waiter.wait_so_far.add(parts);
+    waiter.wait_so_far.add(wait.behind, last_ns - wait.since_ns - nobodys[unknown]);
     Row& booked = row(waiter, wait.behind);
     for (size_t c = 0; c < kLedgerColumns; c++) booked.parts[c] += parts[c];
     wait.behind_had = held_times(*wait.behind, last_ns);
@@ -213,7 +222,8 @@ void Gil::book_handoff(Thread& waiter) {
   const auto column = static_cast<size_t>(LedgerColumn::handoff);
   parts[column] = last_ns - waiter.light.since_ns;
   row(waiter, waiter.light.behind).parts[column] += parts[column];
-  waiter.wait_so_far.add(waiter.light.behind, parts);
+  waiter.wait_so_far.add(parts);
+  waiter.wait_so_far.add(waiter.light.behind, parts[column]);
   waiter.light.since_ns = last_ns;
 }
 
@@ -281,7 +291,7 @@ void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& cha
   thread.light.by_reading = false;
   thread.wait_step_ns = event.ts_ns;
   wait_behind(thread, holder, event.ts_ns);
-  gil.add_waiter(thread);
+  gil.add_waiter(thread, event.ts_ns);
 }
 
 // The thread, which runs, does not wait any more.

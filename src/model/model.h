@@ -110,20 +110,37 @@ struct Thread {
   } inferred;
   uint64_t wait_step_ns = 0;  // when it last went to sleep in take_gil
   Ledger wait_mark{};         // the GIL's ledger up to which this thread's wait is blamed
-  // The wait that goes on, or the last one: what of it is blamed, and on whom most. The sums of up
-  // to kMostBehind holders are exact; beyond, one who had more than a part of so many is among
-  // them.
+  // The wait that goes on, or the last one: what the holders did, and behind whom most of it was.
+  // The sums of up to kMostBehind holders are exact; beyond, whoever had more than a part of so
+  // many is among them (the "space saving" sketch of Metwally, Agrawal and El Abbadi, 2005).
   struct Wait {
-    static constexpr size_t kMostBehind = 4;
+    static constexpr unsigned kMostBehind = 4;
     struct Behind {
-      uint64_t thread = 0;  // number; 0: not known
-      uint32_t tid = 0;
-      uint64_t ns = 0;
+      uint64_t thread;  // number; 0: not known
+      uint64_t ns;
+      uint32_t tid;
     };
-    Ledger parts{};
-    std::array<Behind, kMostBehind> behind{};
-    void add(const Thread* holder, const Ledger& more);
-    void forget();  // whom it was behind, and what they did
+    Ledger mark;       // exact mode: the GIL's ledger when it began
+    Ledger parts;      // and what is not in the difference, if it `has_parts`
+    uint64_t told_ns;  // up to where `behind` is
+    std::array<Behind, kMostBehind> behind;
+    unsigned holders = 0;
+    bool has_parts = false;
+
+    void begin(const Ledger& ledger, uint64_t ts_ns) {
+      mark = ledger;
+      told_ns = ts_ns;
+      holders = 0;
+      has_parts = false;
+    }
+    void add(const Thread* holder, uint64_t ns);
+    void add(const Ledger& more);
+    void pass(const Thread* holder, uint64_t ts_ns) {
+      add(holder, ts_ns - told_ns);
+      told_ns = ts_ns;
+    }
+    // What they did up to now is not known, after all.
+    void forget(const Ledger& ledger, uint64_t from_ns, uint64_t ts_ns);
     std::optional<uint32_t> holder_tid() const;
   } wait_so_far;
 
@@ -205,7 +222,7 @@ class Gil {
   void book(Thread& waiter);
   void book_all_waiters();
   void book_handoff(Thread& waiter);  // light: all of that time was a hand-off
-  void add_waiter(Thread& waiter);
+  void add_waiter(Thread& waiter, uint64_t ts_ns);
   void remove_waiter(Thread& waiter);
   // Of a waiter: its wait up to where the GIL was advanced to.
   WaitSnapshot wait_of(const Thread& waiter) const;
@@ -410,7 +427,10 @@ class Model {
   void let_go(Thread& thread);
   void let_go(Process& process);
 
-  void note_wait(const Thread& thread, uint64_t ts_ns);
+  void note_wait(const Thread& thread, uint64_t ts_ns) {
+    if (ts_ns - thread.state_since_ns > thread.process->brief_wait_ns) keep_wait(thread, ts_ns);
+  }
+  void keep_wait(const Thread& thread, uint64_t ts_ns);
   void on_gil_wait(Thread& thread, Gil& gil, uint64_t ts_ns);
   void on_gil_acquire(Thread& thread, Gil& gil, uint64_t ts_ns, Change& change);
   void on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, bool off, Change& change);

@@ -63,7 +63,7 @@ void Model::on_thread_read(const Event& event, Change& change) {
       }
       thread->wait_mark = gil.ledger;
       thread->wait_step_ns = event.ts_ns;
-      gil.add_waiter(*thread);
+      gil.add_waiter(*thread, event.ts_ns);
       change.gil = &gil;
     } else if ((event.state & kReadReleased) != 0 && thread->process->light) {
       if (thread->cpu_state == CpuState::blocked)

@@ -1,5 +1,6 @@
 // Waits one by one: the longest are kept, of all time and of the present interval.
 #include <algorithm>
+#include <utility>
 
 #include "model/model.h"
 
@@ -14,66 +15,69 @@ void keep_longest(std::vector<WaitSnapshot>& longest, const WaitSnapshot& wait) 
   if (longest.size() > kLongestWaits) longest.pop_back();
 }
 
-// The "space saving" sketch (Metwally, Agrawal, El Abbadi, 2005): a newcomer takes the place of the
-// least, and its sum.
-void Thread::Wait::add(const Thread* holder, const Ledger& more) {
-  uint64_t ns = 0;
-  for (size_t c = 0; c < kLedgerColumns; c++) {
-    parts[c] += more[c];
-    ns += more[c];
-  }
+void Thread::Wait::add(const Thread* holder, uint64_t ns) {
   const uint64_t number = holder ? holder->number : 0;
-  Behind* least = &behind[0];
-  for (Behind& b : behind) {
-    if (b.thread == number) {
-      b.tid = holder ? holder->tid : 0;
-      b.ns += ns;
-      return;
-    }
-    if (b.ns < least->ns) least = &b;
+  for (unsigned i = 0; i < holders; i++) {
+    if (behind[i].thread != number) continue;
+    behind[i].ns += ns;
+    return;
   }
-  least->thread = number;
-  least->tid = holder ? holder->tid : 0;
-  least->ns += ns;
+  const uint32_t tid = holder ? holder->tid : 0;
+  if (holders < kMostBehind) {
+    behind[holders++] = {number, ns, tid};
+    return;
+  }
+  // A newcomer takes the place of the least, and its sum.
+  Behind& least = *std::min_element(behind.begin(), behind.end(),
+                                    [](const auto& a, const auto& b) { return a.ns < b.ns; });
+  least = {number, least.ns + ns, tid};
 }
 
-void Thread::Wait::forget() {
-  uint64_t ns = 0;
-  for (const uint64_t part : parts) ns += part;
-  *this = {};
-  parts[static_cast<size_t>(LedgerColumn::unknown)] = behind[0].ns = ns;
+void Thread::Wait::add(const Ledger& more) {
+  if (!std::exchange(has_parts, true)) parts = {};
+  for (size_t c = 0; c < kLedgerColumns; c++) parts[c] += more[c];
+}
+
+void Thread::Wait::forget(const Ledger& ledger, uint64_t from_ns, uint64_t ts_ns) {
+  begin(ledger, ts_ns);
+  Ledger unknown{};
+  unknown[static_cast<size_t>(LedgerColumn::unknown)] = ts_ns - from_ns;
+  add(unknown);
+  add(nullptr, ts_ns - from_ns);
 }
 
 std::optional<uint32_t> Thread::Wait::holder_tid() const {
-  const auto most = std::max_element(behind.begin(), behind.end(),
+  const auto most = std::max_element(behind.begin(), behind.begin() + holders,
                                      [](const Behind& a, const Behind& b) { return a.ns < b.ns; });
-  return most->tid == 0 ? std::nullopt : std::optional(most->tid);
+  return holders == 0 || most->tid == 0 ? std::nullopt : std::optional(most->tid);
 }
 
 WaitSnapshot Gil::wait_of(const Thread& waiter) const {
   Thread::Wait all = waiter.wait_so_far;
-  Ledger parts{};
   if (light) {
-    parts = light_parts(waiter);
-    Ledger nobodys{};
-    constexpr auto kUnknown = static_cast<size_t>(LedgerColumn::unknown);
-    std::swap(nobodys[kUnknown], parts[kUnknown]);
+    Ledger parts = light_parts(waiter);
+    all.add(parts);
+    const uint64_t nobodys = parts[static_cast<size_t>(LedgerColumn::unknown)];
     all.add(nullptr, nobodys);
-    all.add(waiter.light.behind, parts);
+    all.add(waiter.light.behind, last_ns - std::min(waiter.light.since_ns, last_ns) - nobodys);
   } else {
-    for (size_t c = 0; c < kLedgerColumns; c++) parts[c] = ledger[c] - waiter.wait_mark[c];
-    all.add(blamed(), parts);
+    Ledger parts = ledger;
+    for (size_t c = 0; c < kLedgerColumns; c++) parts[c] -= all.mark[c];
+    all.add(parts);
+    all.pass(blamed(), last_ns);
   }
   return {waiter.state_since_ns, last_ns, true, waiter.tid, all.holder_tid(), all.parts};
 }
 
 // `thread` waited, and has booked all of it.
-void Model::note_wait(const Thread& thread, uint64_t ts_ns) {
+void Model::keep_wait(const Thread& thread, uint64_t ts_ns) {
   Process& process = *thread.process;
-  if (ts_ns - thread.state_since_ns <= process.brief_wait_ns) return;
   const Thread::Wait& wait = thread.wait_so_far;
-  const WaitSnapshot noted{thread.state_since_ns, ts_ns,     false, thread.tid,
-                           wait.holder_tid(),     wait.parts};
+  WaitSnapshot noted{thread.state_since_ns, ts_ns, false, thread.tid, wait.holder_tid(), {}};
+  if (wait.has_parts) noted.parts = wait.parts;
+  if (!process.light)
+    for (size_t c = 0; c < kLedgerColumns; c++)
+      noted.parts[c] += thread.gil->ledger[c] - wait.mark[c];
   keep_longest(process.longest_waits, noted);
   if (has_intervals_) keep_longest(process.recent_waits, noted);
   const auto& shortest = has_intervals_ ? process.recent_waits : process.longest_waits;

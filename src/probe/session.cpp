@@ -44,7 +44,8 @@ int print_libbpf(enum libbpf_print_level level, const char* format, va_list args
   return wanted && level <= LIBBPF_DEBUG ? std::vfprintf(stderr, format, args) : 0;
 }
 
-// sched_switch passes prev_state since 5.18: (context, preempt, prev, next, prev_state).
+// sched_switch passes prev_state since 5.18: (context, preempt, prev, next, prev_state). Older
+// kernels may have got it, too.
 bool switch_has_prev_state() {
   const std::unique_ptr<btf, BtfDeleter> types(btf__load_vmlinux_btf());
   if (!types) return false;
@@ -158,7 +159,8 @@ Status LiveSession::load() {
   const bool automatic = options_.mode == Mode::automatic;
   skeleton_->rodata->both_modes = automatic;
   skeleton_->rodata->track_as = GT_TELL | (light ? GT_LIGHT : 0);
-  skeleton_->rodata->switch_has_prev_state = switch_has_prev_state();
+  skeleton_->rodata->switch_has_prev_state =
+      major > 5 || (major == 5 && minor >= 18) || switch_has_prev_state();
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
   way_ = uprobe_way();
@@ -271,7 +273,7 @@ Status LiveSession::arm() {
   });
   targets_->look_for_gils(boot_ns());
   // Who began to run between the look into /proc and now.
-  if (options_.host_wide) targets_->rescan();
+  if (options_.host_wide) targets_->rescan_processes();
   return ok();
 }
 

@@ -51,8 +51,19 @@ Status Targets::trace(uint32_t tgid, const File* file) {
   return ok();
 }
 
+// Where the process of that id maps `file`, as it was seen before, and is still. Null: look anew. A
+// process's mappings are costly to read, one of them is not.
+const MappedFile* Targets::seen_place(uint32_t tgid, const File* file) const {
+  const auto image = images_.find(tgid);
+  if (image == images_.end() || !file || image->second.seen.file != file) return nullptr;
+  const Mapped& seen = image->second.seen;
+  const auto now = mapping_id(static_cast<pid_t>(tgid), seen.place);
+  return now && *now == seen.id ? &seen.place : nullptr;
+}
+
 // Whether the process of that id is still one that runs `file`.
 bool Targets::maps(uint32_t tgid, const File* file) const {
+  if (seen_place(tgid, file)) return true;
   const auto pid = static_cast<pid_t>(tgid);
   const auto program = executable_id(pid);
   if (!program) return false;
@@ -131,8 +142,9 @@ void Targets::attach_all() {
       proof = {file, *id, place};
     }
     if (image.pythons.empty() || !adopt(tgid, proof)) continue;
+    image.seen = proof;
+    images_[tgid] = image;
     report(tgid, image, kWhenSeen, false);
-    images_[tgid] = std::move(image);
   }
 }
 
@@ -143,6 +155,11 @@ bool Targets::adopt(uint32_t tgid, const Mapped& mapped) {
   if (now && *now == mapped.id) return true;
   untrack(tgid);
   return false;
+}
+
+void Targets::rescan_processes() {
+  attach_all();
+  see_threads(boot_ns);
 }
 
 void Targets::rescan() {
@@ -257,6 +274,12 @@ void Targets::add_gil_readings(uint32_t tgid, std::vector<Event>& events) const 
 // Where the process has mapped that file. Nothing: nowhere, by now.
 std::optional<uint64_t> Targets::bias_of(uint32_t tgid, const CPythonFile& python) const {
   const auto pid = static_cast<pid_t>(tgid);
+  if (const auto image = images_.find(tgid); image != images_.end()) {
+    const File* const file = image->second.seen.file;
+    if (file && &file->inspection.cpython == &python)
+      if (const MappedFile* const place = seen_place(tgid, file))
+        if (const auto bias = load_bias(python, *place)) return bias;
+  }
   const auto mappings = executable_mappings(pid);
   if (!mappings) return std::nullopt;
   for (const MappedFile& place : *mappings) {
@@ -368,9 +391,13 @@ Result<std::vector<Attachments::File*>> Targets::mapped_files(uint32_t tgid) {
   if (!mappings) return mappings.error();
   std::vector<File*> files;
   for (const MappedFile& mapping : *mappings) {
-    auto fd = open_mapping(pid, mapping);
-    if (!fd) continue;  // gone again, or not a file at all
-    File* file = attachments_.add(std::move(*fd), mapping.path);
+    const auto id = mapping_id(pid, mapping);
+    File* file = id ? file_of(pid, *id, mapping) : nullptr;
+    if (!file) {
+      auto fd = open_mapping(pid, mapping);
+      if (!fd) continue;  // gone again, or not a file at all
+      file = attachments_.add(std::move(*fd), mapping.path);
+    }
     if (std::find(files.begin(), files.end(), file) == files.end()) files.push_back(file);
   }
   return files;

@@ -72,6 +72,8 @@ class Targets {
   void forget_some();
   // Looks into /proc for what on_mapping() should have told: some of that was lost.
   void rescan();
+  // The same for processes that are new, of which nothing had to be told.
+  void rescan_processes();
 
   // Reports the threads of what came to be traced since the last call as seen at the moment that
   // `now` is called. At first that is when the kernel side begins to tell.
@@ -102,9 +104,15 @@ class Targets {
 
  private:
   using File = Attachments::File;
+  struct Mapped {
+    File* file = nullptr;
+    FileId id;
+    MappedFile place;
+  };
   // What a process runs since its last exec.
   struct Image {
     std::vector<File*> pythons;
+    Mapped seen;             // where one of them was, to look there first
     bool at_loader = false;  // executed and not yet at the entry point, where it will be looked at
 
     bool is_light() const {
@@ -123,11 +131,6 @@ class Targets {
   struct Known {  // a program
     File* file = nullptr;
     uint32_t what = 0;  // as told the kernel side
-  };
-  struct Mapped {
-    File* file = nullptr;
-    FileId id;
-    MappedFile place;
   };
   struct Refusal {
     uint32_t tgid = 0;
@@ -151,6 +154,7 @@ class Targets {
 
   Status trace(uint32_t tgid, const File* file);
   bool maps(uint32_t tgid, const File* file) const;
+  const MappedFile* seen_place(uint32_t tgid, const File* file) const;
   bool is_tracked(uint32_t tgid) const;
   void untrack(uint32_t tgid);
   template <typename Which>

@@ -1,5 +1,6 @@
 #include "probe/uprobes.h"
 
+#include <bpf/bpf.h>
 #include <bpf/btf.h>
 #include <linux/bpf.h>
 #include <sys/syscall.h>
@@ -10,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <memory>
 
 namespace giltop {
@@ -33,7 +35,7 @@ struct LinkCreateUprobeMulti {
   uint32_t pad;
 };
 
-bool kernel_has_multi() {
+bool types_have_multi() {
   struct Free {
     void operator()(btf* types) const { btf__free(types); }
   };
@@ -48,6 +50,29 @@ bool kernel_has_multi() {
                     "BPF_TRACE_UPROBE_MULTI") == 0)
       return true;
   return false;
+}
+
+// As libbpf asks since 1.3 (probe_uprobe_multi_link(), tools/lib/bpf/features.c): of a place in
+// "/", which is no file, a kernel that has it says EBADF. To read the kernel's types instead takes
+// tens of milliseconds; that is for who may not load programs.
+bool kernel_has_multi() {
+  const bpf_insn return_0[] = {{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0},
+                               {BPF_JMP | BPF_EXIT, 0, 0, 0, 0}};
+  bpf_prog_load_opts options{};
+  options.sz = sizeof(options);
+  options.expected_attach_type = kUprobeMulti;
+  const Fd program(
+      bpf_prog_load(BPF_PROG_TYPE_KPROBE, nullptr, "GPL", return_0, std::size(return_0), &options));
+  if (!program) return types_have_multi();
+  const uint64_t offset = 0;
+  LinkCreateUprobeMulti attr{};
+  attr.prog_fd = static_cast<uint32_t>(program.get());
+  attr.attach_type = kUprobeMulti;
+  attr.path = reinterpret_cast<uint64_t>("/");
+  attr.offsets = reinterpret_cast<uint64_t>(&offset);
+  attr.count = 1;
+  const Fd link(static_cast<int>(syscall(__NR_bpf, BPF_LINK_CREATE, &attr, sizeof(attr))));
+  return !link && errno == EBADF;
 }
 
 // Before 46ba0e49b642 (6.10) uprobe_multi's pid meant one thread.
@@ -70,7 +95,8 @@ std::string hex(uint64_t value) {
 UprobeWay uprobe_way() {
   const char* forced = std::getenv("GILTOP_UPROBES");
   if (forced && std::strcmp(forced, "perf") == 0) return UprobeWay::perf;
-  return kernel_has_multi() ? UprobeWay::multi : UprobeWay::perf;
+  static const bool multi = kernel_has_multi();
+  return multi ? UprobeWay::multi : UprobeWay::perf;
 }
 
 void prepare_for(UprobeWay way, bpf_program* program) {

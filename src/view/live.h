@@ -22,7 +22,7 @@ struct LiveFrame {
   bool accumulated = false;  // the latter
   std::string host;          // its name
   std::string clock;         // "12:04:31", when the interval ended
-  uint64_t clock_ms = 0;             // the same, since midnight; 0: not known
+  uint64_t clock_ms = 0;     // the same, since midnight; 0: not known
   double events_per_s = 0;
   double giltop_cpu = 0;           // CPUs' worth of giltop's own time in the interval
   uint64_t lost_events = 0;        // since the start

@@ -1,5 +1,7 @@
 #include "view/live_columns.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <string>
@@ -39,6 +41,13 @@ std::optional<LiveColumn> column_of_key(std::string_view key) {
   for (size_t i = 0; i < kLiveColumns; i++)
     if (kColumns[i].key && key == kColumns[i].key) return static_cast<LiveColumn>(i);
   return std::nullopt;
+}
+
+std::string sort_keys_help() {
+  std::string out;
+  for (const ColumnFacts& column : kColumns)
+    if (column.key) out += fmt::format("{:<10}{}\n", column.key, column.meaning);
+  return out;
 }
 
 std::vector<PlacedColumn> place_columns(unsigned columns) {

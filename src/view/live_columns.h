@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -20,6 +21,8 @@ struct ColumnFacts {
 };
 const ColumnFacts& facts_of(LiveColumn column);
 std::optional<LiveColumn> column_of_key(std::string_view key);
+// The keys and what they mean, one a line.
+std::string sort_keys_help();
 
 struct PlacedColumn {
   LiveColumn column;

@@ -202,7 +202,7 @@ void add_histograms(Page& page, const Detail& d) {
     waits.push_back(&t.wait);
     holds.push_back(&t.hold);
   }
-  const HistogramSnapshot wait = merged(waits), hold = merged(holds);
+  const HistogramSnapshot wait = sum_of(waits), hold = sum_of(holds);
   const Octaves w = octaves_of(wait), h = octaves_of(hold);
   if (page.columns() >= kWide) {
     const unsigned half = page.columns() / 2;

@@ -223,7 +223,7 @@ Figures figures_of(const ProcessSnapshot& p, const Snapshot& interval) {
     for (size_t i = 0; i < kBarStates; i++) f.states[i] += one.states[i];
     if (t.wait.count != 0) waits.push_back(&t.wait);
   }
-  f.wait_p99_ns = waits.empty() ? 0 : merged(waits).p99_ns;
+  f.wait_p99_ns = sum_of(waits).p99_ns;
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) {
     gils.push_back(&g);
@@ -242,41 +242,6 @@ Figures figures_of(const ProcessSnapshot& p, const Snapshot& interval) {
   busy -= asleep;
   asleep = std::min(asleep, interval.duration_ns() - std::min(busy, interval.duration_ns()));
   return f;
-}
-
-HistogramSnapshot merged(const std::vector<const HistogramSnapshot*>& parts) {
-  if (parts.size() == 1) return *parts.front();
-  HistogramSnapshot out;
-  std::map<uint64_t, HistogramSnapshot::Bucket> buckets;
-  for (const HistogramSnapshot* part : parts) {
-    if (part->count == 0) continue;
-    out.min_ns = out.count == 0 ? part->min_ns : std::min(out.min_ns, part->min_ns);
-    out.max_ns = std::max(out.max_ns, part->max_ns);
-    out.count += part->count;
-    out.sum_ns += part->sum_ns;
-    for (const auto& b : part->buckets) {
-      auto& bucket = buckets.try_emplace(b.lower_ns, b.lower_ns, b.upper_ns, 0).first->second;
-      bucket.count += b.count;
-    }
-  }
-  for (const auto& [lower, bucket] : buckets) out.buckets.push_back(bucket);
-  // As Histogram::quantile_ns() has it.
-  const auto quantile = [&](double q) {
-    const double rank = std::ceil(q * static_cast<double>(out.count));
-    uint64_t seen = 0;
-    for (const auto& b : out.buckets) {
-      seen += b.count;
-      if (static_cast<double>(seen) >= rank)
-        return std::clamp(b.lower_ns + (b.upper_ns - 1 - b.lower_ns) / 2, out.min_ns,
-                          std::max(out.min_ns, out.max_ns));
-    }
-    return out.max_ns;
-  };
-  out.p50_ns = quantile(0.5);
-  out.p90_ns = quantile(0.9);
-  out.p99_ns = quantile(0.99);
-  out.p999_ns = quantile(0.999);
-  return out;
 }
 
 std::string title_of(const ProcessSnapshot& p) {

@@ -87,9 +87,6 @@ Figures figures_of(const ProcessSnapshot& process, const Snapshot& interval);
 // Each thread's worst, by its tid.
 std::unordered_map<uint32_t, Blocker> blockers_of(const ProcessSnapshot& process);
 
-// The sum of several: counts, sums, extremes; quantiles from the buckets, to a bucket's width.
-HistogramSnapshot merged(const std::vector<const HistogramSnapshot*>& parts);
-
 // What a process is called: its command line without the interpreter's path.
 std::string title_of(const ProcessSnapshot& process);
 std::string title_of(const ThreadSnapshot& thread);

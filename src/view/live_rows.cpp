@@ -107,15 +107,19 @@ void settle(LiveState& state, const LiveFrame& frame, const LiveRow& row) {
     sticky.shown = sticky.mean;
 }
 
-bool hidden(const LiveState& state, const LiveFrame& frame, const LiveRow& row) {
-  if (state.idle || !row.figures.idle) return false;
+bool at_rest(const LiveState& state, const LiveFrame& frame, const LiveRow& row) {
+  if (!row.figures.idle) return false;
   const auto found = state.sticky.find(row.id);
   const uint64_t now = frame.interval.last_ns;
   return found == state.sticky.end() || found->second.active_ns == 0 ||
          now - std::min(found->second.active_ns, now) >= kHide_ns;
 }
 
-void sort_rows(std::vector<LiveRow>& rows, const LiveState& state) {
+bool hidden(const LiveState& state, const LiveFrame& frame, const LiveRow& row) {
+  return !state.idle && at_rest(state, frame, row);
+}
+
+void sort_rows(std::vector<LiveRow>& rows, const LiveState& state, const LiveFrame& frame) {
   const ColumnFacts& column = facts_of(state.sort);
   const auto shown = [&](const LiveRow& row) {
     const auto found = state.sticky.find(row.id);
@@ -138,6 +142,8 @@ void sort_rows(std::vector<LiveRow>& rows, const LiveState& state) {
     } else if (x.first != y.first) {
       return state.inverted ? x.first < y.first : x.first > y.first;
     }
+    const bool a_rests = at_rest(state, frame, a), b_rests = at_rest(state, frame, b);
+    if (a_rests != b_rests) return b_rests;
     return a.id.number < b.id.number;
   });
   std::vector<LiveRow> sorted;
@@ -210,7 +216,7 @@ std::vector<LiveRow> live_rows(const LiveFrame& frame, LiveState& state) {
   const auto settle_all = [&](std::vector<LiveRow>& rows) {
     for (const LiveRow& row : rows) settle(state, frame, row);
     std::erase_if(rows, [&](const LiveRow& row) { return hidden(state, frame, row); });
-    sort_rows(rows, state);
+    sort_rows(rows, state, frame);
   };
 
   std::vector<LiveRow> top, rows;

@@ -20,7 +20,8 @@ struct LiveRow {
 };
 
 // Rows do not change places for little: each is sorted by a smoothed figure that follows the true
-// one only when that has moved by more than a tenth; equal ones stay in order of appearance. A row
+// one only when that has moved by more than a tenth; equal ones stay in order of appearance,
+// those that do something before those at rest. A row
 // that does nothing is hidden (where the user wants that) when it has for some seconds.
 std::vector<LiveRow> live_rows(const LiveFrame& frame, LiveState& state);
 

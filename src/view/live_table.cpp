@@ -143,8 +143,7 @@ void draw_name(Screen& screen, const LiveRow& row, const LiveState& state, unsig
   Text name;
   if (row.gil) {
     name.text = fmt::format("GIL 0x{:x}", row.gil->address);
-    if (row.gil->interpreter)
-      name.text = fmt::format("GIL interpreter {}", *row.gil->interpreter);
+    if (row.gil->interpreter) name.text = fmt::format("GIL interpreter {}", *row.gil->interpreter);
     if (row.gil->folded != 0) name.text = format_count(row.gil->folded) + " GILs";
     name.style = Style::dim;
   } else if (row.thread) {

@@ -31,7 +31,7 @@ class Tui {
   std::pair<unsigned, unsigned> size() const;  // columns, rows
   // Gives the terminal back at once, as a crash does; a signal handler may call it.
   static void give_back();
-  bool letters() const;                        // few colours, or no UTF-8: LiveState::letters
+  bool letters() const;  // few colours, or no UTF-8: LiveState::letters
 
  private:
   struct Impl;

@@ -8,6 +8,7 @@
 
 #include "model/interval.h"
 #include "support/event_builder.h"
+#include "view/live_columns.h"
 
 namespace giltop {
 namespace {
@@ -83,15 +84,16 @@ TEST(Batch, ThreadsIdleOnesAndTimes) {
 }
 
 TEST(Batch, SortsByEachKey) {
-  for (const char* key : {"wait", "cpu", "held", "offcpu", "wq", "acquires", "p99", "longest"}) {
-    ASSERT_TRUE(batch_key(key)) << key;
-    const auto lines = lines_of(batch_text(a_second(), {.key = *batch_key(key), .idle = true}));
+  for (const char* key : {"wait", "cpu", "held", "off", "waiters", "acquires", "p99", "longest"}) {
+    ASSERT_TRUE(column_of_key(key)) << key;
+    const auto lines =
+        lines_of(batch_text(a_second(), {.sort = *column_of_key(key), .idle = true}));
     EXPECT_THAT(lines.at(2), HasSubstr(" 100 ")) << key;
-    EXPECT_THAT(batch_keys_help(), HasSubstr(key));
+    EXPECT_THAT(sort_keys_help(), HasSubstr(key));
   }
-  EXPECT_THAT(lines_of(batch_text(a_second(), {.key = BatchKey::name, .idle = true})).at(3),
+  EXPECT_THAT(lines_of(batch_text(a_second(), {.sort = LiveColumn::name, .idle = true})).at(3),
               HasSubstr("idle"));
-  EXPECT_FALSE(batch_key("colour"));
+  EXPECT_FALSE(column_of_key("colour"));
 }
 
 TEST(Batch, SampledFiguresAreMarked) {

@@ -9,6 +9,7 @@
 #include <random>
 #include <set>
 
+#include "model/timeline.h"
 #include "sink/json.h"
 #include "support/event_builder.h"
 #include "support/light_history.h"
@@ -235,6 +236,50 @@ TEST(Interval, SinceABeginning) {
     EXPECT_EQ(watched.later_sum.first_ns, watched.intervals[watched.baseline].last_ns);
   }
   EXPECT_GT(compared, 10);
+}
+
+// Whatever comes and goes: what is kept is what the model keeps.
+TEST(Interval, TakesNoMoreAndMore) {
+  EventTables tables;
+  Model model(tables);
+  model.begin_interval();
+  Intervals told, later;
+  WaitHistory history;
+  const uint32_t facts = tables.add({"python3", "", "3.11.2", "", false, false});
+  uint64_t now_ns = kStart_ns, most = 0, seen = 0;
+  const auto add = [&](EventKind kind, uint32_t tgid, uint32_t tid, uint64_t value = 0,
+                       uint8_t state = 0, uint32_t other = 0) {
+    history.pass(model, now_ns);
+    model.apply({now_ns += 100'000, tgid, tid, 0, kind, state, other, value});
+  };
+  for (uint32_t i = 0; i < 20'000; i++) {
+    const uint32_t tgid = 1000 + i % 20'000, other = tgid + 100'000;
+    add(EventKind::exec, tgid, tgid);
+    add(EventKind::process, tgid, 0, 0, 0, facts);
+    add(EventKind::gil_acquire, tgid, tgid, testing::kGil);
+    add(EventKind::fork, tgid, other, uint64_t{tgid} << 32 | tgid);
+    add(EventKind::switch_in, tgid, other);
+    add(EventKind::gil_wait, tgid, other, testing::kGil);
+    add(EventKind::gil_release, tgid, tgid, testing::kGil);
+    add(EventKind::gil_acquire, tgid, other, testing::kGil);
+    add(EventKind::exit, tgid, other);
+    if (i % 100 == 0) {
+      model.advance_to(now_ns);
+      const Snapshot now = snapshot_of(model, {});
+      model.begin_interval();
+      if (i == 5000) later.next(now);
+      (void)later.since(now);
+      for (const ProcessSnapshot& p : told.next(now).processes)
+        for (const GilSnapshot& g : p.gils) seen += g.contended;
+      if (i == 10'000) most = told.kept() + later.kept();
+      EXPECT_LE(history.values().size(), 1u);
+    }
+    add(EventKind::exit, tgid, tgid, 0, 1);
+  }
+  EXPECT_EQ(seen, 19'901u) << "and nothing gets lost";
+  // Of each of the 512 processes two threads, a GIL and a row; and a round of those to be folded.
+  EXPECT_LE(most, 2 * 4u * 800);
+  EXPECT_LE(told.kept() + later.kept(), most + most / 5);
 }
 
 // A tick in the model's time, and what it tells.
