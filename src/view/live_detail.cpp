@@ -105,8 +105,12 @@ void add_timeline(Page& page, const Detail& d) {
   static constexpr const char* kShort[] = {"held, on CPU", "held, preempted", "held, asleep",
                                            "waits",        "native code",     "wants a CPU",
                                            "asleep",       "unknown"};
+  unsigned room = 0;
+  for (size_t i = 0; i < kBarStates; i++)
+    if (seen[i] != 0) room += 4 + static_cast<unsigned>(columns_of(kShort[i]));
   Screen& legend = page.add();
-  unsigned at = names;
+  unsigned at =
+      std::min(names, page.columns() - std::min(page.columns(), room - std::min(room, 2u)));
   for (size_t i = 0; i < kBarStates; i++) {
     if (seen[i] == 0) continue;
     const StateGlyph& glyph = glyph_of(static_cast<BarState>(i));

@@ -62,6 +62,10 @@ void draw_header(Screen& screen, const LiveFrame& frame, const LiveState& state)
   items.push_back({counted(threads, "thread"), Style::normal, false, 50});
   items.push_back({counted(gils, "GIL"), Style::normal, false, 40});
   if (state.paused) items.push_back({"PAUSED", Style::selected, true, 100});
+  if (!state.filter.empty() && state.view == LiveState::View::table)
+    items.push_back({"filter: " + shortened(state.filter, 16), Style::bold, true, 96});
+  if (!state.idle && state.view == LiveState::View::table)
+    items.push_back({"no idle ones", Style::bold, true, 46});
   if (frame.accumulated)
     items.push_back(
         {fmt::format("SUM of {}", format_duration(s.duration_ns())), Style::bold, true, 97});
