@@ -251,19 +251,24 @@ Figures figures_of(const ProcessSnapshot& p, const Snapshot& interval) {
 HistogramSnapshot merged(const std::vector<const HistogramSnapshot*>& parts) {
   if (parts.size() == 1) return *parts.front();
   HistogramSnapshot out;
-  std::map<uint64_t, HistogramSnapshot::Bucket> buckets;
+  std::vector<HistogramSnapshot::Bucket> buckets;
   for (const HistogramSnapshot* part : parts) {
     if (part->count == 0) continue;
     out.min_ns = out.count == 0 ? part->min_ns : std::min(out.min_ns, part->min_ns);
     out.max_ns = std::max(out.max_ns, part->max_ns);
     out.count += part->count;
     out.sum_ns += part->sum_ns;
-    for (const auto& b : part->buckets) {
-      auto& bucket = buckets.try_emplace(b.lower_ns, b.lower_ns, b.upper_ns, 0).first->second;
-      bucket.count += b.count;
+    buckets.insert(buckets.end(), part->buckets.begin(), part->buckets.end());
+  }
+  std::sort(buckets.begin(), buckets.end(),
+            [](const auto& a, const auto& b) { return a.lower_ns < b.lower_ns; });
+  for (const HistogramSnapshot::Bucket& b : buckets) {
+    if (!out.buckets.empty() && out.buckets.back().lower_ns == b.lower_ns) {
+      out.buckets.back().count += b.count;
+    } else {
+      out.buckets.push_back(b);
     }
   }
-  for (const auto& [lower, bucket] : buckets) out.buckets.push_back(bucket);
   // As Histogram::quantile_ns() has it.
   const auto quantile = [&](double q) {
     const double rank = std::ceil(q * static_cast<double>(out.count));

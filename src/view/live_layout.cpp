@@ -12,6 +12,8 @@
 namespace giltop {
 namespace {
 
+constexpr uint64_t kMessage_ns = 3'000'000'000;  // for so long a message hides a finding
+
 struct Item {
   std::string text;
   Style style = Style::normal;
@@ -305,6 +307,9 @@ Screen live_screen(const LiveFrame& frame, LiveState& state, unsigned columns, u
     case LiveState::View::table: {
       draw_gil_time(screen, frame, state);
       const Finding finding = finding_of(frame.interval);
+      const uint64_t now = frame.interval.last_ns;
+      if (state.message_ns == 0) state.message_ns = now;
+      if (now >= state.message_ns + kMessage_ns) state.message.clear();
       if (!state.message.empty()) {
         screen.put(0, 2, state.message, Style::bold);
       } else {
