@@ -27,7 +27,7 @@ constexpr std::array<ColumnFacts, kLiveColumns> kColumns = {{
     {"BLOCKER", "blocker", "who held it for most of the waits, and what it did meanwhile", 10, 23,
      false, true, 96},
     {"STATES", nullptr, "what its time went to", 8, 20, false, false, 9},
-    {"LAST MIN", "history", "waiting over the last minute; a full bar is a thread's worth", 10, 20,
+    {"LAST MIN", "history", "waiting over the last minute; a full bar is a thread's worth", 10, 60,
      false, false, 1},
 }};
 
@@ -74,8 +74,10 @@ std::vector<PlacedColumn> place_columns(unsigned columns) {
   widen(LiveColumn::blocker, 19);  // "holding 9.8s asleep"
   widen(LiveColumn::states, 14);
   widen(LiveColumn::name, 26);
-  for (const auto column : {LiveColumn::states, LiveColumn::blocker, LiveColumn::cpu,
-                            LiveColumn::off_cpu, LiveColumn::longest, LiveColumn::history})
+  widen(LiveColumn::history, 20);
+  for (const auto column :
+       {LiveColumn::states, LiveColumn::blocker, LiveColumn::cpu, LiveColumn::off_cpu,
+        LiveColumn::longest, LiveColumn::name, LiveColumn::history})
     widen(column, facts_of(column).most);
   widen(LiveColumn::name, columns);
   unsigned from = 0;
