@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <utility>
 
 namespace giltop {
@@ -119,25 +118,43 @@ uint64_t middle_of(const HistogramSnapshot::Bucket& bucket) {
   return bucket.lower_ns + (bucket.upper_ns - 1 - bucket.lower_ns) / 2;
 }
 
-void add_values(HistogramSnapshot& sum, const HistogramSnapshot& more) {
-  if (more.count == 0) return;
+namespace {
+
+// Adds all but the buckets.
+void add_totals(HistogramSnapshot& sum, const HistogramSnapshot& more) {
   sum.min_ns = sum.count == 0 ? more.min_ns : std::min(sum.min_ns, more.min_ns);
   sum.max_ns = std::max(sum.max_ns, more.max_ns);
   sum.count += more.count;
   sum.sum_ns += more.sum_ns;
-  std::vector<HistogramSnapshot::Bucket> both;
-  both.reserve(sum.buckets.size() + more.buckets.size());
-  std::merge(sum.buckets.begin(), sum.buckets.end(), more.buckets.begin(), more.buckets.end(),
-             std::back_inserter(both),
-             [](const auto& a, const auto& b) { return a.lower_ns < b.lower_ns; });
-  sum.buckets.clear();
-  for (const auto& bucket : both) {
-    if (!sum.buckets.empty() && sum.buckets.back().lower_ns == bucket.lower_ns) {
-      sum.buckets.back().count += bucket.count;
+}
+
+bool is_lower(const HistogramSnapshot::Bucket& a, const HistogramSnapshot::Bucket& b) {
+  return a.lower_ns < b.lower_ns;
+}
+
+// Of a sorted list that may have a bucket more than once.
+void unite(std::vector<HistogramSnapshot::Bucket>& buckets) {
+  size_t last = 0;
+  for (size_t i = 1; i < buckets.size(); i++) {
+    if (buckets[i].lower_ns == buckets[last].lower_ns) {
+      buckets[last].count += buckets[i].count;
     } else {
-      sum.buckets.push_back(bucket);
+      buckets[++last] = buckets[i];
     }
   }
+  if (!buckets.empty()) buckets.resize(last + 1);
+}
+
+}  // namespace
+
+void add_values(HistogramSnapshot& sum, const HistogramSnapshot& more) {
+  if (more.count == 0) return;
+  add_totals(sum, more);
+  const auto middle = static_cast<std::ptrdiff_t>(sum.buckets.size());
+  sum.buckets.insert(sum.buckets.end(), more.buckets.begin(), more.buckets.end());
+  std::inplace_merge(sum.buckets.begin(), sum.buckets.begin() + middle, sum.buckets.end(),
+                     is_lower);
+  unite(sum.buckets);
 }
 
 void set_quantiles(HistogramSnapshot& h) {
@@ -159,7 +176,13 @@ void set_quantiles(HistogramSnapshot& h) {
 
 HistogramSnapshot sum_of(const std::vector<const HistogramSnapshot*>& histograms) {
   HistogramSnapshot sum;
-  for (const HistogramSnapshot* histogram : histograms) add_values(sum, *histogram);
+  for (const HistogramSnapshot* histogram : histograms) {
+    if (histogram->count == 0) continue;
+    add_totals(sum, *histogram);
+    sum.buckets.insert(sum.buckets.end(), histogram->buckets.begin(), histogram->buckets.end());
+  }
+  std::sort(sum.buckets.begin(), sum.buckets.end(), is_lower);
+  unite(sum.buckets);
   set_quantiles(sum);
   return sum;
 }

@@ -16,7 +16,7 @@ constexpr std::array<ColumnFacts, kLiveColumns> kColumns = {{
     {"PID", "pid", "process, or thread", 7, 7, true, true, 99},
     {"NAME", "name", "command line without its Python; of a thread, its name", 12, 40, false, true,
      99},
-    {"PY", "python", "Python's version; t: a free-threaded build", 5, 5, false, true, 1},
+    {"PY", "python", "Python's version; t: a free-threaded build", 5, 5, false, true, 2},
     {"CPU%", "cpu", "of one CPU, in Python or not", 5, 6, true, false, 7},
     {"HELD%", "held", "of the time it held a GIL; ~ sampled", 6, 6, true, false, 98},
     {"OFF%", "off", "held it off the CPU, asleep or preempted: all others stand still", 5, 6, true,
@@ -29,8 +29,8 @@ constexpr std::array<ColumnFacts, kLiveColumns> kColumns = {{
     {"BLOCKER", "blocker", "who held it for most of the waits, and what it did meanwhile", 10, 23,
      false, true, 96},
     {"STATES", nullptr, "what its time went to", 8, 20, false, false, 9},
-    {"LAST MIN", "history", "waiting over the last minute; a full bar is a thread's worth", 10, 20,
-     false, false, 2},
+    {"LAST MIN", "history", "waiting over the last minute; a full bar is a thread's worth", 10, 60,
+     false, false, 1},
 }};
 
 }  // namespace
@@ -74,18 +74,19 @@ std::vector<PlacedColumn> place_columns(unsigned columns) {
         p.width += std::min(std::max(to, p.width) - p.width, columns - std::min(columns, used()));
   };
   // The rarer figures go before names, blockers and bars get tight.
-  const unsigned comfort = 8 + 5 + 6;  // more than their least
+  const unsigned comfort = 6 + 8 + 5;  // more than their least
   while (used() + comfort > columns && drop(kRare)) {
   }
   while (used() > columns && drop(~0u)) {
   }
-  widen(LiveColumn::name, 20);
-  widen(LiveColumn::blocker, 15);
+  widen(LiveColumn::name, 18);
+  widen(LiveColumn::blocker, 19);  // "holding 9.8s asleep"
   widen(LiveColumn::states, 14);
-  widen(LiveColumn::blocker, facts_of(LiveColumn::blocker).most);
   widen(LiveColumn::name, 26);
-  for (const auto column : {LiveColumn::states, LiveColumn::cpu, LiveColumn::off_cpu,
-                            LiveColumn::longest, LiveColumn::history})
+  widen(LiveColumn::history, 20);
+  for (const auto column :
+       {LiveColumn::states, LiveColumn::blocker, LiveColumn::cpu, LiveColumn::off_cpu,
+        LiveColumn::longest, LiveColumn::name, LiveColumn::history})
     widen(column, facts_of(column).most);
   widen(LiveColumn::name, columns);
   unsigned from = 0;

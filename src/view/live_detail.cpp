@@ -105,8 +105,12 @@ void add_timeline(Page& page, const Detail& d) {
   static constexpr const char* kShort[] = {"held, on CPU", "held, preempted", "held, asleep",
                                            "waits",        "native code",     "wants a CPU",
                                            "asleep",       "unknown"};
+  unsigned room = 0;
+  for (size_t i = 0; i < kBarStates; i++)
+    if (seen[i] != 0) room += 4 + static_cast<unsigned>(columns_of(kShort[i]));
   Screen& legend = page.add();
-  unsigned at = names;
+  unsigned at =
+      std::min(names, page.columns() - std::min(page.columns(), room - std::min(room, 2u)));
   for (size_t i = 0; i < kBarStates; i++) {
     if (seen[i] == 0) continue;
     const StateGlyph& glyph = glyph_of(static_cast<BarState>(i));
@@ -178,7 +182,7 @@ void put_histogram_line(Screen& line, unsigned at, unsigned width, const Octaves
   const uint64_t most = *std::max_element(o.counts.begin(), o.counts.end());
   const std::string label = index == 0 ? "0" : format_duration(uint64_t{1000} << (index - 1));
   line.put_right(at, 0, label, Style::normal, 6);
-  const unsigned room = width - std::min(width, 6u + 2 + 9 + 2);
+  const unsigned room = std::min(width - std::min(width, 6u + 2 + 9 + 2), 64u);
   const auto full =
       static_cast<unsigned>((o.counts[index] * room + most - 1) / std::max<uint64_t>(most, 1));
   line.put(at + 7, 0, "|", Style::dim);
@@ -248,7 +252,7 @@ void add_blame(Page& page, const Detail& d) {
   std::stable_sort(rows.begin(), rows.end(),
                    [](const auto& a, const auto& b) { return a.total_ns() > b.total_ns(); });
   // Figures of a fixed width; names share what they leave.
-  const unsigned figures = 4 * 10 + 8, names = (page.columns() - figures) / 2;
+  const unsigned figures = 4 * 10 + 8, names = std::min((page.columns() - figures) / 2, 40u);
   Screen& head = page.add();
   head.put(0, 0, "WAITED", Style::bold);
   head.put(8, 0, "WHO", Style::bold);

@@ -56,6 +56,9 @@ std::optional<Blocker> blocker_of(const std::vector<const GilSnapshot*>& gils) {
   std::optional<Blocker> worst;
   for (const auto& [tid, parts] : behind)
     if (parts.total_ns() > (worst ? worst->parts.total_ns() : 0)) worst = Blocker{tid, parts};
+  // A wait that has only begun.
+  for (const GilSnapshot* g : gils)
+    if (!worst && g->waiters != 0 && g->holder_tid) worst = Blocker{g->holder_tid, {}};
   return worst;
 }
 
@@ -92,6 +95,7 @@ std::vector<Cell> bar_of(const StateTimes& times, size_t columns, bool letters) 
 }
 
 std::string Blocker::what() const {
+  if (parts.total_ns() == 0) return "";
   const std::pair<uint64_t, const char*> kinds[] = {{parts.running_ns, "running"},
                                                     {parts.runnable_ns, "preempted"},
                                                     {parts.blocked_ns, "asleep"},

@@ -449,6 +449,7 @@ Action press(LiveState& state, const Input& input, const LiveFrame& frame) {
   if (input.kind == Kind::hangup) return Action::quit;
   if (input.kind == Kind::resize) return Action::none;
   state.message.clear();
+  state.message_ns = 0;
   if (input.kind == Kind::click) return click(state, input, frame);
   if (state.prompt != LiveState::Prompt::none && input.kind != Kind::redraw) {
     if (input == function(10)) return Action::quit;

@@ -12,6 +12,8 @@
 namespace giltop {
 namespace {
 
+constexpr uint64_t kMessage_ns = 3'000'000'000;  // for so long a message hides a finding
+
 struct Item {
   std::string text;
   Style style = Style::normal;
@@ -62,6 +64,10 @@ void draw_header(Screen& screen, const LiveFrame& frame, const LiveState& state)
   items.push_back({counted(threads, "thread"), Style::normal, false, 50});
   items.push_back({counted(gils, "GIL"), Style::normal, false, 40});
   if (state.paused) items.push_back({"PAUSED", Style::selected, true, 100});
+  if (!state.filter.empty() && state.view == LiveState::View::table)
+    items.push_back({"filter: " + shortened(state.filter, 16), Style::bold, true, 96});
+  if (!state.idle && state.view == LiveState::View::table)
+    items.push_back({"no idle ones", Style::bold, true, 46});
   if (frame.accumulated)
     items.push_back(
         {fmt::format("SUM of {}", format_duration(s.duration_ns())), Style::bold, true, 97});
@@ -301,6 +307,9 @@ Screen live_screen(const LiveFrame& frame, LiveState& state, unsigned columns, u
     case LiveState::View::table: {
       draw_gil_time(screen, frame, state);
       const Finding finding = finding_of(frame.interval);
+      const uint64_t now = frame.interval.last_ns;
+      if (state.message_ns == 0) state.message_ns = now;
+      if (now >= state.message_ns + kMessage_ns) state.message.clear();
       if (!state.message.empty()) {
         screen.put(0, 2, state.message, Style::bold);
       } else {

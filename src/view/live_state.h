@@ -106,7 +106,8 @@ struct LiveState {
   std::string typed_before;            // what Esc brings back
   std::optional<RowId> search_origin;  // likewise
   size_t choice = 0;                   // of the columns to sort by
-  std::string message;                 // until the next key
+  std::string message;                 // until the next key, or for some seconds
+  uint64_t message_ns = 0;             // of the frame that showed it first
 
   // What the terminal shows.
   bool letters = false;  // for states, else blocks

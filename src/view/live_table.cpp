@@ -88,7 +88,7 @@ Text blocker_text(const LiveRow& row, unsigned width) {
     const Style style = f.hold->off_cpu() ? Style::bad : Style::bold;
     const std::string text = about + f.hold->text(), length = about + f.hold->length();
     if (row.thread) {
-      for (const std::string& each : {"holding " + text, "held " + length})
+      for (const std::string& each : {"holding " + text, "holding " + length, "held " + length})
         if (columns_of(each) <= width) return {each, style};
       return {length, style};
     }
@@ -143,7 +143,7 @@ void draw_name(Screen& screen, const LiveRow& row, const LiveState& state, unsig
   Text name;
   if (row.gil) {
     name.text = fmt::format("GIL 0x{:x}", row.gil->address);
-    if (row.gil->interpreter) name.text = fmt::format("GIL interpreter {}", *row.gil->interpreter);
+    if (row.gil->interpreter) name.text = fmt::format("GIL interp. {}", *row.gil->interpreter);
     if (row.gil->folded != 0) name.text = format_count(row.gil->folded) + " GILs";
     name.style = Style::dim;
   } else if (row.thread) {

@@ -21,6 +21,7 @@
 #include <string>
 
 #include "base/fd.h"
+#include "view/tui_text.h"
 
 // Macros of term.h.
 #undef columns
@@ -126,63 +127,15 @@ constexpr std::array<Paint, kStyles> kPlain = {{
     {-1, -1, A_DIM},
 }};
 
-// What the view draws with, for terminals without UTF-8.
-char ascii_of(wchar_t c) {
-  switch (c) {
-    case L'·':
-      return '.';
-    case L'–':
-      return '-';
-    case L'…':
-      return '~';
-    case L'▾':
-    case L'↓':
-      return 'v';
-    case L'▴':
-    case L'↑':
-      return '^';
-    case L'←':
-      return '<';
-    case L'→':
-    case L'▸':
-      return '>';
-    case L'×':
-      return 'x';
-    case L'µ':
-      return 'u';
-    case L'▁':
-      return '_';
-    case L'▂':
-      return '.';
-    case L'▃':
-      return ':';
-    case L'▄':
-      return '-';
-    case L'▅':
-      return '=';
-    case L'▆':
-      return '+';
-    case L'▇':
-      return '*';
-    case L'█':
-      return '#';
-    default:
-      return c >= 0x20 && c < 0x7f ? static_cast<char>(c) : '?';
-  }
-}
-
-std::wstring wide_of(const std::string& text) {
-  std::wstring out;
-  for (size_t i = 0; i < text.size();) {
-    const auto first = static_cast<unsigned char>(text[i]);
-    const size_t length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    auto c = static_cast<uint32_t>(length == 1 ? first : first & (0xff >> (length + 1)));
-    for (size_t k = 1; k < length && i + k < text.size(); k++)
-      c = c << 6 | (static_cast<unsigned char>(text[i + k]) & 0x3f);
-    out += static_cast<wchar_t>(c);
-    i += length;
-  }
-  return out;
+// One of the 256 colours for terminals that take red, green and blue instead.
+int direct_colour(short colour) {
+  if (colour < 16) return colour;
+  if (colour >= 232) return (8 + 10 * (colour - 232)) * 0x010101;
+  const auto level = [&](int step) {
+    const int i = (colour - 16) / step % 6;
+    return i == 0 ? 0 : 55 + 40 * i;
+  };
+  return level(36) << 16 | level(6) << 8 | level(1);
 }
 
 bool set(const char* name) {
@@ -230,6 +183,7 @@ struct Tui::Impl {
   Status take_signals();
   void give_signals_back();
   void stop();
+  void take_size();
   void go_on();
   std::optional<Input> handle_signals();
   void put(unsigned column, unsigned row, const Cell& cell);
@@ -303,8 +257,11 @@ Result<std::unique_ptr<Tui>> Tui::make() {
     impl->look =
         COLORS >= 256 && COLOR_PAIRS > static_cast<int>(kStyles) ? Look::colours : Look::few;
     const auto& paints = impl->look == Look::colours ? kColours : kFew;
+    const bool direct = COLORS > 256;
     for (size_t i = 0; i < kStyles; i++)
-      init_pair(static_cast<short>(i + 1), paints[i].foreground, paints[i].background);
+      init_extended_pair(static_cast<int>(i + 1),
+                         direct ? direct_colour(paints[i].foreground) : paints[i].foreground,
+                         direct ? direct_colour(paints[i].background) : paints[i].background);
   }
 
   g_rescue.length = 0;
@@ -368,23 +325,30 @@ void Tui::Impl::stop() {
   g_rescue.active = true;
 }
 
-void Tui::Impl::go_on() {
-  // Whoever had the terminal meanwhile may have changed its modes and its size.
-  endwin();
+void Tui::Impl::take_size() {
   winsize size{};
   if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 && size.ws_col > 0)
     resizeterm(size.ws_row, size.ws_col);
+  painted.reset();
+}
+
+void Tui::Impl::go_on() {
+  // Whoever had the terminal meanwhile may have changed its modes.
+  endwin();
   clearok(curscr, TRUE);
   wrefresh(stdscr);
   painted.reset();
 }
 
 std::optional<Input> Tui::Impl::handle_signals() {
-  bool any = false, stops = false;
+  bool any = false, stops = false, goes_on = false;
   char numbers[64];
   for (ssize_t n; (n = ::read(signals.get(), numbers, sizeof(numbers))) > 0;) {
     any = true;
-    for (ssize_t i = 0; i < n; i++) stops = stops || numbers[i] == SIGTSTP;
+    for (ssize_t i = 0; i < n; i++) {
+      stops = stops || numbers[i] == SIGTSTP;
+      goes_on = goes_on || numbers[i] == SIGCONT;
+    }
   }
   if (!any) return std::nullopt;
   if (stops) {
@@ -392,7 +356,8 @@ std::optional<Input> Tui::Impl::handle_signals() {
     while (::read(signals.get(), numbers, sizeof(numbers)) > 0) {
     }
   }
-  go_on();
+  take_size();
+  if (stops || goes_on) go_on();
   return Input{Input::Kind::resize};
 }
 

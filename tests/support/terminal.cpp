@@ -70,6 +70,11 @@ void Terminal::resize(unsigned columns, unsigned rows) {
   tmux({"resize-window", "-x", std::to_string(columns), "-y", std::to_string(rows)});
 }
 
+pid_t Terminal::child() const {
+  const Ran found = run({"pgrep", "-n", "-P", format("#{pane_pid}")});
+  return found.status == 0 ? static_cast<pid_t>(std::stol(found.out)) : 0;
+}
+
 std::string Terminal::screen(bool colours) const {
   return tmux(colours ? std::vector<std::string>{"capture-pane", "-p", "-e"}
                       : std::vector<std::string>{"capture-pane", "-p"})

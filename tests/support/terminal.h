@@ -30,6 +30,7 @@ class Terminal {
   void press(const std::vector<std::string>& keys);
   void send_bytes(const std::string& bytes);
   void resize(unsigned columns, unsigned rows);
+  pid_t child() const;  // what the shell runs; 0: nothing
 
   std::string screen(bool colours = false) const;       // a line a row, without trailing blanks
   std::string format(const std::string& format) const;  // of tmux: "#{cursor_flag}"

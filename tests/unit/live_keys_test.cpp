@@ -171,6 +171,15 @@ TEST_F(LiveKeys, IdleOnes) {
   EXPECT_THAT(text_, HasSubstr("asyncio_0"));
 }
 
+TEST_F(LiveKeys, MessagesMakeRoomAgain) {
+  key('i');
+  EXPECT_THAT(text_, HasSubstr("Idle ones are hidden."));
+  frame_.interval.last_ns += 2'000'000'000;
+  EXPECT_THAT(show(), HasSubstr("Idle ones are hidden."));
+  frame_.interval.last_ns += 2'000'000'000;
+  EXPECT_THAT(show(), HasSubstr("has held the GIL"));
+}
+
 TEST_F(LiveKeys, Search) {
   key('/');
   EXPECT_EQ(state_.prompt, Prompt::search);

@@ -255,8 +255,8 @@ TEST(LiveLayoutOf, GilsAreRowsWhereThereAreMore) {
   LiveState state;
   state.threads = true;
   const std::string text = shown(web_host(), state, 120, 30);
-  EXPECT_THAT(text, HasSubstr("GIL interpreter 0"));
-  EXPECT_THAT(line_with(text, "GIL interpreter 1"), HasSubstr("90.0"));
+  EXPECT_THAT(text, HasSubstr("GIL interp. 0"));
+  EXPECT_THAT(line_with(text, "GIL interp. 1"), HasSubstr("90.0"));
 }
 
 TEST(LiveLayoutOf, HeaderDropsWhatIsLeastNeeded) {

@@ -250,7 +250,7 @@ TEST(LiveFigures, MergedHistogramsHaveTheQuantilesOfAll) {
   }
   std::vector<const HistogramSnapshot*> pointers;
   for (const HistogramSnapshot& part : parts) pointers.push_back(&part);
-  const HistogramSnapshot sum = merged(pointers), expected = snapshot_of(all);
+  const HistogramSnapshot sum = sum_of(pointers), expected = snapshot_of(all);
   EXPECT_EQ(sum.count, expected.count);
   EXPECT_EQ(sum.sum_ns, expected.sum_ns);
   EXPECT_EQ(sum.min_ns, expected.min_ns);
@@ -258,7 +258,7 @@ TEST(LiveFigures, MergedHistogramsHaveTheQuantilesOfAll) {
   EXPECT_EQ(sum.p50_ns, expected.p50_ns);
   EXPECT_EQ(sum.p90_ns, expected.p90_ns);
   EXPECT_EQ(sum.p99_ns, expected.p99_ns);
-  EXPECT_EQ(merged({}).count, 0u);
+  EXPECT_EQ(sum_of({}).count, 0u);
 }
 
 TEST(LiveFigures, AProcessIsCalledByWhatItRuns) {
