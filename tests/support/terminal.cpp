@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 
 namespace giltop::testing {
@@ -71,8 +72,8 @@ void Terminal::resize(unsigned columns, unsigned rows) {
 }
 
 pid_t Terminal::child() const {
-  const Ran found = run({"pgrep", "-n", "-P", format("#{pane_pid}")});
-  return found.status == 0 ? static_cast<pid_t>(std::stol(found.out)) : 0;
+  const std::string shell = format("#{pane_pid}");
+  return std::atoi(read_file("/proc/" + shell + "/task/" + shell + "/children").c_str());
 }
 
 std::string Terminal::screen(bool colours) const {

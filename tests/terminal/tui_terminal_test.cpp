@@ -181,7 +181,7 @@ TEST_P(TuiEnds, TheTerminalIsGivenBack) {
   } else {
     const pid_t view = terminal.child();
     ASSERT_GT(view, 1);
-    ASSERT_EQ(testing::run({"kill", "-" + how, std::to_string(view)}).status, 0);
+    ASSERT_EQ(testing::run({"sh", "-c", "kill -" + how + " " + std::to_string(view)}).status, 0);
   }
   expect_given_back(terminal, modes);
   EXPECT_THAT(terminal.screen(), Not(HasSubstr(kKeys)));
