@@ -45,18 +45,22 @@ class Reorder {
       first_++;
       sink(static_cast<const Event&>(event));
     }
-    if (first_ == events_.size()) {
+    const size_t had = events_.size();
+    if (first_ == had) {
       events_.clear();
       first_ = 0;
-    } else if (first_ > 4096 && first_ > events_.size() / 2) {
+    } else if (first_ > 4096 && first_ > had / 2) {
       events_.erase(events_.begin(), events_.begin() + static_cast<ptrdiff_t>(first_));
       first_ = 0;
     }
+    // A burst is over.
+    if (events_.capacity() > kMuch && had < events_.capacity() / 8) events_.shrink_to_fit();
   }
 
   uint64_t late() const { return late_; }
   uint64_t last_ns() const { return last_ns_; }
   size_t pending() const { return events_.size() - first_; }
+  size_t capacity() const { return events_.capacity(); }
 
  private:
   // Moves the last event to its place. Few events need it, and those go a few places.
@@ -67,6 +71,7 @@ class Reorder {
     events_[at] = event;
   }
 
+  static constexpr size_t kMuch = 65536;  // events, 2 MB
   std::vector<Event> events_;
   size_t first_ = 0;  // events before it are out
   uint64_t last_ns_ = 0;

@@ -147,5 +147,27 @@ TEST(Reorder, MemoryDoesNotGrowWithoutABound) {
   EXPECT_EQ(out, 2'000'000u - 10);
 }
 
+TEST(Reorder, ABurstsMemoryIsGivenBack) {
+  Reorder reorder;
+  Event event;
+  for (uint64_t i = 1; i <= 1'000'000; i++) {
+    event.ts_ns = i;
+    reorder.push(event);
+  }
+  uint64_t out = 0;
+  const auto count = [&](const Event&) { out++; };
+  reorder.release(999'990, count);
+  EXPECT_GE(reorder.capacity(), 10u);
+  for (uint64_t i = 0; i < 10; i++) {
+    event.ts_ns = 1'000'001 + i;
+    reorder.push(event);
+    reorder.release(999'991 + i, count);
+  }
+  EXPECT_EQ(reorder.pending(), 10u);
+  EXPECT_LE(reorder.capacity(), 65'536u);
+  reorder.release(~uint64_t{0}, count);
+  EXPECT_EQ(out, 1'000'010u);
+}
+
 }  // namespace
 }  // namespace giltop
