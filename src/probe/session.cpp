@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <variant>
@@ -94,6 +95,7 @@ class LiveSession final : public Session {
   void choose_modes();
   void start_sampler();
   void take_losses(uint64_t from_ns);
+  uint64_t light_count(uint32_t what) const;
 
   SessionOptions options_;
   EventTables& tables_;
@@ -166,7 +168,6 @@ Status LiveSession::load() {
         "a "
         "second to remove; choose one by --mode");
   prepare_for(way_, skeleton_->progs.on_gil);
-  prepare_for(way_, skeleton_->progs.on_light_wait);
   prepare_for(way_, skeleton_->progs.on_light_resume);
   prepare_for(way_, skeleton_->progs.on_entry);
   if (giltop_bpf__load(skeleton_.get()) != 0) {
@@ -193,10 +194,9 @@ Status LiveSession::load() {
   mappings_.emplace(std::move(*mappings));
   for (const int fd : mappings_->poll_fds()) ring_->add_wakeup(fd);
   auto& p = skeleton_->progs;
-  attachments_.emplace(
-      Attachments::Programs{way_, p.on_gil, p.on_light_wait, p.on_light_resume, p.on_entry,
-                            skeleton_->bss->ready, skeleton_->bss->light_files},
-      light, automatic, options_.only_pid);
+  attachments_.emplace(Attachments::Programs{way_, p.on_gil, p.on_light_resume, p.on_entry,
+                                             skeleton_->bss->ready, skeleton_->bss->light_files},
+                       light, automatic, options_.only_pid);
   ring_->add_wakeup(attachments_->writes_fd());
   targets_.emplace(
       Targets::Options{options_.follow_children, options_.host_wide, light,
@@ -449,14 +449,20 @@ void LiveSession::stop(const EventSink& sink) {
   });
 }
 
+uint64_t LiveSession::light_count(uint32_t what) const {
+  std::vector<uint64_t> by_cpu(static_cast<size_t>(std::max(0, libbpf_num_possible_cpus())));
+  if (bpf_map_lookup_elem(bpf_map__fd(skeleton_->maps.light_counts), &what, by_cpu.data()) != 0)
+    return 0;
+  return std::accumulate(by_cpu.begin(), by_cpu.end(), uint64_t{0});
+}
+
 uint64_t LiveSession::probe_hits() const {
-  uint64_t hits = taken_[GT_ENTRY];  // a GT_FOUND comes with the event that it precedes
-  for (const int kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
-    hits += taken_[static_cast<size_t>(kind)] + lost_seen_[static_cast<size_t>(kind)];
-  // Of light mode's two traps a wait the second tells only how it ended.
-  if (options_.mode != Mode::exact)
-    hits += taken_[GT_GIL_WAIT] - std::min(taken_[GT_GIL_WAIT], taken_[GT_GIL_ACQUIRE]);
-  return hits;
+  uint64_t exact = 0;
+  for (const size_t kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
+    exact += taken_[kind] + lost_seen_[kind];
+  exact -= std::min(exact, light_count(GT_LIGHT_RECORDS));
+  // A GT_FOUND comes with the event that it precedes.
+  return taken_[GT_ENTRY] + exact + light_count(GT_LIGHT_HITS);
 }
 
 uint64_t LiveSession::cost_ns() const {
