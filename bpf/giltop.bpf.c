@@ -80,7 +80,7 @@ static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file, enum gt_ki
 SEC("uprobe")
 int on_gil(struct pt_regs *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid(), cookie;
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
 	__u32 tgid = id >> 32;
 	struct gt_gil *e;
 	enum gt_kind kind;
@@ -101,9 +101,13 @@ int on_gil(struct pt_regs *ctx)
 	stamp(&e->h, kind, tgid, (__u32)id);
 	if (cookie & GT_COOKIE_FREE_THREADED && kind == GT_GIL_RELEASE)
 		e->h.state = switched_off(e->gil);
-	if (both_modes && kind == GT_GIL_WAIT)
-		note_wait(e->gil); /* it may end in light mode */
+	gil = e->gil;
 	submit(e);
+	if (kind == GT_GIL_WAIT) {
+		bpf_map_update_elem(&contended, &tgid, &gil, BPF_ANY);
+		if (both_modes)
+			note_wait(gil); /* it may end in light mode */
+	}
 	return 0;
 }
 
@@ -218,8 +222,8 @@ int on_sched_switch(__u64 *ctx)
 		return 0;
 	state = task_state(prev);
 	left = left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
-	if (how && *how & GT_LIGHT)
-		gil = light_leaves(prev, left);
+	if (how)
+		gil = leaves(prev, left, *how & GT_LIGHT);
 	e = reserve(GT_SWITCH, sizeof(*e));
 	if (!e)
 		return 0;

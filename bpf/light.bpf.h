@@ -134,17 +134,16 @@ static __always_inline void emit_wait(__u64 gil, __u32 holder, __u32 tgid, __u32
 	submit(e);
 }
 
-/* `task`, the current one, goes to sleep. Tells if it does so for a GIL; false: it does not. */
-static __always_inline bool tell_wait(struct task_struct *task, struct gt_light *light)
+/* `task`, the current one, goes to sleep on `futex`, with a time limit. Tells if it does so for a
+ * GIL; false: it does not. */
+static __always_inline bool tell_wait(struct task_struct *task, struct gt_light *light, __u64 futex)
 {
-	__u64 futex = timed_futex(task), gil = 0;
 	__u32 holder = 0, cond = 0;
 	struct await *await;
+	__u64 gil = 0;
 	bool known;
 	int i;
 
-	if (!futex)
-		return false;
 	if (light)
 		cond = light->cond;
 	for (i = 0; light && i < GT_LIGHT_GILS && light->gils[i]; i++)
@@ -195,15 +194,43 @@ static __always_inline __u64 learn_gil(struct await *await, __u32 cond)
 	return 0;
 }
 
-/* A task of a process in light mode leaves its CPU: GT_GIL_READ ... of its state. */
-static __always_inline __u8 light_leaves(struct task_struct *task, __u8 left)
+/* By process, exact mode: the GIL that a thread waited for last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} contended SEC(".maps");
+
+/* Whether `futex` is the GIL's mutex, behind `cond` (at 0x20, in a free-threaded build at 0x28). */
+static __always_inline bool is_mutex_of(__u64 gil, __u64 futex)
+{
+	return futex == gil + 0x20 + GT_COND_SIZE || futex == gil + 0x28 + GT_COND_SIZE;
+}
+
+/* A task of a traced process leaves its CPU, for a sleep as `left` says. What is known of it and
+ * GILs: GT_GIL_READ ... of its state. */
+static __always_inline __u8 leaves(struct task_struct *task, __u8 left, bool is_light)
 {
 	__u32 tgid = task->tgid;
-	struct gt_light *light = bpf_map_lookup_elem(&light_gils, &tgid);
+	struct gt_light *light = is_light ? bpf_map_lookup_elem(&light_gils, &tgid) : 0;
+	__u64 futex = 0, *gil;
+	bool timed = false;
+	__u8 mutex = 0;
 
-	if (left == GT_TASK_INTERRUPTIBLE && tell_wait(task, light))
-		return GT_GIL_READ; /* who waits for one holds none */
-	return light ? holding(task, light) : 0;
+	if (left == GT_TASK_INTERRUPTIBLE)
+		futex = futex_of(task, &timed);
+	if (futex && timed) {
+		if (is_light && tell_wait(task, light, futex))
+			return GT_GIL_READ; /* who waits for one holds none */
+	} else if (futex && light) {
+		mutex = is_mutex_of(light->gils[0], futex) ? GT_GIL_MUTEX : 0;
+	} else if (futex) {
+		gil = bpf_map_lookup_elem(&contended, &tgid);
+		mutex = gil && is_mutex_of(*gil, futex) ? GT_GIL_MUTEX : 0;
+	}
+	return mutex | (light ? holding(task, light) : 0);
 }
 
 /* 0: it has several, or it is not known where. */
@@ -228,6 +255,7 @@ static __always_inline void inherit_light(__u32 parent, __u32 child)
 static __always_inline void forget_light(__u32 tgid)
 {
 	bpf_map_delete_elem(&light_gils, &tgid);
+	bpf_map_delete_elem(&contended, &tgid);
 }
 
 #endif
