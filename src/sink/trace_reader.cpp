@@ -66,6 +66,10 @@ struct TraceReader::Annotations {
       if (e.name == name) return e.number;
     return 0;
   }
+  bool has(std::string_view name) const {
+    return std::any_of(entries.begin(), entries.end(),
+                       [&](const Entry& e) { return e.name == name; });
+  }
   std::string_view text(std::string_view name) const {
     for (const Entry& e : entries)
       if (e.name == name) return e.text;
@@ -623,6 +627,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
     e.state = static_cast<uint8_t>(notes.number("state"));
     e.value = notes.number("value");
+    if (!notes.has("value") && e.cpu < cpu_uncharged_.size()) e.value = cpu_uncharged_[e.cpu];
     e.other = static_cast<uint32_t>(notes.number("other"));
     if (known) known->drawn_ns = now_ns_;
     if (known && e.kind == EventKind::switch_in) known->running_ns = now_ns_;

@@ -563,16 +563,18 @@ void TraceWriter::write_loss(const Event& event) {
   root_end(ts);
 }
 
-// An event as bare numbers.
+// An event as bare numbers: those that are not 0. A switch's CPU has its value drawn already.
 void TraceWriter::write_raw(const Event& event) {
+  const bool drawn = (event.kind == EventKind::switch_out || event.kind == EventKind::switch_in) &&
+                     at(cpu_uncharged_, event.cpu) == event.value;
   root_begin(kRaw);
   note("kind", static_cast<uint64_t>(event.kind));
   note("pid", event.tgid);
   note("tid", event.tid);
-  note("cpu", event.cpu);
-  note("state", event.state);
-  note("value", event.value);
-  note("other", event.other);
+  if (event.cpu != 0) note("cpu", event.cpu);
+  if (event.state != 0) note("state", event.state);
+  if (!drawn) note("value", event.value);
+  if (event.other != 0) note("other", event.other);
   root_end(event.ts_ns);
 }
 
