@@ -442,7 +442,15 @@ void TraceReader::track_event(std::string_view data) {
   }
   Track& on = track(uuid);
   if (on.kind == TrackKind::root) {
-    if (type == event::kInstant) root_instant(name, notes);
+    if (type != event::kInstant) return;
+    if (name_id == kNameNoGil) {
+      sight_ = kSightRead;
+    } else if (name_id >= kNameGilOfSlot && name_id < kNameGilOfSlot + kSightSlots) {
+      sight_ = static_cast<uint8_t>(kSightRead | kSightMine |
+                                    (name_id - kNameGilOfSlot) << kSightSlotShift);
+    } else {
+      root_instant(name, notes);
+    }
     return;
   }
   if (on.kind == TrackKind::stolen) {
@@ -535,6 +543,7 @@ void TraceReader::task_state(std::string_view data) {
     default:
       return;
   }
+  if (e.kind == EventKind::switch_out) e.state |= std::exchange(sight_, uint8_t{0});
   // How long it had run: as long as was drawn, and what the writer said it was charged before.
   if (e.kind == EventKind::switch_out && lead_ns_ != 0) {
     const int64_t ran = static_cast<int64_t>(now_ns_ - known->running_ns) + lead_ns_;

@@ -415,12 +415,18 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   const uint32_t state = task_state_of(event);
   const bool light = change.thread->process->light;
   if (light) show_light(event, change);
-  // The reader takes the event from the numbers, and the state that is drawn next as no event.
-  if ((change.told_apart || light) && state != task::kDead) {
-    write_raw(event);
-  } else if (change.lead_ns != 0 && state != task::kDead) {
-    counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
-            static_cast<uint64_t>(change.lead_ns));
+  if (state != task::kDead) {
+    if (change.told_apart) {
+      // The reader takes the event from the numbers, and the state that is drawn next as no event.
+      write_raw(event);
+    } else {
+      const GilSight sight = gil_sight(event);
+      if (light && sight.read)
+        instant(event.ts_ns, kRootTrack, sight.holds ? kNameGilOfSlot + sight.slot : kNameNoGil);
+      if (change.lead_ns != 0)
+        counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
+                static_cast<uint64_t>(change.lead_ns));
+    }
   }
   if (state == task::kDead) {
     write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
