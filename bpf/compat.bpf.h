@@ -42,6 +42,37 @@ static __always_inline __u8 left_as(bool preempt, __u32 prev_state, __u32 now_st
 	return GT_TASK_INTERRUPTIBLE;
 }
 
+/* The futex that `task`, the current one, sleeps on, and whether with a time limit; 0: on none. The
+ * second number is that of restart_syscall(2), by which a wait goes on after a signal.
+ * bpf_task_pt_regs: 5.15. */
+#if defined(bpf_target_x86)
+static __always_inline __u64 futex_of(struct task_struct *task, bool *timed)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+	if (regs->orig_ax != 202 && regs->orig_ax != 219)
+		return 0;
+	*timed = regs->r10 != 0;
+	return regs->di;
+}
+#else
+struct pt_regs___of_call {
+	struct user_pt_regs user_regs;
+	__u64 orig_x0;
+	int syscallno;
+} __attribute__((preserve_access_index));
+
+static __always_inline __u64 futex_of(struct task_struct *task, bool *timed)
+{
+	struct pt_regs___of_call *regs = (void *)bpf_task_pt_regs(task);
+
+	if (regs->syscallno != 98 && regs->syscallno != 128)
+		return 0;
+	*timed = regs->user_regs.regs[3] != 0;
+	return regs->orig_x0;
+}
+#endif
+
 /* Time that the CPU of `task` (which runs or just ran there) has charged to no task since boot;
  * 0 on a kernel without CONFIG_FAIR_GROUP_SCHED, where a task does not lead to its run queue. (The
  * per-CPU symbol `runqueues` needs CONFIG_KALLSYMS_ALL, which is rarer.) */

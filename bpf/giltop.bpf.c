@@ -80,7 +80,7 @@ static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file, enum gt_ki
 SEC("uprobe")
 int on_gil(struct pt_regs *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid(), cookie;
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
 	__u32 tgid = id >> 32;
 	struct gt_gil *e;
 	enum gt_kind kind;
@@ -101,9 +101,13 @@ int on_gil(struct pt_regs *ctx)
 	stamp(&e->h, kind, tgid, (__u32)id);
 	if (cookie & GT_COOKIE_FREE_THREADED && kind == GT_GIL_RELEASE)
 		e->h.state = switched_off(e->gil);
-	if (both_modes && kind == GT_GIL_WAIT)
-		note_wait(e->gil); /* it may end in light mode */
+	gil = e->gil;
 	submit(e);
+	if (kind == GT_GIL_WAIT) {
+		bpf_map_update_elem(&contended, &tgid, &gil, BPF_ANY);
+		if (both_modes)
+			note_wait(gil); /* it may end in light mode */
+	}
 	return 0;
 }
 
@@ -112,49 +116,16 @@ static __always_inline bool in_light_mode(__u32 tgid, __u64 cookie)
 	return light_files[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)] || is_light(tgid);
 }
 
-/* Light mode: the call of pthread_cond_timedwait() in take_gil. */
-SEC("uprobe")
-int on_light_wait(struct pt_regs *ctx)
-{
-	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
-	__u32 tgid = id >> 32, holder = 0;
-	struct gt_light *light;
-	struct gt_gil *e;
-	bool known;
-
-	if (!armed)
-		return 0;
-	cookie = bpf_get_attach_cookie(ctx);
-	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, GT_GIL_WAIT) ||
-	    !in_light_mode(tgid, cookie))
-		return 0;
-	gil = gil_at(ctx, cookie);
-	if (!note_wait(gil)) { /* no memory: its end would not be seen */
-		count_lost(GT_GIL_WAIT);
-		return 0;
-	}
-	light = bpf_map_lookup_elem(&light_gils, &tgid);
-	if (light) {
-		holder = holder_of(light, gil, &known);
-		see_gil(light, gil);
-	}
-	e = reserve(GT_GIL_WAIT, sizeof(*e));
-	if (!e)
-		return 0;
-	e->gil = gil;
-	stamp(&e->h, GT_GIL_WAIT, tgid, (__u32)id);
-	e->h.extra = holder;
-	submit(e);
-	return 0;
-}
-
-/* Light mode: that call has returned. Free: this thread takes it now, as it has the mutex. Else it
- * calls again. */
+/* Light mode: pthread_cond_timedwait() in take_gil has returned. Free: this thread takes it now, as
+ * it has the mutex. Else it calls again. */
 SEC("uprobe")
 int on_light_resume(struct pt_regs *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid(), cookie, gil, *await;
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
 	enum gt_kind kind = GT_GIL_ACQUIRE;
+	__u32 tgid = id >> 32;
+	struct await *await;
+	bool unseen = false;
 	struct gt_gil *e;
 	__u8 state = 0;
 	int locked;
@@ -162,17 +133,25 @@ int on_light_resume(struct pt_regs *ctx)
 	if (!armed)
 		return 0;
 	cookie = bpf_get_attach_cookie(ctx);
-	if (!in_light_mode(id >> 32, cookie))
+	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, GT_GIL_ACQUIRE) ||
+	    !in_light_mode(tgid, cookie))
 		return 0;
+	count_light(GT_LIGHT_HITS);
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
-	if (await && *await) {
-		gil = *await;
-		*await = 0;
-	} else { /* it began to wait before it was traced */
-		gil = only_gil(id >> 32);
-		if (!gil)
-			return 0;
+	if (await && await->how == TOLD) {
+		gil = await->gil;
+	} else if (await && await->how == NOT_KNOWN) {
+		gil = learn_gil(await, (cookie & GT_COOKIE_OFFSET_MASK) + GT_LOCKED_BEFORE_COND);
+		await->how = NOT_ASLEEP;
+	} else {
+		gil = only_gil(tgid);
+		/* It did not sleep; or, of a thread that is new to us, it is not known. */
+		unseen = await != 0;
+		if (!await)
+			await = new_await(bpf_get_current_task_btf());
 	}
+	if (!gil)
+		return 0;
 	if (cookie & GT_COOKIE_FREE_THREADED && switched_off(gil)) {
 		kind = GT_GIL_RELEASE;
 		state = GT_GIL_OFF;
@@ -181,11 +160,16 @@ int on_light_resume(struct pt_regs *ctx)
 		   locked) {
 		return 0;
 	}
+	if (await)
+		await->how = NOT_ASLEEP;
+	if (unseen)
+		emit_wait(gil, 0, tgid, (__u32)id);
+	count_light(GT_LIGHT_RECORDS);
 	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;
 	e->gil = gil;
-	stamp(&e->h, kind, id >> 32, (__u32)id);
+	stamp(&e->h, kind, tgid, (__u32)id);
 	e->h.state = state;
 	submit(e);
 	return 0;
@@ -197,16 +181,19 @@ SEC("perf_event")
 int on_sample(void *ctx)
 {
 	__u64 id = bpf_get_current_pid_tgid();
+	struct gt_light *light;
+	__u32 tgid = id >> 32;
 	struct gt_sample *e;
 	__u8 state;
 
-	if (!armed || !is_light(id >> 32))
+	if (!armed || !is_light(tgid))
 		return 0;
-	state = holding(bpf_get_current_task_btf(), id >> 32);
+	light = bpf_map_lookup_elem(&light_gils, &tgid);
+	state = light ? holding(bpf_get_current_task_btf(), light) : 0;
 	e = reserve(GT_SAMPLE, sizeof(*e));
 	if (!e)
 		return 0;
-	stamp(&e->h, GT_SAMPLE, id >> 32, (__u32)id);
+	stamp(&e->h, GT_SAMPLE, tgid, (__u32)id);
 	e->h.state = state;
 	submit(e);
 	return 0;
@@ -219,28 +206,29 @@ int on_sched_switch(__u64 *ctx)
 {
 	struct task_struct *prev, *next;
 	bool prev_tracked, next_tracked;
+	__u32 state, tgid, *how;
 	struct gt_switch *e;
-	__u32 state, tgid;
-	__u8 gil = 0;
+	__u8 left, gil = 0;
 
 	if (!armed)
 		return 0;
 	prev = (struct task_struct *)ctx[1];
 	next = (struct task_struct *)ctx[2];
-	prev_tracked = is_tracked(prev->tgid);
-	next_tracked = is_tracked(next->tgid);
+	tgid = prev->tgid;
+	how = tgid ? bpf_map_lookup_elem(&tracked, &tgid) : 0;
+	prev_tracked = how != 0;
+	next_tracked = next->tgid == tgid ? prev_tracked : is_tracked(next->tgid);
 	if (!prev_tracked && !next_tracked)
 		return 0;
-	tgid = prev->tgid;
-	if (prev_tracked && is_light(tgid))
-		gil = holding(prev, tgid);
+	state = task_state(prev);
+	left = left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
+	if (how)
+		gil = leaves(prev, left, *how & GT_LIGHT);
 	e = reserve(GT_SWITCH, sizeof(*e));
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_SWITCH, prev_tracked ? prev->tgid : 0, prev_tracked ? prev->pid : 0);
-	state = task_state(prev);
-	e->h.state =
-		gil | left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
+	e->h.state = gil | left;
 	e->h.extra = next_tracked ? next->pid : 0;
 	e->next_tgid = next_tracked ? next->tgid : 0;
 	e->prev_ran_ns = prev_tracked ? ran_ns(prev) : 0;
@@ -286,6 +274,8 @@ int on_process_fork(__u64 *ctx)
 		}
 		inherit_light(parent->tgid, tgid);
 	}
+	if (is_light(tgid))
+		new_await(child);
 	e = reserve(GT_FORK, sizeof(*e));
 	if (!e)
 		return 0;

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* Light mode: no trap unless a thread waits. Who holds a GIL is read from the GIL itself.
+/* Light mode: one trap when a wait for a GIL is over, and else none. Who holds a GIL is read from the
+ * GIL itself.
  *
- * take_gil() holds gil->mutex from its first look to its return, but while it sleeps in
- * pthread_cond_timedwait(); and `locked` and `last_holder` change under that mutex (drop_gil() too).
- * So at the call, and when it has returned, what is read is true, not a race. At a context switch or
- * a sample it is the word of the current thread about itself: only the instructions between the
- * stores of the two are missed. */
+ * A thread that finds the GIL taken sleeps in pthread_cond_timedwait(&gil->cond), on a futex inside
+ * the GIL's struct: at the context switch its registers tell that it waits, and for which GIL. A
+ * trap at the call would tell the same a microsecond earlier, but with gil->mutex in hand: it kept
+ * the holder from letting go, and cost more than all else.
+ *
+ * When the call has returned the thread has gil->mutex again: what is read then is true, not a race.
+ * At a context switch or a sample it is the word of the current thread about itself: only the
+ * instructions between the stores of `locked` and `last_holder` are missed. Of another thread it may
+ * be that which has just let go. */
 #ifndef GILTOP_LIGHT_BPF_H
 #define GILTOP_LIGHT_BPF_H
 
@@ -17,23 +22,53 @@ struct {
 	__type(value, struct gt_light);
 } light_gils SEC(".maps");
 
-/* By thread: the GIL that it waits for in take_gil; 0: none. */
+/* By thread: what is known of its wait in take_gil. */
+enum { NOT_ASLEEP = 0, TOLD = 1 /* for `gil` */, NOT_KNOWN = 2 /* perhaps for one not known of */ };
+struct await {
+	__u64 gil;   /* that it waited for last; 0: none */
+	__u64 futex; /* NOT_KNOWN: what it slept on */
+	__u32 cond;  /* in `gil`, bytes */
+	__u32 how;
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
-	__type(value, __u64);
+	__type(value, struct await);
 } awaited SEC(".maps");
 
-static __always_inline bool note_wait(__u64 gil)
+/* Not at a context switch: memory is allocated. */
+static __always_inline struct await *new_await(struct task_struct *task)
 {
-	__u64 *await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0,
-					    BPF_LOCAL_STORAGE_GET_F_CREATE);
+	return bpf_task_storage_get(&awaited, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
+static __always_inline void note_wait(__u64 gil)
+{
+	struct await *await = new_await(bpf_get_current_task_btf());
 
 	if (!await)
-		return false;
-	*await = gil;
-	return true;
+		return;
+	await->gil = gil;
+	await->cond = 0;
+	await->how = TOLD;
+}
+
+/* By CPU: GT_LIGHT_HITS, GT_LIGHT_RECORDS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, GT_LIGHT_COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} light_counts SEC(".maps");
+
+static __always_inline void count_light(__u32 what)
+{
+	__u64 *count = bpf_map_lookup_elem(&light_counts, &what);
+
+	if (count)
+		(*count)++;
 }
 
 /* Who holds the GIL at `gil`, by its own name for itself. 0: nobody, or it cannot be told. */
@@ -66,15 +101,12 @@ static __always_inline __u32 holder_of(const struct gt_light *light, __u64 gil, 
 }
 
 /* Whether `task`, which is the current one, holds a GIL: GT_GIL_READ ... of its state. */
-static __always_inline __u8 holding(struct task_struct *task, __u32 tgid)
+static __always_inline __u8 holding(struct task_struct *task, const struct gt_light *light)
 {
-	struct gt_light *light = bpf_map_lookup_elem(&light_gils, &tgid);
 	__u32 self = 0, holder;
 	bool known, all;
 	int i;
 
-	if (!light)
-		return 0;
 	all = light->all;
 	for (i = 0; i < GT_LIGHT_GILS && light->gils[i]; i++) {
 		holder = holder_of(light, light->gils[i], &known);
@@ -89,15 +121,116 @@ static __always_inline __u8 holding(struct task_struct *task, __u32 tgid)
 	return i && all ? GT_GIL_READ : 0;
 }
 
-/* Somebody waits for a GIL that was not known of: who holds none of the others may hold that one. */
-static __always_inline void see_gil(struct gt_light *light, __u64 gil)
+static __always_inline void emit_wait(__u64 gil, __u32 holder, __u32 tgid, __u32 tid)
 {
+	struct gt_gil *e = reserve(GT_GIL_WAIT, sizeof(*e));
+
+	count_light(GT_LIGHT_RECORDS);
+	if (!e)
+		return;
+	e->gil = gil;
+	stamp(&e->h, GT_GIL_WAIT, tgid, tid);
+	e->h.extra = holder;
+	submit(e);
+}
+
+/* `task`, the current one, goes to sleep on `futex`, with a time limit. Tells if it does so for a
+ * GIL; false: it does not. */
+static __always_inline bool tell_wait(struct task_struct *task, struct gt_light *light, __u64 futex)
+{
+	__u32 holder = 0, cond = 0;
+	struct await *await;
+	__u64 gil = 0;
+	bool known;
 	int i;
 
-	for (i = 0; i < GT_LIGHT_GILS; i++)
-		if (light->gils[i] == gil)
-			return;
-	light->all = 0;
+	if (light)
+		cond = light->cond;
+	for (i = 0; light && i < GT_LIGHT_GILS && light->gils[i]; i++)
+		if (futex - (light->gils[i] + cond) < GT_COND_SIZE)
+			gil = light->gils[i];
+	if (!gil && light && !light->grows)
+		return false;
+	await = bpf_task_storage_get(&awaited, task, 0, 0);
+	if (!gil && await && await->cond && futex - (await->gil + await->cond) < GT_COND_SIZE) {
+		gil = await->gil;
+		cond = await->cond;
+	}
+	if (await && gil) {
+		await->gil = gil;
+		await->cond = cond;
+		await->how = TOLD;
+	} else if (await) {
+		await->futex = futex;
+		await->how = NOT_KNOWN;
+	}
+	if (!gil)
+		return false;
+	if (light)
+		holder = holder_of(light, gil, &known);
+	emit_wait(gil, holder, task->tgid, task->pid);
+	return true;
+}
+
+/* The GIL that the current thread waited for, of which nothing was known but the futex it slept on;
+ * it has gil->mutex now. In glibc's condition variable that futex lies 40 bytes from the start, from
+ * 2.41 on 32, or four more; its mutex has the owner's id at 8. 0: it was something else. */
+static __always_inline __u64 learn_gil(struct await *await, __u32 cond)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 self = ns_tid(task) ?: task->pid, owner;
+	__u64 start;
+	int i;
+
+	for (i = 32; i <= 40; i += 8) {
+		start = (await->futex & ~7ULL) - i;
+		if (bpf_probe_read_user(&owner, sizeof(owner), (void *)(start + GT_COND_SIZE + 8)) ||
+		    owner != self)
+			continue;
+		await->gil = start - cond;
+		await->cond = cond;
+		return await->gil;
+	}
+	return 0;
+}
+
+/* By process, exact mode: the GIL that a thread waited for last. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} contended SEC(".maps");
+
+/* Whether `futex` is the GIL's mutex, behind `cond` (at 0x20, in a free-threaded build at 0x28). */
+static __always_inline bool is_mutex_of(__u64 gil, __u64 futex)
+{
+	return futex == gil + 0x20 + GT_COND_SIZE || futex == gil + 0x28 + GT_COND_SIZE;
+}
+
+/* A task of a traced process leaves its CPU, for a sleep as `left` says. What is known of it and
+ * GILs: GT_GIL_READ ... of its state. */
+static __always_inline __u8 leaves(struct task_struct *task, __u8 left, bool is_light)
+{
+	__u32 tgid = task->tgid;
+	struct gt_light *light = is_light ? bpf_map_lookup_elem(&light_gils, &tgid) : 0;
+	__u64 futex = 0, *gil;
+	bool timed = false;
+	__u8 mutex = 0;
+
+	if (left == GT_TASK_INTERRUPTIBLE)
+		futex = futex_of(task, &timed);
+	if (futex && timed) {
+		if (is_light && tell_wait(task, light, futex))
+			return GT_GIL_READ; /* who waits for one holds none */
+	} else if (futex && light) {
+		mutex = is_mutex_of(light->gils[0], futex) ? GT_GIL_MUTEX : 0;
+	} else if (futex) {
+		gil = bpf_map_lookup_elem(&contended, &tgid);
+		mutex = gil && is_mutex_of(*gil, futex) ? GT_GIL_MUTEX : 0;
+	}
+	return mutex | (light ? holding(task, light) : 0);
 }
 
 /* 0: it has several, or it is not known where. */
@@ -122,6 +255,7 @@ static __always_inline void inherit_light(__u32 parent, __u32 child)
 static __always_inline void forget_light(__u32 tgid)
 {
 	bpf_map_delete_elem(&light_gils, &tgid);
+	bpf_map_delete_elem(&contended, &tgid);
 }
 
 #endif

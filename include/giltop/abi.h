@@ -55,6 +55,8 @@ struct gt_header {
 #define GT_GIL_MINE 0x10 /* and it holds that of the slot: */
 #define GT_GIL_SLOT_SHIFT 5
 #define GT_LIGHT_GILS 4
+/* GT_SWITCH, both modes: the previous thread sleeps for a GIL's mutex. */
+#define GT_GIL_MUTEX 0x80
 
 #define GT_GIL_OFF 1 /* and it was switched off for now (free-threaded builds) */
 #define GT_LAST 1 /* it was the last thread of its process */
@@ -153,7 +155,17 @@ struct gt_light {
 	__u32 pthread;             /* in PyThreadState: its pthread_t; 0: holders are not known */
 	__u32 pthread_tid;         /* in what a pthread_t points at: gettid() */
 	__u32 all;                 /* the process has no other GIL */
+	__u32 cond;                /* in a GIL: what a thread that waits for it sleeps on */
+	__u32 grows;               /* others may come, or there are some already */
 };
+
+/* What is counted of light mode: */
+#define GT_LIGHT_HITS 0    /* traps */
+#define GT_LIGHT_RECORDS 1 /* GT_GIL_* records, lost ones too */
+#define GT_LIGHT_COUNTS 2
+
+#define GT_LOCKED_BEFORE_COND 16 /* in a GIL, bytes */
+#define GT_COND_SIZE 48 /* pthread_cond_t of glibc, bytes */
 
 /* The cookie of a GIL site. Bits 0 to 31: how far the GIL lies below what GT_COOKIE_BASE says,
  * signed; then its kind (GT_GIL_*), the loader's number of the file, the base, and flags. */

@@ -63,7 +63,7 @@ inline void Decoder::decode(std::span<const std::byte> record, Sink&& sink) {
       event.kind = EventKind::switch_out;
       event.tgid = header.tgid;
       event.tid = header.tid;
-      event.state = header.state;
+      event.state = header.state & ~GT_GIL_MUTEX;
       event.other = body.prev_ran_ns;
       sink(event);
     }

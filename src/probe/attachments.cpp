@@ -213,7 +213,6 @@ void Attachments::detach(File& file) {
   std::atomic_ref(programs_.ready[file.number]).store(0);
   std::atomic_ref(programs_.light_files[file.number]).store(0);
   file.sites.reset();
-  file.waits.reset();
   file.resumes.reset();
   file.fd.reset();
   file.entry.reset();
@@ -251,7 +250,6 @@ Status Attachments::set_light(File& file, bool light, const std::function<void()
     flag.store(1);
     file.sites.reset();
   } else {
-    file.waits.reset();
     file.resumes.reset();
   }
   return ok();
@@ -272,18 +270,13 @@ Status Attachments::attach_light(File& file, const Fd& fd) {
   if (python.major == 3 && python.minor < 7)
     return Error("light mode needs CPython 3.7 or newer, this is " + python.version +
                  ": record it with --mode exact");
-  std::vector<UprobePlace> waits, resumes;
-  for (const GilSite& site : python.sites) {
-    if (site.kind != SiteKind::wait) continue;
-    waits.push_back({site.probe.file_offset, cookie_of(file, site)});
-    resumes.push_back({site.resume_offset, resume_cookie_of(file)});
-  }
-  const std::string path = path_of(fd);
-  auto wait = Uprobes::make(programs_.way, programs_.light_wait, path, waits, only_pid_);
-  if (!wait) return std::move(wait).error().in("attach the GIL's waits in " + file.path);
-  auto resume = Uprobes::make(programs_.way, programs_.light_resume, path, resumes, only_pid_);
+  std::vector<UprobePlace> resumes;
+  for (const GilSite& site : python.sites)
+    if (site.kind == SiteKind::wait)
+      resumes.push_back({site.resume_offset, resume_cookie_of(file)});
+  auto resume =
+      Uprobes::make(programs_.way, programs_.light_resume, path_of(fd), resumes, only_pid_);
   if (!resume) return std::move(resume).error().in("attach the GIL's waits in " + file.path);
-  file.waits = std::move(*wait);
   file.resumes = std::move(*resume);
   return ok();
 }

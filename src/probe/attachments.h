@@ -27,13 +27,13 @@ class Attachments {
     std::string error;       // unreadable, not ELF, or a site that could not be probed
     std::string mode_error;  // why its mode could not be changed
     bool on_overlay = false;
-    Uprobes sites;           // exact mode's
-    Fd fd;                   // where its mode may change
-    Uprobes waits, resumes;  // light mode's
-    Uprobes entry;           // set while the program's entry point is watched
+    Uprobes sites;    // exact mode's
+    Fd fd;            // where its mode may change
+    Uprobes resumes;  // light mode's
+    Uprobes entry;    // set while the program's entry point is watched
 
     bool is_traced() const { return sites || is_light(); }
-    bool is_light() const { return waits && resumes; }
+    bool is_light() const { return static_cast<bool>(resumes); }
     // Neither a Python nor watched: it may be forgotten, and looked at again.
     bool is_plain() const {
       return inspection.kind != Inspection::Kind::cpython && number == 0 && !entry;
@@ -45,7 +45,6 @@ class Attachments {
   struct Programs {
     UprobeWay way;
     bpf_program* gil;
-    bpf_program* light_wait;
     bpf_program* light_resume;
     bpf_program* entry;
     // GT_FILES of each, shared with the kernel side.

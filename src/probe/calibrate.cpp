@@ -2,11 +2,14 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cinttypes>
 #include <cstdio>
 #include <thread>
@@ -133,14 +136,88 @@ double cold_cost_ns(Site probed, Disturbance& disturbance, uint64_t& gap_ns) {
   return median(costs);
 }
 
-// ns that BPF programs have run, by the kernel's statistics.
-uint64_t run_time_ns(std::initializer_list<bpf_program*> programs) {
-  uint64_t sum = 0;
+// Two CPUs for two threads, of those that this one may use; gives it back its own at the end.
+class TwoCpus {
+ public:
+  TwoCpus() {
+    if (sched_getaffinity(0, sizeof(before_), &before_) != 0) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE && found_ < 2; cpu++)
+      if (CPU_ISSET(cpu, &before_)) cpus_[found_++] = cpu;
+  }
+  ~TwoCpus() {
+    if (found_ == 2) sched_setaffinity(0, sizeof(before_), &before_);
+  }
+  TwoCpus(const TwoCpus&) = delete;
+  TwoCpus& operator=(const TwoCpus&) = delete;
+
+  bool there_are() const { return found_ == 2; }
+  // The calling thread onto one of them.
+  void take(size_t which) const {
+    if (found_ < 2) return;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cpus_[which], &one);
+    sched_setaffinity(0, sizeof(one), &one);
+  }
+
+ private:
+  cpu_set_t before_;
+  std::array<int, 2> cpus_{};
+  size_t found_ = 0;
+};
+
+// As warm_cost_ns(), while a second thread does the same on another CPU. 0: there is no other CPU,
+// or it was busy.
+double crowded_cost_ns(Site probed) {
+  constexpr int kRounds = 15, kCalls = 50;
+  constexpr size_t kEnough = 3;
+  const TwoCpus cpus;
+  if (!cpus.there_are()) return 0;
+  std::atomic<Site> site = giltop_plain_site;
+  std::atomic<uint64_t> others = 0;
+  std::atomic<bool> end = false;
+  const auto call = [](Site which, Disturbance& disturbance) {
+    disturbance.little();
+    syscall(SYS_getppid);
+    call_from(kDepth, which);
+  };
+  std::thread other([&] {
+    cpus.take(1);
+    Disturbance disturbance;
+    while (!end.load()) {
+      call(site.load(), disturbance);
+      others.fetch_add(1, std::memory_order_relaxed);
+    }
+  });
+  cpus.take(0);
+  Disturbance disturbance;
+  // CPU time: what runs between is not ours. Negative: the other thread did not run meanwhile.
+  const auto round = [&](Site which) {
+    site.store(which);
+    const uint64_t others_before = others.load(), begun = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    for (int i = 0; i < kCalls; i++) call(which, disturbance);
+    const uint64_t took = clock_ns(CLOCK_THREAD_CPUTIME_ID) - begun;
+    return others.load() - others_before < kCalls / 2 ? -1.0 : static_cast<double>(took) / kCalls;
+  };
+  std::vector<double> costs;
+  for (int i = 0; i < kRounds; i++) {
+    const double with = round(probed), without = round(giltop_plain_site);
+    if (with >= 0 && without >= 0) costs.push_back(with - without);
+  }
+  end.store(true);
+  other.join();
+  return costs.size() < kEnough ? 0 : median(costs);
+}
+
+// Of BPF programs, by the kernel's statistics.
+HookExercise run_statistics(std::initializer_list<bpf_program*> programs) {
+  HookExercise sum;
   for (const bpf_program* program : programs) {
     bpf_prog_info info{};
     __u32 size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) == 0)
-      sum += info.run_time_ns;
+    if (bpf_obj_get_info_by_fd(bpf_program__fd(program), &info, &size) != 0) continue;
+    sum.took_ns += info.run_time_ns;
+    sum.runs += info.run_cnt;
   }
   return sum;
 }
@@ -157,33 +234,53 @@ Result<HitCosts> calibrate_hits(UprobeWay way, bpf_program* program) {
   Disturbance disturbance;
   HitCosts costs;
   costs.warm = warm_cost_ns(giltop_calibration_site, 50, disturbance);
+  costs.crowded = std::max(costs.warm, crowded_cost_ns(giltop_calibration_site));
   costs.stepped = warm_cost_ns(giltop_stepped_site, 5, disturbance);
   costs.cold =
       std::max(costs.warm, cold_cost_ns(giltop_calibration_site, disturbance, costs.cold_after_ns));
   return costs;
 }
 
-uint64_t exercise_hooks(std::initializer_list<bpf_program*> hooks) {
-  constexpr int kRounds = 200;
-  constexpr uint64_t kLimit_ns = 10'000'000;  // on a busy machine
+HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks) {
+  constexpr unsigned kParts = 8, kRounds = 25;  // a part each is timed
+  constexpr uint64_t kLimit_ns = 10'000'000;    // on a busy machine
   const Fd statistics(bpf_enable_stats(BPF_STATS_RUN_TIME));
   const Fd there(eventfd(0, EFD_CLOEXEC)), back(eventfd(0, EFD_CLOEXEC));
-  if (!statistics || !there || !back) return 0;
-  const uint64_t before = run_time_ns(hooks);
+  if (!statistics || !there || !back) return {};
+  const TwoCpus cpus;
+  std::atomic<uint64_t> other_cpu_ns = 0;
   std::thread other([&] {
+    cpus.take(1);
     eventfd_t value = 0;
     // 2 ends it.
-    while (eventfd_read(there.get(), &value) == 0 && value == 1) eventfd_write(back.get(), 1);
+    while (eventfd_read(there.get(), &value) == 0 && value == 1) {
+      other_cpu_ns.store(clock_ns(CLOCK_THREAD_CPUTIME_ID));
+      eventfd_write(back.get(), 1);
+    }
   });
-  const uint64_t begun = now_ns();
-  for (int i = 0; i < kRounds && now_ns() - begun < kLimit_ns; i++) {
+  cpus.take(0);
+  const auto there_and_back = [&] {
     eventfd_t value = 0;
     eventfd_write(there.get(), 1);
     eventfd_read(back.get(), &value);
+  };
+  there_and_back();
+  const HookExercise before = run_statistics(hooks);
+  const auto cpu_ns = [&] { return clock_ns(CLOCK_THREAD_CPUTIME_ID) + other_cpu_ns.load(); };
+  const uint64_t begun = now_ns();
+  std::vector<double> sleeps;
+  for (unsigned part = 0; part < kParts && now_ns() - begun < kLimit_ns; part++) {
+    const uint64_t part_begun = cpu_ns();
+    for (unsigned i = 0; i < kRounds; i++) there_and_back();
+    sleeps.push_back(static_cast<double>(cpu_ns() - part_begun) / (2 * kRounds));
   }
   eventfd_write(there.get(), 2);
   other.join();
-  return run_time_ns(hooks) - before;
+  HookExercise done = run_statistics(hooks);
+  done.took_ns -= before.took_ns;
+  done.runs -= before.runs;
+  done.sleep_ns = median(sleeps);
+  return done;
 }
 
 }  // namespace giltop

@@ -5,25 +5,26 @@
 #include <initializer_list>
 
 #include "base/result.h"
+#include "probe/cost_meter.h"
 #include "probe/uprobes.h"
 
 namespace giltop {
-
-// ns, medians.
-struct HitCosts {
-  double warm = 0;             // of a hit that comes soon after another
-  double cold = 0;             // of one whose kernel code has left the CPU's own caches
-  double stepped = 0;          // of a warm one on an instruction that the kernel does not emulate
-  uint64_t cold_after_ns = 0;  // without a hit on that CPU
-};
 
 // Sets `program` on functions of giltop's own and calls them some hundred times: trap, instruction
 // and program. Takes about 10 ms. Errors: cannot be attached.
 Result<HitCosts> calibrate_hits(UprobeWay way, bpf_program* program);
 
+// What the kernel and our own threads' clocks say of it. All 0: the kernel does not tell (BPF
+// statistics need CAP_SYS_ADMIN).
+struct HookExercise {
+  uint64_t took_ns = 0, runs = 0;  // of the hooks, host-wide
+  // CPU time of a thread's going to sleep and being woken by another one, from the other CPU where
+  // there are two; the hooks' part in it, too. Median.
+  double sleep_ns = 0;
+};
+
 // Runs `hooks` of the scheduler some hundred times by waking and blocking threads of giltop's own,
-// and returns what the kernel says they took, in ns. 0: it does not tell (BPF statistics need
-// CAP_SYS_ADMIN).
-uint64_t exercise_hooks(std::initializer_list<bpf_program*> hooks);
+// which sit on two CPUs where there are two. Takes up to 10 ms.
+HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks);
 
 }  // namespace giltop

@@ -18,6 +18,9 @@ constexpr uint64_t kStartup_ns = 1'000'000'000;  // then it is looked at seldom
 
 }  // namespace
 
+// An interpreter may have a GIL of its own.
+bool LightGils::may_grow(const Target& target) { return target.file->minor >= 12; }
+
 void LightGils::add(uint32_t tgid, const CPythonFile& file, bool alone) {
   Target& target = processes_[tgid];
   target = {};
@@ -38,8 +41,8 @@ void LightGils::look(uint64_t now_ns) {
       if (target.since_ns == 0) target.since_ns = now_ns;
       look_at(tgid, target);
       const bool starting = !target.all && now_ns - target.since_ns < kStartup_ns;
-      const bool may_grow = target.file->minor >= 12 || !target.all;
-      target.next_ns = starting ? now_ns + kOften_ns : may_grow ? now_ns + kSeldom_ns : kNever_ns;
+      const bool again = may_grow(target) || !target.all;
+      target.next_ns = starting ? now_ns + kOften_ns : again ? now_ns + kSeldom_ns : kNever_ns;
     }
     next_ns_ = std::min(next_ns_, target.next_ns);
   }
@@ -79,6 +82,8 @@ void LightGils::look_at(uint32_t tgid, Target& target) {
   light.pthread = memory.ids.thread_id;
   light.pthread_tid = memory.ids.pthread_tid;
   light.all = all;
+  light.cond = target.file->cond_offset;
+  light.grows = may_grow(target) || !all;
   for (size_t slot = 0; slot < gils.size(); slot++) {
     if (slot < target.gils.size() && target.gils[slot] == gils[slot]) continue;
     Event event;

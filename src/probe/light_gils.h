@@ -41,6 +41,7 @@ class LightGils {
     uint64_t since_ns = 0;         // of the first look
     uint64_t next_ns = 0;
   };
+  static bool may_grow(const Target& target);
   void look_at(uint32_t tgid, Target& target);
 
   int map_;

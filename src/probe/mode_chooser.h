@@ -26,9 +26,9 @@ class ModeChooser {
   // `budget`: what tracing may take from a process, as a part of one CPU's time, 0 to 1.
   explicit ModeChooser(double budget) : budget_(budget) {}
 
-  // Once a period of about half a second. `share`: what exact mode's probes took of a CPU from the
-  // file's busiest process in that period; of no meaning in light mode. Returns whether the file is
-  // to be in light mode from here on.
+  // Once a period of about half a second. `share`: what exact mode cost the file's busiest process
+  // in that period (CostMeter), of one CPU's time; of no meaning in light mode. Returns whether the
+  // file is to be in light mode from here on.
   bool choose(uint32_t file, double share, uint64_t now_ns);
 
  private:

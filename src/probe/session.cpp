@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <optional>
 #include <span>
 #include <variant>
@@ -21,6 +22,7 @@
 #include "giltop/abi.h"
 #include "probe/attachments.h"
 #include "probe/calibrate.h"
+#include "probe/cost_meter.h"
 #include "probe/holds.h"
 #include "probe/mmap_watch.h"
 #include "probe/ring.h"
@@ -76,7 +78,7 @@ class LiveSession final : public Session {
   uint64_t records() const override { return decoder_.counts().records; }
   uint64_t probe_hits() const override;
   uint64_t other_probe_hits() const override { return skeleton_->bss->filtered_hits; }
-  double hit_cost_ns() const override { return hit_costs_.warm; }
+  double hit_cost_ns() const override { return meter_.costs().hit.warm; }
   uint64_t cost_ns() const override;
   uint64_t malformed() const override { return decoder_.counts().malformed; }
   uint64_t late() const override { return reorder_.late(); }
@@ -86,17 +88,17 @@ class LiveSession final : public Session {
 
   Status attach_scheduler();
   Status calibrate();
-  void calibrate_hooks();
+  void calibrate_hooks(Costs& costs);
   void detach();
   uint64_t drain();
   void take_record(std::span<const std::byte> record);
-  void note_hit(const gt_header& header);
   template <typename Record>
   void note(std::span<const std::byte> record);
   void take_notices();
   void choose_modes();
   void start_sampler();
   void take_losses(uint64_t from_ns);
+  uint64_t light_count(uint32_t what) const;
 
   SessionOptions options_;
   EventTables& tables_;
@@ -116,15 +118,12 @@ class LiveSession final : public Session {
   std::vector<NewMapping> new_mappings_;  // taken before them
   std::array<uint64_t, GT_KINDS> lost_seen_{};
   std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
-  // By process, on hits, since the modes were chosen last.
+  // By process, since the modes were chosen last.
   std::unordered_map<uint32_t, double> spent_ns_;
   uint64_t modes_chosen_ns_ = 0;
   uint64_t watermark_ = 0;       // events up to here are out
   uint64_t next_watermark_ = 0;  // events up to here are in hand
-  HitCosts hit_costs_;
-  double hook_cost_ns_ = 0;  // of a record of the scheduler's hooks
-  uint64_t cold_hits_ = 0;
-  std::vector<uint64_t> last_hit_ns_;  // by CPU
+  CostMeter meter_;
   bool armed_ = false;
 };
 
@@ -170,7 +169,6 @@ Status LiveSession::load() {
         "a "
         "second to remove; choose one by --mode");
   prepare_for(way_, skeleton_->progs.on_gil);
-  prepare_for(way_, skeleton_->progs.on_light_wait);
   prepare_for(way_, skeleton_->progs.on_light_resume);
   prepare_for(way_, skeleton_->progs.on_entry);
   if (giltop_bpf__load(skeleton_.get()) != 0) {
@@ -197,10 +195,9 @@ Status LiveSession::load() {
   mappings_.emplace(std::move(*mappings));
   for (const int fd : mappings_->poll_fds()) ring_->add_wakeup(fd);
   auto& p = skeleton_->progs;
-  attachments_.emplace(
-      Attachments::Programs{way_, p.on_gil, p.on_light_wait, p.on_light_resume, p.on_entry,
-                            skeleton_->bss->ready, skeleton_->bss->light_files},
-      light, automatic, options_.only_pid);
+  attachments_.emplace(Attachments::Programs{way_, p.on_gil, p.on_light_resume, p.on_entry,
+                                             skeleton_->bss->ready, skeleton_->bss->light_files},
+                       light, automatic, options_.only_pid);
   ring_->add_wakeup(attachments_->writes_fd());
   targets_.emplace(
       Targets::Options{options_.follow_children, options_.host_wide, light,
@@ -220,31 +217,66 @@ Status LiveSession::calibrate() {
     return system_error("measure a probe's cost on giltop itself", errno);
   skeleton_->bss->ready[0] = 1;
   skeleton_->bss->armed = 1;
-  const auto costs = calibrate_hits(way_, skeleton_->progs.on_gil);
-  calibrate_hooks();
+  Costs costs;
+  const auto hits = calibrate_hits(way_, skeleton_->progs.on_gil);
+  calibrate_hooks(costs);
   skeleton_->bss->armed = 0;
   bpf_map_delete_elem(tracked, &self);
   (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), [](auto) {});
   for (size_t kind = 0; kind < GT_KINDS; kind++) lost_seen_[kind] = skeleton_->bss->lost[kind];
   skeleton_->bss->filtered_hits = 0;
   skeleton_->bss->stepped_hits = 0;
-  if (!costs) return costs.error();
-  hit_costs_ = *costs;
+  if (!hits) return hits.error();
+  costs.hit = *hits;
+  meter_ = CostMeter(costs);
   return ok();
 }
 
-void LiveSession::calibrate_hooks() {
+// giltop itself is the traced process. The hooks run for all others of the host, too: that is
+// cheap, and measured first.
+void LiveSession::calibrate_hooks(Costs& costs) {
   auto& p = skeleton_->progs;
   const Link on_switch(bpf_program__attach(p.on_sched_switch));
   const Link on_wakeup(bpf_program__attach(p.on_sched_wakeup));
   if (!on_switch || !on_wakeup) return;
+  const auto self = static_cast<uint32_t>(getpid());
+  const int tracked = bpf_map__fd(skeleton_->maps.tracked);
+  const int light_gils = bpf_map__fd(skeleton_->maps.light_gils);
+  uint32_t how = GT_TRACED;
+  bpf_map_delete_elem(tracked, &self);
+  const HookExercise others = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup});
+  // In light mode the hooks read who holds the GIL: this is one that somebody else holds.
+  static struct {
+    int locked = 1;
+    int holder_tid = 1;
+    void* holder = this;
+  } gil;
+  if (options_.mode == Mode::light) {
+    gt_light light{};
+    light.gils[0] = reinterpret_cast<uint64_t>(&gil);
+    light.locked = offsetof(decltype(gil), locked);
+    light.holder = offsetof(decltype(gil), holder);
+    light.native_id = offsetof(decltype(gil), holder_tid);
+    light.all = 1;
+    light.cond = sizeof(gil);
+    how |= GT_LIGHT;
+    bpf_map_update_elem(light_gils, &self, &light, BPF_ANY);
+  }
+  bpf_map_update_elem(tracked, &self, &how, BPF_ANY);
   size_t records = 0;
   const auto count = [&](std::span<const std::byte>) { records++; };
   (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
   records = 0;
-  const uint64_t took = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup});
+  const HookExercise own = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup});
   (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
-  if (records != 0) hook_cost_ns_ = static_cast<double>(took) / static_cast<double>(records);
+  bpf_map_delete_elem(light_gils, &self);
+  if (records == 0) return;
+  const double idle_ns =
+      others.runs == 0 ? 0 : static_cast<double>(others.took_ns) / static_cast<double>(others.runs);
+  const auto idle_runs = static_cast<double>(own.runs - std::min<uint64_t>(own.runs, records));
+  const double took_ns = std::max(0.0, static_cast<double>(own.took_ns) - idle_runs * idle_ns);
+  costs.hook = took_ns / static_cast<double>(records);
+  costs.sleep = std::max(0.0, own.sleep_ns - 2 * costs.hook);
 }
 
 Status LiveSession::attach_scheduler() {
@@ -297,10 +329,9 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   if (record.size() < sizeof(header)) return;
   std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
-  if (header.kind <= GT_GIL_FORCED) {
-    note_hit(header);
-    return;
-  }
+  const double cost_ns = meter_.add(header);
+  if (options_.mode == Mode::automatic) spent_ns_[header.tgid] += cost_ns;
+  if (header.kind <= GT_GIL_FORCED) return;
   if (header.kind == GT_SWITCH) {
     if ((header.state & GT_TASK_STATE_MASK) == GT_TASK_STOPPED)
       holds_->note_stopped(header.tgid, header.ts_ns);
@@ -313,16 +344,6 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   } else if (header.kind == GT_EXIT && header.state == GT_LAST) {
     note<gt_exit>(record);
   }
-}
-
-void LiveSession::note_hit(const gt_header& header) {
-  if (header.cpu >= last_hit_ns_.size()) last_hit_ns_.resize(header.cpu + size_t{1});
-  uint64_t& last_ns = last_hit_ns_[header.cpu];
-  const bool cold = header.ts_ns - last_ns > hit_costs_.cold_after_ns;
-  cold_hits_ += cold;
-  last_ns = header.ts_ns;
-  if (options_.mode == Mode::automatic)
-    spent_ns_[header.tgid] += cold ? hit_costs_.cold : hit_costs_.warm;
 }
 
 uint64_t LiveSession::drain() {
@@ -453,25 +474,30 @@ void LiveSession::stop(const EventSink& sink) {
   });
 }
 
+uint64_t LiveSession::light_count(uint32_t what) const {
+  std::vector<uint64_t> by_cpu(static_cast<size_t>(std::max(0, libbpf_num_possible_cpus())));
+  if (bpf_map_lookup_elem(bpf_map__fd(skeleton_->maps.light_counts), &what, by_cpu.data()) != 0)
+    return 0;
+  return std::accumulate(by_cpu.begin(), by_cpu.end(), uint64_t{0});
+}
+
 uint64_t LiveSession::probe_hits() const {
-  uint64_t hits = taken_[GT_ENTRY];  // a GT_FOUND comes with the event that it precedes
-  for (const int kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
-    hits += taken_[static_cast<size_t>(kind)] + lost_seen_[static_cast<size_t>(kind)];
-  // Of light mode's two traps a wait the second tells only how it ended.
-  if (options_.mode != Mode::exact)
-    hits += taken_[GT_GIL_WAIT] - std::min(taken_[GT_GIL_WAIT], taken_[GT_GIL_ACQUIRE]);
-  return hits;
+  uint64_t exact = 0;
+  for (const size_t kind : {GT_GIL_WAIT, GT_GIL_ACQUIRE, GT_GIL_RELEASE, GT_GIL_FORCED})
+    exact += taken_[kind] + lost_seen_[kind];
+  exact -= std::min(exact, light_count(GT_LIGHT_RECORDS));
+  // A GT_FOUND comes with the event that it precedes.
+  return taken_[GT_ENTRY] + exact + light_count(GT_LIGHT_HITS);
 }
 
 uint64_t LiveSession::cost_ns() const {
+  const HitCosts& hit = meter_.costs().hit;
   const auto stepped = static_cast<double>(std::atomic_ref(skeleton_->bss->stepped_hits).load());
-  const auto cold = static_cast<double>(cold_hits_);
-  const auto hooks = static_cast<double>(taken_[GT_SWITCH] + taken_[GT_WAKEUP]);
-  const double cost = static_cast<double>(probe_hits()) * hit_costs_.warm +
-                      cold * (hit_costs_.cold - hit_costs_.warm) +
-                      stepped * std::max(0.0, hit_costs_.stepped - hit_costs_.warm) +
-                      hooks * hook_cost_ns_;
-  return static_cast<uint64_t>(cost);
+  // Traps without a record of their own, less records without a trap of theirs.
+  const double untold = static_cast<double>(probe_hits()) - static_cast<double>(meter_.hits());
+  const double cost =
+      meter_.total_ns() + untold * hit.warm + stepped * std::max(0.0, hit.stepped - hit.warm);
+  return static_cast<uint64_t>(std::max(0.0, cost));
 }
 
 }  // namespace

@@ -73,8 +73,8 @@ class Session {
   virtual uint64_t other_probe_hits() const = 0;  // in processes that are not traced
   virtual uint64_t probe_hits() const = 0;        // traps in the traced processes
   virtual double hit_cost_ns() const = 0;         // of one trap, measured here at start
-  // CPU time that probes and scheduler hooks have taken from the traced processes: what was counted
-  // times what each costs by the measurement at start.
+  // CPU time that the traced processes would not have used without giltop: what was counted times
+  // what each costs by the measurement at start (probe/cost_meter.h).
   virtual uint64_t cost_ns() const = 0;
   virtual uint64_t malformed() const = 0;
   virtual uint64_t late() const = 0;  // events that came behind their turn

@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdio>
 
+#include "base/clock.h"
 #include "sink/proto_buffer.h"
 #include "sink/trace_format.h"
 
@@ -113,11 +114,16 @@ void TraceFile::put(const std::string& block) {
     const std::lock_guard lock(mutex_);
     error_ = std::move(error);
   };
-  if (!compressor_) compressor_.reset(libdeflate_alloc_compressor(kLevel));
-  if (!compressor_) return fail(Error("no memory to compress " + path_));
-  packed_.resize(libdeflate_zlib_compress_bound(compressor_.get(), block.size()));
-  const size_t packed_bytes = libdeflate_zlib_compress(
-      compressor_.get(), block.data(), block.size(), packed_.data(), packed_.size());
+  const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+  const bool far_between = now_ns - last_block_ns_ >= kFarBetween_ns;
+  last_block_ns_ = now_ns;
+  Compressor& compressor = far_between ? good_ : fast_;
+  if (!compressor)
+    compressor.reset(libdeflate_alloc_compressor(far_between ? kGoodLevel : kFastLevel));
+  if (!compressor) return fail(Error("no memory to compress " + path_));
+  packed_.resize(libdeflate_zlib_compress_bound(compressor.get(), block.size()));
+  const size_t packed_bytes = libdeflate_zlib_compress(compressor.get(), block.data(), block.size(),
+                                                       packed_.data(), packed_.size());
   if (packed_bytes == 0) return fail(Error("cannot compress " + path_));
 
   ProtoBuffer inner;

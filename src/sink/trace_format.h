@@ -65,9 +65,16 @@ inline constexpr uint32_t kStateCleared = 1, kNeedsState = 2;
 // Event names with a fixed interned id.
 inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kNameForced = 4,
                           kNameWaitsOn = 5, kNameWaitRead = 6, kNameHeldRead = 7;
-// The last two were going on when they were read: their beginning is no event.
+// Instants of the root track, light mode: what was read as the thread left its CPU whose state is
+// drawn next. It holds none, or that of a slot: the bits of gil_sight().
+inline constexpr uint64_t kNameNoGil = 8, kNameGilOfSlot = 9;
+inline constexpr uint8_t kSightRead = 0x08, kSightMine = 0x10, kSightSlotShift = 5;
+inline constexpr uint64_t kSightSlots = 4;
+// The two of readings were going on when they were read: their beginning is no event.
 inline constexpr const char* kFixedNames[] = {
-    "GIL wait", "GIL held", "GIL released", "forced switch", "waits on", "GIL wait", "GIL held"};
+    "GIL wait",       "GIL held",     "GIL released", "forced switch",
+    "waits on",       "GIL wait",     "GIL held",     "leaves without a GIL",
+    "leaves with it", "with the 2nd", "with the 3rd", "with the 4th"};
 inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + number
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:

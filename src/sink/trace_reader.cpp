@@ -66,6 +66,10 @@ struct TraceReader::Annotations {
       if (e.name == name) return e.number;
     return 0;
   }
+  bool has(std::string_view name) const {
+    return std::any_of(entries.begin(), entries.end(),
+                       [&](const Entry& e) { return e.name == name; });
+  }
   std::string_view text(std::string_view name) const {
     for (const Entry& e : entries)
       if (e.name == name) return e.text;
@@ -438,7 +442,15 @@ void TraceReader::track_event(std::string_view data) {
   }
   Track& on = track(uuid);
   if (on.kind == TrackKind::root) {
-    if (type == event::kInstant) root_instant(name, notes);
+    if (type != event::kInstant) return;
+    if (name_id == kNameNoGil) {
+      sight_ = kSightRead;
+    } else if (name_id >= kNameGilOfSlot && name_id < kNameGilOfSlot + kSightSlots) {
+      sight_ = static_cast<uint8_t>(kSightRead | kSightMine |
+                                    (name_id - kNameGilOfSlot) << kSightSlotShift);
+    } else {
+      root_instant(name, notes);
+    }
     return;
   }
   if (on.kind == TrackKind::stolen) {
@@ -531,6 +543,7 @@ void TraceReader::task_state(std::string_view data) {
     default:
       return;
   }
+  if (e.kind == EventKind::switch_out) e.state |= std::exchange(sight_, uint8_t{0});
   // How long it had run: as long as was drawn, and what the writer said it was charged before.
   if (e.kind == EventKind::switch_out && lead_ns_ != 0) {
     const int64_t ran = static_cast<int64_t>(now_ns_ - known->running_ns) + lead_ns_;
@@ -623,6 +636,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.cpu = static_cast<uint16_t>(notes.number("cpu"));
     e.state = static_cast<uint8_t>(notes.number("state"));
     e.value = notes.number("value");
+    if (!notes.has("value") && e.cpu < cpu_uncharged_.size()) e.value = cpu_uncharged_[e.cpu];
     e.other = static_cast<uint32_t>(notes.number("other"));
     if (known) known->drawn_ns = now_ns_;
     if (known && e.kind == EventKind::switch_in) known->running_ns = now_ns_;

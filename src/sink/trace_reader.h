@@ -110,6 +110,7 @@ class TraceReader {
   uint64_t dead_ns_ = 0;
   std::vector<uint64_t> cpu_uncharged_;
   int64_t lead_ns_ = 0;  // of the switch-out that comes next
+  uint8_t sight_ = 0;    // the same: bits of its state
 };
 
 }  // namespace giltop

@@ -415,12 +415,18 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   const uint32_t state = task_state_of(event);
   const bool light = change.thread->process->light;
   if (light) show_light(event, change);
-  // The reader takes the event from the numbers, and the state that is drawn next as no event.
-  if ((change.told_apart || light) && state != task::kDead) {
-    write_raw(event);
-  } else if (change.lead_ns != 0 && state != task::kDead) {
-    counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
-            static_cast<uint64_t>(change.lead_ns));
+  if (state != task::kDead) {
+    if (change.told_apart) {
+      // The reader takes the event from the numbers, and the state that is drawn next as no event.
+      write_raw(event);
+    } else {
+      const GilSight sight = gil_sight(event);
+      if (light && sight.read)
+        instant(event.ts_ns, kRootTrack, sight.holds ? kNameGilOfSlot + sight.slot : kNameNoGil);
+      if (change.lead_ns != 0)
+        counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
+                static_cast<uint64_t>(change.lead_ns));
+    }
   }
   if (state == task::kDead) {
     write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
@@ -563,16 +569,18 @@ void TraceWriter::write_loss(const Event& event) {
   root_end(ts);
 }
 
-// An event as bare numbers.
+// An event as bare numbers: those that are not 0. A switch's CPU has its value drawn already.
 void TraceWriter::write_raw(const Event& event) {
+  const bool drawn = (event.kind == EventKind::switch_out || event.kind == EventKind::switch_in) &&
+                     at(cpu_uncharged_, event.cpu) == event.value;
   root_begin(kRaw);
   note("kind", static_cast<uint64_t>(event.kind));
   note("pid", event.tgid);
   note("tid", event.tid);
-  note("cpu", event.cpu);
-  note("state", event.state);
-  note("value", event.value);
-  note("other", event.other);
+  if (event.cpu != 0) note("cpu", event.cpu);
+  if (event.state != 0) note("state", event.state);
+  if (!drawn) note("value", event.value);
+  if (event.other != 0) note("other", event.other);
   root_end(event.ts_ns);
 }
 

@@ -65,7 +65,9 @@ struct pt_regs {
 	long unsigned int r12;
 	long unsigned int bp;
 	long unsigned int bx;
+	long unsigned int r10;
 	long unsigned int di;
+	long unsigned int orig_ax;
 	long unsigned int ip;
 };
 

@@ -17,8 +17,15 @@ class Failed(Exception):
     """Told in the table; the others go on."""
 
 
-def die_with_parent():
+def begin():
+    """In the new program's process: it dies with us, and takes our priority into its own session,
+    which the kernel weighs as one (CONFIG_SCHED_AUTOGROUP) whatever its processes' niceness."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        with open("/proc/self/autogroup", "w") as group:
+            group.write(str(os.nice(0)))
+    except OSError:
+        pass
 
 
 def environment():
@@ -37,7 +44,7 @@ class Job:
         try:
             self.process = subprocess.Popen(
                 words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err,
-                env=environment(), start_new_session=True, preexec_fn=die_with_parent)
+                env=environment(), start_new_session=True, preexec_fn=begin)
         except OSError as error:
             raise Failed(f"cannot run {words[0]}: {error.strerror}") from error
         alive.add(self)

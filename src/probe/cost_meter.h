@@ -1,0 +1,108 @@
+// CostMeter: what tracing costs the traced programs, estimated from giltop's own records.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "giltop/abi.h"
+
+namespace giltop {
+
+// ns, medians.
+struct HitCosts {
+  double warm = 0;             // of a hit that comes soon after another
+  double cold = 0;             // of one whose kernel code has left the CPU's own caches
+  double crowded = 0;          // of a warm one while another CPU takes hits in the same program
+  double stepped = 0;          // of a warm one on an instruction that the kernel does not emulate
+  uint64_t cold_after_ns = 0;  // without a hit on that CPU
+};
+
+// ns, as measured at start.
+struct Costs {
+  HitCosts hit;
+  double hook = 0;   // of a record of the scheduler's hooks
+  double sleep = 0;  // CPU time of a thread's going to sleep and being woken from another CPU
+};
+
+// The claim: CPU time that the traced programs used and would not have used without giltop. That is
+//
+// - what each trap takes: more where the kernel's code has left the caches, and where the program's
+//   other threads trap on other CPUs, as all write the same lines;
+// - what each record of the scheduler's hooks takes, and a sample (an interrupt: a cold trap);
+// - what the traps do to those who wait meanwhile. A trap is taken with gil->mutex in hand, which
+//   else is held for a tenth of the time: a thread that goes to sleep for that mutex just when
+//   another CPU took a trap does so because of it.
+class CostMeter {
+ public:
+  CostMeter() = default;
+  explicit CostMeter(const Costs& costs) : costs_(costs) {}
+
+  // In the order of the ring. Returns what it adds, in ns, to the cost of the record's process.
+  double add(const gt_header& header);
+
+  double total_ns() const { return total_ns_; }
+  uint64_t hits() const { return hits_; }  // records of a trap
+  const Costs& costs() const { return costs_; }
+
+ private:
+  static constexpr uint64_t kCrowd_ns = 20'000;  // a hit elsewhere is so recent: its CPU is at it
+  static constexpr uint64_t kMutex_ns = 5'000;   // from a trap to the sleep of who met it
+
+  struct Hit {
+    uint64_t ts_ns = 0;
+    uint32_t tgid = 0;
+    uint16_t cpu = 0;
+  };
+
+  double of_hit(const gt_header& header);
+  double of_switch(const gt_header& header);
+  bool elsewhere_within(const gt_header& header, uint64_t ns) const;
+
+  Costs costs_;
+  double total_ns_ = 0;
+  uint64_t hits_ = 0;
+  std::vector<uint64_t> last_hit_ns_;  // by CPU
+  Hit last_, last_elsewhere_;          // and the last one on another CPU than that
+};
+
+inline double CostMeter::add(const gt_header& header) {
+  double cost = 0;
+  if (header.kind <= GT_GIL_FORCED) {
+    cost = of_hit(header);
+  } else if (header.kind == GT_SWITCH) {
+    cost = of_switch(header);
+  } else if (header.kind == GT_WAKEUP) {
+    cost = costs_.hook;
+  } else if (header.kind == GT_SAMPLE) {
+    cost = costs_.hit.cold;
+  }
+  total_ns_ += cost;
+  return cost;
+}
+
+inline double CostMeter::of_hit(const gt_header& header) {
+  hits_++;
+  if (header.cpu >= last_hit_ns_.size()) last_hit_ns_.resize(header.cpu + std::size_t{1});
+  uint64_t& last_ns = last_hit_ns_[header.cpu];
+  const bool cold = header.ts_ns - last_ns > costs_.hit.cold_after_ns;
+  last_ns = header.ts_ns;
+  if (last_.cpu != header.cpu) last_elsewhere_ = last_;
+  last_ = {header.ts_ns, header.tgid, header.cpu};
+  if (cold) return costs_.hit.cold;
+  return elsewhere_within(header, kCrowd_ns) ? costs_.hit.crowded : costs_.hit.warm;
+}
+
+inline double CostMeter::of_switch(const gt_header& header) {
+  const bool met_a_trap = header.state & GT_GIL_MUTEX && elsewhere_within(header, kMutex_ns);
+  return costs_.hook + (met_a_trap ? costs_.sleep : 0);
+}
+
+// Whether another CPU took a hit in the same program, at most `ns` before. Records of different
+// CPUs are a little out of order.
+inline bool CostMeter::elsewhere_within(const gt_header& header, uint64_t ns) const {
+  const Hit& hit = last_.cpu == header.cpu ? last_elsewhere_ : last_;
+  return hit.ts_ns != 0 && hit.tgid == header.tgid && header.ts_ns < hit.ts_ns + ns;
+}
+
+}  // namespace giltop
