@@ -23,13 +23,18 @@ std::string host_name() {
   return name;
 }
 
-std::string time_of_day() {
-  const std::time_t now = std::time(nullptr);
+// Wall-clock time of a moment of CLOCK_BOOTTIME, as text and in ms since midnight.
+void tell_time(uint64_t at_ns, LiveFrame& frame) {
+  const uint64_t wall_ns = clock_ns(CLOCK_REALTIME) - (boot_ns() - at_ns);
+  const auto seconds = static_cast<std::time_t>(wall_ns / 1'000'000'000);
   std::tm parts{};
-  localtime_r(&now, &parts);
+  localtime_r(&seconds, &parts);
   char text[16];
   std::strftime(text, sizeof(text), "%H:%M:%S", &parts);
-  return text;
+  frame.clock = text;
+  frame.clock_ms =
+      static_cast<uint64_t>((parts.tm_hour * 60 + parts.tm_min) * 60 + parts.tm_sec) * 1000 +
+      wall_ns / 1'000'000 % 1000;
 }
 
 }  // namespace
@@ -111,7 +116,7 @@ void Live::tick() {
   frame_.giltop_cpu = static_cast<double>(interval_.run.own_cpu_ns) / 1e9 / seconds;
   frame_.accumulated = accumulate_;
   frame_.interval = accumulate_ ? accumulated_ : interval_;
-  frame_.clock = time_of_day();
+  tell_time(until, frame_);
   frame_.notes = notes_;
   for (std::string& line : tracing_.session().refusals()) frame_.notes.push_back(std::move(line));
   frame_.wait_history = history_.values();

@@ -32,7 +32,8 @@ class ScreenLoop {
         frame_(live.frame()) {
     state_.delay_s = arguments.delay_s;
     state_.accumulated = arguments.accumulated;
-    state_.threads = arguments.threads;
+    // Whoever is named is looked into.
+    state_.threads = arguments.threads || !arguments.pids.empty() || !arguments.command.empty();
     state_.sort = *column_of_key(arguments.sort_key);
     state_.letters = tui.letters();
   }

@@ -74,8 +74,18 @@ std::string batch_text(const LiveFrame& frame, const BatchOptions& options) {
          pad_left("PY", 7) + pad_left("CPU%", 7) + pad_left("HELD%", 7) + pad_left("OFFCPU%", 8) +
          pad_left("WAIT%", 7) + pad_left("WQ", 5) + pad_left("ACQ/s", 9) + pad_left("WAITp99", 9) +
          pad_left("LONGEST", 9) + pad_left("BLOCKER", 9) + "  NAME\n";
-  for (const LiveRow& row : live_rows(frame, state))
-    if (!row.gil) out += line_of(row, time);
+  for (const LiveRow& row : live_rows(frame, state)) {
+    if (row.gil) continue;
+    out += line_of(row, time);
+    // The only thread of a process is no row of the tree.
+    if (!options.threads || row.thread || row.foldable) continue;
+    for (const ThreadSnapshot& t : row.process->threads) {
+      LiveRow only = row;
+      only.thread = &t;
+      only.figures = figures_of(t, *row.process, frame.interval);
+      if (options.idle || !only.figures.idle) out += line_of(only, time);
+    }
+  }
   return out + "\n";
 }
 

@@ -13,14 +13,15 @@ namespace {
 
 constexpr double kLostShare = 0.02;  // lost to one holder off its CPU: of the process's time
 constexpr uint64_t kLostLeast_ns = 20'000'000;
-constexpr double kMostWaits = 0.5;      // or this part of all waits
-constexpr double kHandoffShare = 0.2;   // nobody held the GIL, and somebody waited: of the time
-constexpr double kConvoyBlame = 0.6;    // of a short user's waits: behind the one that computes
-constexpr double kConvoyTimes = 10;     // it waits so many times longer than it needs the GIL
-constexpr double kWaitShare = 0.10;     // waiting: of a thread's life
-constexpr double kStarvedShare = 0.25;  // runnable without a CPU: of a thread's life
-constexpr double kNativeShare = 0.25;   // running without the GIL: of a thread's life
-constexpr double kBusyShare = 0.25;     // Python running under one GIL: of the process's time
+constexpr uint64_t kSleep_ns = 1'000'000;  // the longest, at least: not a mutex of the GIL itself
+constexpr double kMostWaits = 0.5;         // or this part of all waits
+constexpr double kHandoffShare = 0.2;      // nobody held the GIL, and somebody waited: of the time
+constexpr double kConvoyBlame = 0.6;       // of a short user's waits: behind the one that computes
+constexpr double kConvoyTimes = 10;        // it waits so many times longer than it needs the GIL
+constexpr double kWaitShare = 0.10;        // waiting: of a thread's life
+constexpr double kStarvedShare = 0.25;     // runnable without a CPU: of a thread's life
+constexpr double kNativeShare = 0.25;      // running without the GIL: of a thread's life
+constexpr double kBusyShare = 0.25;        // Python running under one GIL: of the process's time
 
 double share(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
@@ -206,7 +207,8 @@ Finding asleep(const Case& c) {
   const Culprit sleeper = culprit(c.p, CpuState::blocked, &BlameSnapshot::blocked_ns);
   if (!sleeper.thread) return {};
   const bool costs =
-      sleeper.lost_ns >= kLostLeast_ns && share(sleeper.lost_ns, c.span) >= kLostShare;
+      sleeper.lost_ns >= kLostLeast_ns && share(sleeper.lost_ns, c.span) >= kLostShare &&
+      (sleeper.thread->held_sleeps == 0 || sleeper.thread->held_sleep_max_ns >= kSleep_ns);
   if (!costs && (c.acquires != 0 || sleeper.amount_ns < kLostLeast_ns)) return {};
   const uint64_t times = sleeper.thread->held_sleeps;
   const std::string sleeps = times == 0

@@ -32,9 +32,11 @@ LiveFrame a_second() {
   story.process("web", 100).thread("a", "web", 101).thread("b", "web", 102);
   story.process("idle", 200).process("nogil", 300);
   story.on_cpu("a", 1).on_cpu("b", 2).on_cpu("idle", 3).on_cpu("nogil", 4);
-  story.at(0).execs("web", "a web\x1b[2J").is_python("web").sleeps("web");
+  story.at(0).execs("web", "web").sleeps("web");
+  story.is_python("web", {"web", "a web\x1b[2J", "3.11.2", "", false, false});
   story.forks("web", "a", "worker").forks("web", "b", "worker").runs("a").runs("b");
-  story.execs("idle", "idle").is_python("idle").sleeps("idle");
+  story.execs("idle", "idle").sleeps("idle");
+  story.is_python("idle", {"idle", "idle", "3.11.2", "", false, false});
   story.execs("nogil", "nogil");
   story.is_python("nogil", {"nogil", "nogil", "3.14.0", "", true, false});
   story.acquires("a").at(1).waits("b").sleeps("b");

@@ -342,6 +342,19 @@ def preempted(args):
         rival.stdout.close()
 
 
+def turns(args):
+    """for 1 s two threads compute
+
+    Threads "computer-1" and "computer-2"."""
+    end = time.monotonic() + args.scale
+
+    def computer(record):
+        while time.monotonic() < end:
+            compute(100)
+
+    run_threads(("computer-1", computer), ("computer-2", computer))
+
+
 def convoy(args):
     """for 1 s three threads sleep 1 ms at a time, behind one that computes (--native: without the GIL)
 
@@ -567,7 +580,7 @@ def setswitch(args):
 
 # ---- The command line ----
 
-WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, convoy, pingpong,
+WORKLOADS = [cpu1, io1, cpu2, io4, yield2, asleep, native, preempted, turns, convoy, pingpong,
              writers, iomix, interpreters, forks, shortthreads, setswitch]
 
 
