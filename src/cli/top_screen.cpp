@@ -127,7 +127,8 @@ Status ScreenLoop::next_frame() {
 }
 
 void ScreenLoop::show() {
-  if (!std::exchange(changed_, false)) return;
+  // Before the first frame it is not known whether there is anybody.
+  if ((frames_ == 0 && !ended_) || !std::exchange(changed_, false)) return;
   const auto [columns, rows] = tui_.size();
   tui_.paint(live_screen(frame_, state_, columns, rows));
 }

@@ -43,7 +43,8 @@ ThreadSnapshot snapshot_of(const Thread& thread, const EventTables& tables) {
   out.ended = thread.ended;
   out.gil_state = thread.gil_state;
   out.cpu_state = thread.cpu_state;
-  if (thread.state_since_known) out.state_since_ns = thread.state_since_ns;
+  if (thread.gil_state != GilState::unknown) out.state_since_ns = thread.state_since_ns;
+  out.state_since_exact = thread.state_since_known;
   const bool uses = thread.gil_state == GilState::holding || thread.gil_state == GilState::waiting;
   if (uses && thread.gil) out.gil = thread.gil->number;
   return out;
@@ -250,7 +251,6 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     for (const auto& gil : process.gils) {
       p.gils.push_back(snapshot_of(*gil));
       for (const Thread* waiter : gil->waiters) {
-        if (!waiter->state_since_known) continue;
         const WaitSnapshot wait = gil->wait_of(*waiter);
         keep_longest(p.longest_waits, wait);
         keep_longest(p.recent_waits, wait);

@@ -66,8 +66,9 @@ struct ThreadSnapshot {
   bool ended = false;
   GilState gil_state = GilState::unknown;
   CpuState cpu_state = CpuState::unknown;
-  uint64_t state_since_ns = 0;  // beginning of gil_state; 0: was not seen
-  uint64_t gil = 0;             // number of the GIL that it holds or waits for; 0: none
+  uint64_t state_since_ns = 0;     // since when gil_state is seen; 0: it is unknown
+  bool state_since_exact = false;  // and that is when it began
+  uint64_t gil = 0;                // number of the GIL that it holds or waits for; 0: none
 
   uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }
   uint64_t in(GilState state) const;

@@ -66,7 +66,7 @@ std::optional<Hold> hold_of(const ThreadSnapshot& t, const ProcessSnapshot& p, u
   if (t.gil_state != GilState::holding || t.ended || t.folded != 0) return std::nullopt;
   const uint64_t length = since(t.state_since_ns, now_ns);
   if (length < kLong_ns) return std::nullopt;
-  Hold hold{t.tid, length, t.cpu_state, 0};
+  Hold hold{t.tid, length, t.cpu_state, 0, !t.state_since_exact};
   for (const GilSnapshot& g : p.gils)
     if (g.number == t.gil) hold.waiters = g.waiters;
   return hold;

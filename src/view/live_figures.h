@@ -53,6 +53,7 @@ struct Hold {
   uint64_t length_ns = 0;
   CpuState cpu = CpuState::unknown;
   uint64_t waiters = 0;
+  bool at_least = false;  // it began before it was seen
   bool off_cpu() const { return cpu == CpuState::blocked || cpu == CpuState::runnable; }
   std::string length() const;  // "9.8s"
   std::string text() const;    // "9.8s asleep"

@@ -274,9 +274,9 @@ Finding finding_of(const Snapshot& interval, uint64_t process) {
                               : worst->waiters == 1
                                   ? "1 thread waits"
                                   : fmt::format("{} threads wait", worst->waiters);
-  return {fmt::format("{} has held the GIL for {}{}{}: {}{}", worst->tid, whose->exact ? "" : "~",
-                      worst->length(), doing, waiting,
-                      process != 0 ? "" : " (" + title_of(*whose) + ")"),
+  return {fmt::format("{} has held the GIL for {}{}{}{}: {}{}", worst->tid,
+                      worst->at_least ? "over " : "", whose->exact ? "" : "~", worst->length(),
+                      doing, waiting, process != 0 ? "" : " (" + title_of(*whose) + ")"),
           worst->off_cpu() ? Style::bad : Style::bold};
 }
 

@@ -44,7 +44,7 @@ TEST_F(Input, Usage) {
   refuses({"record", "--overhead", "3%", "--", "true"}, 2, "--mode auto");
   refuses({"report"}, 2, "FILE");
   refuses({"frobnicate"}, 2, "frobnicate");
-  refuses({"report", "x", "--", "true"}, 2, "only record");
+  refuses({"report", "x", "--", "true"}, 2, "only top, record and hist run a command");
   refuses({"record", "python3", "x.py"}, 2, "--");
   for (const char* bad : {"nan", "inf", "-1", "0", "1e30", "soon"})
     refuses({"record", "-d", bad, "--", "true"}, 2, bad);

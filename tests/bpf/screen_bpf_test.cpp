@@ -192,13 +192,13 @@ TEST_F(LiveView, AHoldShowsWhileItLasts) {
   EXPECT_TRUE(terminal.wait_until([&] {
     return Picture(terminal.screen()).number_under("OFF%", holder) >= 99;
   })) << terminal.screen();
-  // Its length so far.
+  // Its length since giltop came.
   EXPECT_TRUE(terminal.wait_for(std::to_string(holder) + " has held the GIL for "))
       << terminal.screen();
   const auto length = [&] {
     const std::string screen = terminal.screen();
-    const size_t at = screen.find("has held the GIL for ");
-    return at == std::string::npos ? 0.0 : std::atof(screen.c_str() + at + 21);
+    const size_t at = screen.find("has held the GIL for over ");
+    return at == std::string::npos ? 0.0 : std::atof(screen.c_str() + at + 26);
   };
   const double first = length();
   EXPECT_GT(first, 0.5);

@@ -102,7 +102,7 @@ TEST_F(Top, TwoThreadsThatTakeTurnsAreEachOthersBlocker) {
       columns = fields;
       continue;
     }
-    ASSERT_EQ(fields.size(), columns.size()) << line;
+    ASSERT_GE(fields.size(), columns.size()) << line;  // a name may have spaces
     const auto field = [&](const std::string& name) {
       const auto at = std::find(columns.begin(), columns.end(), name) - columns.begin();
       return fields[static_cast<size_t>(at)];

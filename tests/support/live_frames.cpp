@@ -123,6 +123,7 @@ LiveFrame web_host() {
     holder.gil_state = GilState::holding;
     holder.cpu_state = CpuState::blocked;
     holder.state_since_ns = now - 9800 * kMs;
+    holder.state_since_exact = true;
     holder.gil = g.number;
     holder.wait = histogram_of({12 * kMs, 48 * kMs, 2 * kMs});
     holder.hold = histogram_of({200'000, 900'000, 22 * kMs});

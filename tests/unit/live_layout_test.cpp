@@ -177,6 +177,7 @@ TEST(LiveLayoutOf, ALongHoldShowsWhileItLasts) {
   holder.gil_state = GilState::holding;
   holder.cpu_state = CpuState::blocked;
   holder.state_since_ns = maker.end_ns - 9800 * kMs;
+  holder.state_since_exact = true;
   holder.gil = g.number;
   ThreadSnapshot& waiter = maker.thread(p, 52, "waiter", {0, 0, 0, 1000});
   waiter.gil_state = GilState::waiting;
@@ -191,6 +192,11 @@ TEST(LiveLayoutOf, ALongHoldShowsWhileItLasts) {
               AllOf(HasSubstr("51 9.8s asleep"), HasSubstr("9.70s+"), HasSubstr("1/1")));
   EXPECT_THAT(line_with(text, "   sleeper"), HasSubstr("holding 9.8s asleep"));
   EXPECT_THAT(line_with(text, "   waiter"), AllOf(HasSubstr("9.70s+"), HasSubstr("51 asleep")));
+
+  // It began before it was seen.
+  LiveFrame joined = maker.frame;
+  joined.interval.processes[0].threads[0].state_since_exact = false;
+  EXPECT_THAT(shown(joined, state), HasSubstr("51 has held the GIL for over 9.8s, asleep"));
 
   // Sampled, it says so.
   maker.frame.interval.processes[0].exact = false;

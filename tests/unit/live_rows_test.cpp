@@ -214,7 +214,7 @@ TEST(LiveFigures, AWaitThatLastsIsTheLongest) {
   EXPECT_EQ(f.longest_ns, 3200 * kMs);
   EXPECT_TRUE(f.longest_lasts);
   EXPECT_NEAR(f.wait, 100, 1e-9);
-  t.state_since_ns = 0;  // its beginning was not seen
+  t.state_since_ns = 0;  // it is not known since when
   f = figures_of(p, maker.frame.interval);
   EXPECT_EQ(f.longest_ns, 5 * kMs);
   EXPECT_FALSE(f.longest_lasts);
