@@ -124,6 +124,7 @@ int on_light_resume(struct pt_regs *ctx)
 	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
 	enum gt_kind kind = GT_GIL_ACQUIRE;
 	__u32 tgid = id >> 32;
+	struct gt_light *light;
 	struct await *await;
 	bool unseen = false;
 	struct gt_gil *e;
@@ -142,6 +143,9 @@ int on_light_resume(struct pt_regs *ctx)
 		gil = await->gil;
 	} else if (await && await->how == NOT_KNOWN) {
 		gil = learn_gil(await, (cookie & GT_COOKIE_OFFSET_MASK) + GT_LOCKED_BEFORE_COND);
+		light = bpf_map_lookup_elem(&light_gils, &tgid);
+		if (gil && light)
+			see_gil(light, gil);
 		await->how = NOT_ASLEEP;
 	} else {
 		gil = only_gil(tgid);

@@ -134,6 +134,17 @@ static __always_inline void emit_wait(__u64 gil, __u32 holder, __u32 tgid, __u32
 	submit(e);
 }
 
+/* A GIL that was not known of: who holds none of the others may hold that one. */
+static __always_inline void see_gil(struct gt_light *light, __u64 gil)
+{
+	int i;
+
+	for (i = 0; i < GT_LIGHT_GILS; i++)
+		if (light->gils[i] == gil)
+			return;
+	light->all = 0;
+}
+
 /* `task`, the current one, goes to sleep on `futex`, with a time limit. Tells if it does so for a
  * GIL; false: it does not. */
 static __always_inline bool tell_wait(struct task_struct *task, struct gt_light *light, __u64 futex)
@@ -166,8 +177,10 @@ static __always_inline bool tell_wait(struct task_struct *task, struct gt_light 
 	}
 	if (!gil)
 		return false;
-	if (light)
+	if (light) {
 		holder = holder_of(light, gil, &known);
+		see_gil(light, gil);
+	}
 	emit_wait(gil, holder, task->tgid, task->pid);
 	return true;
 }

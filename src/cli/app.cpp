@@ -64,7 +64,7 @@ int run(int argc, char** argv) {
   top_app->add_flag("-i,--idle", top.idle, "Also those that do nothing");
   top_app->add_flag("-a,--accumulated", top.accumulated, "All since the start, not the interval");
   top_app->add_flag("-T,--timestamp", top.timestamp, "The time in each row");
-  top_app->add_flag("-j,--json{-}", top.json,
+  top_app->add_flag("-j{-},--json{-}", top.json,
                     "A line of JSON an interval, to stdout or --json=FILE");
   top_app->add_flag("--subprocesses", top.subprocesses,
                     "With -p: what they fork and execute, too (always on with a command)");
@@ -117,14 +117,14 @@ int run(int argc, char** argv) {
   std::string buffer = std::to_string(record.buffer_bytes);
   record_app->add_option("--buffer-size", buffer, "Ring buffer, a power of two [16M]")
       ->transform(CLI::Validator(check_size, "SIZE"));
-  record_app->add_flag("-j,--json{-}", record.json, "Report as JSON, to stdout or --json=FILE");
+  record_app->add_flag("-j{-},--json{-}", record.json, "Report as JSON, to stdout or --json=FILE");
   record_app->add_flag("--strict", record.strict, "Exit with 4 when events were lost");
   record_app->add_flag("-q,--quiet", record.quiet, "No summary");
 
   ReportArguments report;
   CLI::App* report_app = app.add_subcommand("report", "Sum up a recording");
   report_app->add_option("FILE", report.file, "A file that giltop record wrote")->required();
-  report_app->add_flag("-j,--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
+  report_app->add_flag("-j{-},--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
   report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
 
   HistOptions hist(app);
@@ -136,7 +136,7 @@ int run(int argc, char** argv) {
   demo_app->add_option("-o,--output", demo.directory, "Folder for the recordings")
       ->capture_default_str();
   demo_app->add_option("--python", demo.python, "The interpreter")->capture_default_str();
-  demo_app->add_flag("-j,--json{-}", demo.json, "Reports as JSON, to stdout or --json=FILE");
+  demo_app->add_flag("-j{-},--json{-}", demo.json, "Reports as JSON, to stdout or --json=FILE");
 
   DoctorArguments doctor;
   CLI::App* doctor_app = app.add_subcommand(
@@ -148,7 +148,7 @@ int run(int argc, char** argv) {
       ->add_option("--binary", doctor.binaries, "A python or libpython to look at; repeatable")
       ->type_name("FILE")
       ->allow_extra_args(false);
-  doctor_app->add_flag("-j,--json{-}", doctor.json, "As JSON, to stdout or --json=FILE");
+  doctor_app->add_flag("-j{-},--json{-}", doctor.json, "As JSON, to stdout or --json=FILE");
 
   // No command, or an option that is not giltop's own: the live view.
   std::vector<std::string> words(argv + std::min(1, argc), argv + own);

@@ -45,7 +45,8 @@ HistOptions::HistOptions(CLI::App& app)
   app_->add_option("--diff", arguments_.diff, "Compare two: recordings, or files of -o or --json")
       ->expected(2)
       ->type_name("BEFORE AFTER");
-  app_->add_flag("-j,--json{-}", arguments_.json, "As JSON, a line each, to stdout or --json=FILE");
+  app_->add_flag("-j{-},--json{-}", arguments_.json,
+                 "As JSON, a line each, to stdout or --json=FILE");
 }
 
 std::string HistOptions::wrong() {

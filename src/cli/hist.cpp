@@ -165,6 +165,7 @@ int run_live(const HistArguments& arguments, Shown& shown) {
   for (const std::string& note : live.frame().notes) say(note);
   if (child) {
     if (interrupted && StopSignals::sent_signal() != 0) child->signal(StopSignals::sent_signal());
+    if (!interrupted && !child->poll()) say("tracing is over; the command goes on, Ctrl-C ends it");
     return child->wait();
   }
   return 0;

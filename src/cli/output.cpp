@@ -1,6 +1,7 @@
 #include "cli/output.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -41,9 +42,12 @@ void say(const Error& error) { say(error.message()); }
 
 Result<Output> Output::make(const std::string& path) {
   if (path == "-") return Output(Fd(), STDOUT_FILENO, "to stdout");
-  Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  // What was there stays until there is something to write; and stays whose it was.
+  Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  const bool is_new = static_cast<bool>(file);
+  if (!file) file = Fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
   if (!file) return system_error("cannot write " + path, errno);
-  if (const auto user = invoking_user()) {
+  if (const auto user = invoking_user(); user && is_new) {
     if (fchown(file.get(), user->uid, user->gid) != 0) {
       // Stays root's where the file system has no owners.
     }
@@ -53,10 +57,21 @@ Result<Output> Output::make(const std::string& path) {
 }
 
 Result<bool> Output::write(const std::string& text) {
+  if (file_ && !std::exchange(begun_, true)) {
+    // A device has no length.
+    if (ftruncate(fd_, 0) != 0 && errno != EINVAL)
+      return system_error("cannot empty " + name_, errno);
+  }
   size_t done = 0;
   while (done < text.size()) {
     const ssize_t put = ::write(fd_, text.data() + done, text.size() - done);
-    if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && (errno == EINTR || errno == EAGAIN)) {
+      // A reader that stalls does not keep us from ending.
+      if (StopSignals::stop_requested()) return false;
+      pollfd ready{fd_, POLLOUT, 0};
+      if (errno == EAGAIN) (void)poll(&ready, 1, 1000);
+      continue;
+    }
     if (put < 0 && errno == EPIPE) return false;
     if (put < 0) return system_error("cannot write " + name_, errno);
     done += static_cast<size_t>(put);

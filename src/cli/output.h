@@ -22,7 +22,7 @@ Status write_text(const std::string& path, const std::string& text);
 // A place that is written to time and again.
 class Output {
  public:
-  // "-": stdout; else a file, emptied. Errors: it cannot be opened.
+  // "-": stdout; else a file, emptied at the first write. Errors: it cannot be opened.
   static Result<Output> make(const std::string& path);
   static Result<Output> to_stderr() { return Output(Fd(), STDERR_FILENO, "stderr"); }
 
@@ -33,6 +33,7 @@ class Output {
   Output(Fd file, int fd, std::string name)
       : file_(std::move(file)), fd_(fd), name_(std::move(name)) {}
   Fd file_;  // where it is our own
+  bool begun_ = false;
   int fd_;
   std::string name_;
 };

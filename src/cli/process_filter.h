@@ -1,11 +1,11 @@
 // Which processes are shown, of those that are traced.
 #pragma once
 
+#include <regex.h>
 #include <sys/types.h>
 
 #include <map>
-#include <optional>
-#include <regex>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,22 +15,30 @@ namespace giltop {
 
 class ProcessFilter {
  public:
-  // Those of these users (none: all) whose name or command line matches the regular expression
-  // (empty: all), which is a valid one.
-  ProcessFilter(std::vector<uid_t> users, const std::string& name) : users_(std::move(users)) {
-    if (!name.empty()) name_.emplace(name);
-  }
+  // Those of these users (none: all) whose name, or the first 4 KB of whose command line, match the
+  // extended regular expression (empty: all), which is a valid one.
+  ProcessFilter(std::vector<uid_t> users, const std::string& name);
 
-  // Leaves these.
+  // Leaves these; the CPU time of the others goes to Snapshot::hidden_cpu_ns.
   void apply(Snapshot& snapshot);
 
  private:
+  struct Regex {
+    regex_t compiled;
+    ~Regex() { regfree(&compiled); }
+  };
+  struct Known {
+    uid_t owner;
+    std::string comm, cmdline;
+    bool matches;
+  };
   bool shows(const ProcessSnapshot& process);
-  uid_t owner(const ProcessSnapshot& process);
+  bool matches(const ProcessSnapshot& process) const;
+  const Known& look_at(const ProcessSnapshot& process);
 
-  std::optional<std::regex> name_;
+  std::unique_ptr<Regex> name_;  // null: all
   std::vector<uid_t> users_;
-  std::map<uint64_t, uid_t> owners_;  // by number of the process
+  std::map<uint64_t, Known> known_;  // by number of the process
 };
 
 }  // namespace giltop

@@ -184,12 +184,19 @@ int run_top(const TopArguments& arguments) {
   if (!live) return say_why(live.error(), arguments);
   if (const Status started = (*live)->start(); !started) return say_why(started.error(), arguments);
   (*live)->set_accumulated(arguments.accumulated);
-  const int exit = on_screen ? run_screen(**live, arguments, child)
+  const int exit = on_screen ? run_screen(**live, arguments, child, kept ? &*kept : nullptr)
                              : run_batch(**live, arguments, *output, child);
   if (!child || child->failed_status() != 0) return exit;
   if (StopSignals::stop_requested() && StopSignals::sent_signal() != 0)
     child->signal(StopSignals::sent_signal());
-  if (on_screen && !StopSignals::stop_requested()) child->signal(SIGTERM);
+  if (!child->poll()) {
+    if (on_screen && !StopSignals::stop_requested()) {
+      say("ending the command (SIGTERM); Ctrl-C leaves at once");
+      child->signal(SIGTERM);
+    } else if (!StopSignals::stop_requested()) {
+      say("tracing is over; the command goes on, Ctrl-C ends it");
+    }
+  }
   const int status = child->wait();
   if (kept) kept->print();
   return status != 0 ? status : exit;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -23,11 +24,13 @@ constexpr int kWait_ms = 1000;
 
 class ScreenLoop {
  public:
-  ScreenLoop(Live& live, Tui& tui, const TopArguments& arguments, std::optional<Child>& child)
+  ScreenLoop(Live& live, Tui& tui, const TopArguments& arguments, std::optional<Child>& child,
+             KeptOutput* kept)
       : live_(live),
         tui_(tui),
         arguments_(arguments),
         child_(child),
+        kept_(kept),
         filter_(arguments.users, arguments.comm),
         frame_(live.frame()) {
     state_.delay_s = arguments.delay_s;
@@ -43,6 +46,7 @@ class ScreenLoop {
  private:
   bool take_keys();
   void obey();
+  void take_frame();
   Status next_frame();
   void show();
   void say_ended();
@@ -51,6 +55,7 @@ class ScreenLoop {
   Tui& tui_;
   const TopArguments& arguments_;
   std::optional<Child>& child_;
+  KeptOutput* kept_;  // null: there is no command
   ProcessFilter filter_;
   LiveState state_;
   LiveFrame frame_;  // shown, or to be
@@ -71,7 +76,10 @@ bool ScreenLoop::take_keys() {
         tui_.redraw();
         break;
       case Action::reset:
-        if (!ended_) live_.reset();
+        if (!ended_) {
+          live_.reset();
+          if (!state_.paused) take_frame();
+        }
         break;
       case Action::none:
         break;
@@ -92,12 +100,17 @@ void ScreenLoop::obey() {
   live_.watch(state_.watched != 0 ? state_.watched : pointed);
 }
 
+void ScreenLoop::take_frame() {
+  frame_ = live_.frame();
+  filter_.apply(frame_.interval);
+  changed_ = true;
+}
+
 // The last frame stays: what it shows is what one wanted to see.
 void ScreenLoop::say_ended() {
   ended_ = true;
   live_.stop();
-  frame_ = live_.frame();
-  filter_.apply(frame_.interval);
+  take_frame();
   state_.message = "the process has ended; q leaves";
   if (child_) {
     const auto status = child_->poll();
@@ -109,6 +122,7 @@ void ScreenLoop::say_ended() {
 }
 
 Status ScreenLoop::next_frame() {
+  if (kept_) kept_->trim();
   if (ended_) {
     pollfd keys{tui_.input_fd(), POLLIN, 0};
     (void)poll(&keys, 1, kWait_ms);
@@ -116,11 +130,7 @@ Status ScreenLoop::next_frame() {
   }
   const auto is_new = live_.poll(kWait_ms);
   if (!is_new) return is_new.error();
-  if (*is_new && !state_.paused) {
-    frame_ = live_.frame();
-    filter_.apply(frame_.interval);
-    changed_ = true;
-  }
+  if (*is_new && !state_.paused) take_frame();
   if (*is_new) frames_++;
   if (live_.ended()) say_ended();
   return ok();
@@ -141,7 +151,9 @@ Result<int> ScreenLoop::run() {
     if (const Status polled = next_frame(); !polled) return polled.error();
     if (!take_keys()) break;
     obey();
-    if (arguments_.iterations != 0 && frames_ >= arguments_.iterations) break;
+    if (arguments_.iterations == 0 || frames_ < arguments_.iterations) continue;
+    show();
+    break;
   }
   if (!ended_) live_.stop();
   return 0;
@@ -149,7 +161,8 @@ Result<int> ScreenLoop::run() {
 
 }  // namespace
 
-int run_screen(Live& live, const TopArguments& arguments, std::optional<Child>& child) {
+int run_screen(Live& live, const TopArguments& arguments, std::optional<Child>& child,
+               KeptOutput* kept) {
   Result<int> result = 1;
   {
     auto tui = Tui::make();
@@ -158,7 +171,7 @@ int run_screen(Live& live, const TopArguments& arguments, std::optional<Child>& 
       return 1;
     }
     StopSignals::at_once_after(Tui::give_back);
-    result = ScreenLoop(live, **tui, arguments, child).run();
+    result = ScreenLoop(live, **tui, arguments, child, kept).run();
     StopSignals::at_once_after(nullptr);
   }
   if (!result) {
@@ -179,10 +192,21 @@ Result<KeptOutput> KeptOutput::make() {
   return KeptOutput(std::move(file));
 }
 
+void KeptOutput::trim() {
+  struct stat status;
+  if (fstat(file_.get(), &status) != 0 || status.st_size - gone_ < 2 * kKept) return;
+  const off_t end = status.st_size - kKept;
+  if (fallocate(file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, gone_, end - gone_) == 0)
+    gone_ = end;
+}
+
 void KeptOutput::print() const {
-  off_t at = 0;
+  off_t at = gone_;
+  if (at != 0)
+    std::fprintf(stderr, "giltop: of the command's output the first %lld MB were not kept\n",
+                 static_cast<long long>(at >> 20));
   char bytes[65536];
-  for (;;) {
+  while (!StopSignals::stop_requested()) {
     const ssize_t got = pread(file_.get(), bytes, sizeof(bytes), at);
     if (got <= 0) return;
     if (fwrite(bytes, 1, static_cast<size_t>(got), stdout) != static_cast<size_t>(got)) return;

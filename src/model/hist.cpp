@@ -48,11 +48,14 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
   for (const HistKind kind : kinds) {
     HistSeries all;
     all.kind = kind;
+    all.all = true;
     all.acquires = 0;
     const bool one = snapshot.processes.size() == 1;
     if (one && snapshot.processes[0].folded == 0) all.pid = snapshot.processes[0].pid;
-    all.name = one ? name_of(snapshot.processes[0])
-                   : (snapshot.processes.empty() ? "no" : std::to_string(snapshot.processes.size())) + " Pythons";
+    all.name =
+        one ? name_of(snapshot.processes[0])
+            : (snapshot.processes.empty() ? "no" : std::to_string(snapshot.processes.size())) +
+                  " Pythons";
     for (const ProcessSnapshot& p : snapshot.processes) {
       HistSeries process;
       process.kind = kind;
@@ -90,6 +93,7 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
 }
 
 bool same_series(const HistSeries& a, const HistSeries& b) {
+  if (a.all || b.all) return a.kind == b.kind && a.all == b.all;
   return a.kind == b.kind && a.pid == b.pid && a.tid == b.tid && (a.pid || a.name == b.name);
 }
 
@@ -103,6 +107,10 @@ void add(HistReport& sum, const HistReport& part) {
     if (found == sum.series.end()) {
       sum.series.push_back(series);
       continue;
+    }
+    if (found->name != series.name) {
+      found->name = series.all ? "all Pythons" : series.name;
+      if (series.all) found->pid.reset();
     }
     add_values(found->values, series.values);
     set_quantiles(found->values);

@@ -19,6 +19,7 @@ enum class HistGroup : uint8_t { all, process, thread };
 // The values of one kind, of one thread, one process or all.
 struct HistSeries {
   HistKind kind = HistKind::wait;
+  bool all = false;                  // of all that is traced, whoever that is
   std::optional<uint32_t> pid, tid;  // nothing: of several, or of what has ended and is summed up
   std::string name;                  // of the process or thread
   HistogramSnapshot values;

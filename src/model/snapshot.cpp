@@ -109,7 +109,7 @@ uint64_t ThreadSnapshot::in(CpuState state) const {
 }
 
 uint64_t Snapshot::untraced_cpu_ns() const {
-  uint64_t cpu_ns = 0;
+  uint64_t cpu_ns = hidden_cpu_ns;
   for (const ProcessSnapshot& process : processes)
     for (const ThreadSnapshot& thread : process.threads) cpu_ns += thread.in(CpuState::running);
   return std::max(cpu_ns - std::min(cpu_ns, run.probe_cost_ns), cpu_ns / 20);

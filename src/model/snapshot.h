@@ -143,6 +143,7 @@ struct Snapshot {
   uint64_t inferred_switches = 0;
   uint64_t memory_disagreements = 0;
   std::vector<ProcessSnapshot> processes;  // CPythons only
+  uint64_t hidden_cpu_ns = 0;  // of traced ones that a filter has taken out of `processes`
   // Since Model::begin_interval(): number of a process, and of the folded one it is part of now.
   std::vector<std::pair<uint64_t, uint64_t>> folded_processes;
 

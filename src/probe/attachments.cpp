@@ -270,6 +270,11 @@ Status Attachments::attach_light(File& file, const Fd& fd) {
   if (python.major == 3 && python.minor < 7)
     return Error("light mode needs CPython 3.7 or newer, this is " + python.version +
                  ": record it with --mode exact");
+  // Elsewhere a condition variable's waiters sleep on futexes of their own.
+  if (!python.glibc)
+    return Error(
+        "light mode needs GNU's C library, this Python is linked to another: record it "
+        "with --mode exact");
   std::vector<UprobePlace> resumes;
   for (const GilSite& site : python.sites)
     if (site.kind == SiteKind::wait)

@@ -39,6 +39,7 @@ void LightGils::look(uint64_t now_ns) {
   for (auto& [tgid, target] : processes_) {
     if (target.next_ns <= now_ns) {
       if (target.since_ns == 0) target.since_ns = now_ns;
+      target.looked_ns = now_ns;
       look_at(tgid, target);
       const bool starting = !target.all && now_ns - target.since_ns < kStartup_ns;
       const bool again = may_grow(target) || !target.all;
@@ -46,6 +47,15 @@ void LightGils::look(uint64_t now_ns) {
     }
     next_ns_ = std::min(next_ns_, target.next_ns);
   }
+}
+
+void LightGils::see(uint32_t tgid, uint64_t gil, uint64_t now_ns) {
+  const auto found = processes_.find(tgid);
+  if (found == processes_.end()) return;
+  Target& target = found->second;
+  if (std::find(target.gils.begin(), target.gils.end(), gil) != target.gils.end()) return;
+  target.next_ns = std::min(target.next_ns, std::max(now_ns, target.looked_ns + kOften_ns));
+  next_ns_ = std::min(next_ns_, target.next_ns);
 }
 
 void LightGils::look_at(uint32_t tgid, Target& target) {
@@ -71,7 +81,10 @@ void LightGils::look_at(uint32_t tgid, Target& target) {
     }
     gils.push_back(gil.address);
   }
-  if (gils == target.gils && target.all == all) return;
+  // The kernel side clears `all` when somebody waits for another.
+  gt_light known{};
+  const bool told = bpf_map_lookup_elem(map_, &tgid, &known) == 0;
+  if (gils == target.gils && told && (known.all != 0) == all) return;
   // What was read may have been the memory of the id's next owner.
   if (bias_(tgid, *target.file) != target.bias) return;
   gt_light light{};

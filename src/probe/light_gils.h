@@ -28,6 +28,8 @@ class LightGils {
   void add(uint32_t tgid, const CPythonFile& file, bool alone);
   void forget(uint32_t tgid);
 
+  // Somebody waits for this one: if it is new, look soon.
+  void see(uint32_t tgid, uint64_t gil, uint64_t now_ns);
   // Looks where it is time to. What is new goes to the kernel side, and as an event to the model.
   void look(uint64_t now_ns);
 
@@ -39,6 +41,7 @@ class LightGils {
     std::vector<uint64_t> gils;    // by slot
     bool all = false;              // as told the kernel side
     uint64_t since_ns = 0;         // of the first look
+    uint64_t looked_ns = 0;
     uint64_t next_ns = 0;
   };
   static bool may_grow(const Target& target);

@@ -321,8 +321,11 @@ void LiveSession::note(std::span<const std::byte> record) {
 
 void LiveSession::take_record(std::span<const std::byte> record) {
   decoder_.decode(record, [&](const Event& event) {
-    if (event.kind == EventKind::fork)
+    if (event.kind == EventKind::fork) {
       targets_->on_fork(event.tgid, event.tid, static_cast<uint32_t>(event.value >> 32));
+    } else if (event.kind == EventKind::gil_wait && options_.mode != Mode::exact) {
+      targets_->see_gil(event.tgid, event.value, event.ts_ns);
+    }
     reorder_.push(event);
   });
   gt_header header;

@@ -89,6 +89,7 @@ class Targets {
 
   // Looks for the GILs of processes in light mode.
   void look_for_gils(uint64_t now_ns) { light_gils_.look(now_ns); }
+  void see_gil(uint32_t tgid, uint64_t gil, uint64_t now_ns) { light_gils_.see(tgid, gil, now_ns); }
 
   // Puts files into the mode that their busiest process can afford. `share_of`: what exact mode
   // took of a process's time since the last call.

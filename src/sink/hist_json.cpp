@@ -32,11 +32,13 @@ HistogramSnapshot histogram_of(const Json& json) {
   h.sum_ns = ns_of(json.at("sum_s"));
   h.min_ns = ns_of(json.at("min_s"));
   h.max_ns = ns_of(json.at("max_s"));
+  if (h.min_ns > h.max_ns) throw std::out_of_range("the least is more than the most");
   uint64_t before = 0;
   for (const Json& bucket : json.at("buckets")) {
     const uint64_t upper = ns_of(bucket.at(0));
     const auto count = bucket.at(1).get<uint64_t>();
-    if (upper <= before || count == 0) throw std::out_of_range("the buckets are not in order");
+    if (upper <= before || count == 0 || count > ~uint64_t{0} - h.count)
+      throw std::out_of_range("the buckets are not in order");
     h.buckets.push_back({Histogram::lower_of(Histogram::index_of(upper - 1)), upper, count});
     h.count += count;
     before = upper;
@@ -58,6 +60,7 @@ HistReport report_of(const Json& json) {
                                            [&](HistKind k) { return kind == to_string(k); });
     if (found == std::end(kHistKinds)) throw std::out_of_range("no such kind: " + kind);
     series.kind = *found;
+    series.all = each.at("all").get<bool>();
     series.pid = optional<uint32_t>(each.at("pid"));
     series.tid = optional<uint32_t>(each.at("tid"));
     series.name = each.at("name").get<std::string>();
@@ -88,6 +91,7 @@ std::string to_json(const HistReport& report) {
   Json series = Json::array();
   for (const HistSeries& s : report.series)
     series.push_back({{"kind", to_string(s.kind)},
+                      {"all", s.all},
                       {"pid", or_null(s.pid)},
                       {"tid", or_null(s.tid)},
                       {"name", s.name},

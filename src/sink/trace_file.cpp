@@ -114,9 +114,8 @@ void TraceFile::put(const std::string& block) {
     const std::lock_guard lock(mutex_);
     error_ = std::move(error);
   };
-  const uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
-  const bool far_between = now_ns - last_block_ns_ >= kFarBetween_ns;
-  last_block_ns_ = now_ns;
+  // From the end of one to the next: where this thread is late, they are not.
+  const bool far_between = clock_ns(CLOCK_MONOTONIC) - last_block_ns_ >= kFarBetween_ns;
   Compressor& compressor = far_between ? good_ : fast_;
   if (!compressor)
     compressor.reset(libdeflate_alloc_compressor(far_between ? kGoodLevel : kFastLevel));
@@ -138,6 +137,7 @@ void TraceFile::put(const std::string& block) {
     if (put < 0) return fail(system_error("cannot write " + path_, errno));
     done += static_cast<size_t>(put);
   }
+  last_block_ns_ = clock_ns(CLOCK_MONOTONIC);
   const std::lock_guard lock(mutex_);
   bytes_ += bytes.size();
 }

@@ -92,6 +92,8 @@ Result<Inspection> inspect(const ElfFile& file, const Machine* machine) {
   cpython.minor = version->minor;
   cpython.build_id = build_id(file);
   cpython.free_threaded = is_free_threaded(file, *symbols);
+  for (const std::string_view library : names.needed())
+    cpython.glibc = cpython.glibc || library == "libc.so.6";
   const bool separate_statics = version->major == 3 && version->minor == 6;
   auto classified = classify_gil_sites(*calls, *machine, separate_statics, cpython.free_threaded);
   if (!classified) {

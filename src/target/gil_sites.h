@@ -101,6 +101,7 @@ struct CPythonFile {
   int minor = 0;
   std::string build_id;  // lower-case hex, empty where the file has none
   bool free_threaded = false;
+  bool glibc = false;          // linked to GNU's C library
   std::vector<GilSite> sites;  // sorted by address; at least one of each of wait, acquire, release
   // Offsets of the two condition variables from the GIL's address, in bytes: a wait or release
   // whose argument is A is of the GIL at A - cond_offset, an acquire or forced switch of the one at

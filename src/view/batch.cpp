@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "view/format.h"
+#include "view/live_parts.h"
 #include "view/live_rows.h"
 
 namespace giltop {
@@ -55,9 +56,9 @@ std::string about(const LiveFrame& frame) {
   const std::string mode = s.run.mode == "auto" && light != 0
                                ? fmt::format("auto ({} in light mode)", light)
                                : s.run.mode;
-  return fmt::format("giltop - {}, {}, {}, {}, mode {}, overhead {} %, {} lost\n", frame.clock,
+  return fmt::format("giltop - {}, {}, {}, {}, mode {}, overhead {}, {} lost\n", frame.clock,
                      count(processes, "Python"), count(threads, "thread"), count(gils, "GIL"), mode,
-                     format_percent(s.run.probe_cost_ns, s.untraced_cpu_ns()), frame.lost_events);
+                     overhead_text(s), frame.lost_events);
 }
 
 }  // namespace

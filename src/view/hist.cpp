@@ -111,16 +111,9 @@ std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
   constexpr size_t kHalf = 20;
   std::string out;
   std::vector<bool> seen(b.series.size());
-  // One process, or all: the same whatever its number is this time.
-  const bool single = a.series.size() == b.series.size() &&
-                      std::equal(a.series.begin(), a.series.end(), b.series.begin(),
-                                 [](const auto& x, const auto& y) { return x.kind == y.kind; });
-  for (size_t i = 0; i < a.series.size(); i++) {
-    const HistSeries& s = a.series[i];
-    auto other = std::find_if(b.series.begin(), b.series.end(),
-                              [&](const HistSeries& each) { return same_series(s, each); });
-    if (single && other == b.series.end())
-      other = b.series.begin() + static_cast<std::ptrdiff_t>(i);
+  for (const HistSeries& s : a.series) {
+    const auto other = std::find_if(b.series.begin(), b.series.end(),
+                                    [&](const HistSeries& each) { return same_series(s, each); });
     if (!out.empty()) out += "\n";
     if (other == b.series.end()) {
       out += fmt::format("{}  {}: only in the first, {} values\n", whose(s), noun(s.kind),

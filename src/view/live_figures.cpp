@@ -54,8 +54,18 @@ std::optional<Blocker> blocker_of(const std::vector<const GilSnapshot*>& gils) {
   for (const GilSnapshot* g : gils)
     for (const BlameSnapshot& b : g->blame) add(behind[b.holder_tid], b);
   std::optional<Blocker> worst;
-  for (const auto& [tid, parts] : behind)
-    if (parts.total_ns() > (worst ? worst->parts.total_ns() : 0)) worst = Blocker{tid, parts};
+  uint64_t all_ns = 0, nobodys_ns = 0;
+  for (const auto& [tid, parts] : behind) {
+    all_ns += parts.total_ns();
+    if (!tid) {
+      nobodys_ns = parts.total_ns();
+    } else if (parts.total_ns() > (worst ? worst->parts.total_ns() : 0)) {
+      worst = Blocker{tid, parts};
+    }
+  }
+  // Somebody, unless most of the waiting was behind nobody known.
+  if (nobodys_ns != 0 && nobodys_ns * 2 >= all_ns)
+    worst = Blocker{std::nullopt, behind[std::nullopt]};
   // A wait that has only begun.
   for (const GilSnapshot* g : gils)
     if (!worst && g->waiters != 0 && g->holder_tid) worst = Blocker{g->holder_tid, {}};
@@ -260,7 +270,8 @@ std::string title_of(const ProcessSnapshot& p) {
   // "python3.11 app.py --port 80" is app.py, to all who look for it.
   if (line.starts_with("python")) {
     const size_t end = line.find(' ');
-    if (end != std::string::npos && end + 1 < line.size()) line = base(line.substr(end + 1));
+    if (end != std::string::npos && end + 1 < line.size() && line[end + 1] != '-')
+      line = base(line.substr(end + 1));
   }
   // Programs given by -c have lines.
   std::replace_if(

@@ -241,10 +241,9 @@ Screen too_small(unsigned columns, unsigned rows) {
 }  // namespace
 
 std::string overhead_text(const Snapshot& interval) {
-  const uint64_t taken = interval.run.probe_cost_ns, untraced = interval.untraced_cpu_ns();
+  const uint64_t taken = interval.run.probe_cost_ns, whole = interval.duration_ns();
   if (taken == 0) return "0 %";
-  if (untraced == 0) return "–";
-  return format_percent(taken, untraced, taken < untraced / 10 ? 1 : 0) + " %";
+  return format_percent(taken, whole, taken < whole / 10 ? 1 : 0) + " %";
 }
 
 std::string mode_text(const Snapshot& interval) {

@@ -67,7 +67,10 @@ int keep_byte(int c) {
   return c;
 }
 
-constexpr std::array<int, 5> kCrashes = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
+// All that end a process by default, but those that the caller handles.
+constexpr std::array<int, 15> kCrashes = {SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,  SIGABRT,
+                                          SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM,
+                                          SIGPROF, SIGSYS,  SIGXCPU, SIGXFSZ, SIGTRAP};
 constexpr std::array<int, 3> kSignals = {SIGWINCH, SIGTSTP, SIGCONT};
 
 enum class Look { colours, few, plain };
@@ -232,7 +235,8 @@ Tui::Tui(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Result<std::unique_ptr<Tui>> Tui::make() {
   const bool said = set("LC_ALL") || set("LC_CTYPE") || set("LANG");
-  setlocale(LC_CTYPE, said ? "" : "C.UTF-8");
+  // One that is not installed here, as over ssh, says at least which characters are meant.
+  if (!setlocale(LC_CTYPE, said ? "" : "C.UTF-8")) setlocale(LC_CTYPE, "C.UTF-8");
   if (const Status usable = check_terminal(); !usable) return usable.error();
 
   auto impl = std::make_unique<Impl>();

@@ -65,13 +65,16 @@ TEST_F(Hist, LiveRecordedAndReportedAgree) {
     EXPECT_EQ(of(document, "hold").at("count"), holds);
     EXPECT_EQ(of(document, "handoff").at("count"), handoffs);
   }
-  // Both saw the same events, with the same times.
-  EXPECT_EQ(of(parsed(read_file(kept)), "wait"), of(parsed(offline.out), "wait"));
+  // Both saw the same waits, by probes of their own.
+  for (const char* figure : {"p50_s", "p90_s", "p99_s", "max_s"}) {
+    const double live = of(parsed(read_file(kept)), "wait").at(figure);
+    const double recorded = of(parsed(offline.out), "wait").at(figure);
+    EXPECT_NEAR(live, recorded, 0.03 * recorded) << figure;
+  }
 
   const Ran diff = run({GILTOP_BINARY, "hist", "--diff", kept, file});
   EXPECT_EQ(diff.status, 0) << diff.err;
-  EXPECT_THAT(diff.out, AllOf(HasSubstr("GIL wait: "), HasSubstr("(+0 %)"),
-                              HasSubstr("GIL hold: only in the first")));
+  EXPECT_THAT(diff.out, AllOf(HasSubstr("GIL wait: "), HasSubstr("GIL hold: only in the first")));
 }
 
 TEST_F(Hist, IntervalsAndACount) {

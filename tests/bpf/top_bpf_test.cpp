@@ -44,6 +44,8 @@ class Top : public Live {
     ASSERT_FALSE(read_file(json_file()).empty());
   }
 
+  bool sums_up(const std::string& name);
+
   static const Json& process(const Json& report, int pid) {
     static const Json none;
     for (const Json& p : report.at("processes"))
@@ -125,51 +127,65 @@ TEST_F(Top, TwoThreadsThatTakeTurnsAreEachOthersBlocker) {
   EXPECT_GE(blockers[other][one], 2) << ran.out;
 }
 
-// The whole work is done while both look: the sum of the intervals is the recording.
+// The whole work is done while both look: the sum of the intervals is the recording. False: it
+// cannot be judged this time.
+bool Top::sums_up(const std::string& name) {
+  (void)unlink(json_file().c_str());
+  Program target({python(), workload(), name, "--scale", "0.5", "--ready"});
+  EXPECT_TRUE(target.wait_for("ready"));
+  const std::string pid = std::to_string(target.pid());
+  const std::string report = directory_.path("record.json");
+  Program recorder(
+      {GILTOP_BINARY, "record", "-o", directory_.path("r.pftrace"), "--json=" + report, "-p", pid});
+  EXPECT_TRUE(recorder.wait_for("tracing")) << recorder.err();
+  Program viewer(top({"-p", pid, "-d", "0.2", "--mode", "exact", "--json=" + json_file()}));
+  wait_for_interval();
+  target.write_line("go");
+  EXPECT_EQ(target.finish().status, 0);
+  EXPECT_EQ(recorder.finish().status, 0);
+  const Ran viewed = viewer.finish();
+  EXPECT_EQ(viewed.status, 0) << viewed.err;
+  EXPECT_EQ(viewed.out, "");
+  const std::vector<Json> intervals = lines_of(read_file(json_file()));
+  EXPECT_GT(intervals.size(), 3u);
+  Figures summed, whole;
+  double end = 0;
+  for (const Json& interval : intervals) {
+    EXPECT_EQ(interval.at("schema"), "giltop.report/1");
+    EXPECT_EQ(interval.at("lost_events"), 0);
+    EXPECT_EQ(interval.at("violations"), 0);
+    const double start = interval.at("start_boottime_s").get<double>();
+    if (end != 0) {
+      EXPECT_NEAR(start, end, 1e-6) << "no time is left out";
+    }
+    end = start + interval.at("duration_s").get<double>();
+    if (!process(interval, target.pid()).is_null()) add(summed, process(interval, target.pid()));
+  }
+  const Json recorded = Json::parse(read_file(report));
+  // A switch that the kernel did not report is mended when the thread is found running: in the
+  // recording all of it, while an interval may have been told before.
+  if (recorded.at("inferred_switches") != 0) return false;
+  for (const Json& interval : intervals)
+    if (interval.at("inferred_switches") != 0) return false;
+  add(whole, process(recorded, target.pid()));
+  // While the main thread waited for the word, one was there and the other was not yet.
+  for (const char* idle : {"GIL idle_s", "GIL unknown_s"}) summed[idle] = whole[idle] = 0;
+  for (const char* cell : {" released blocked_s", " unknown blocked_s"})
+    summed[pid + cell] = whole[pid + cell] = 0;
+  for (const auto& [figure, value] : whole)
+    EXPECT_NEAR(summed[figure], value, std::max(value * 0.01, 0.001)) << figure;
+  for (const auto& [figure, value] : summed) {
+    EXPECT_TRUE(whole.contains(figure) || value < 0.001) << figure << " " << value;
+  }
+  return true;
+}
+
 TEST_F(Top, IntervalsSumUpToTheRecording) {
   for (const std::string name : {"cpu2", "yield2", "iomix"}) {
     SCOPED_TRACE(name);
-    (void)unlink(json_file().c_str());
-    Program target({python(), workload(), name, "--scale", "0.5", "--ready"});
-    ASSERT_TRUE(target.wait_for("ready"));
-    const std::string pid = std::to_string(target.pid());
-    const std::string report = directory_.path("record.json");
-    Program recorder({GILTOP_BINARY, "record", "-o", directory_.path("r.pftrace"),
-                      "--json=" + report, "-p", pid});
-    ASSERT_TRUE(recorder.wait_for("tracing")) << recorder.err();
-    Program viewer(top({"-p", pid, "-d", "0.2", "--mode", "exact", "--json=" + json_file()}));
-    wait_for_interval();
-    target.write_line("go");
-    EXPECT_EQ(target.finish().status, 0);
-    EXPECT_EQ(recorder.finish().status, 0);
-    const Ran viewed = viewer.finish();
-    EXPECT_EQ(viewed.status, 0) << viewed.err;
-    EXPECT_EQ(viewed.out, "");
-    const std::vector<Json> intervals = lines_of(read_file(json_file()));
-    ASSERT_GT(intervals.size(), 3u);
-    Figures summed, whole;
-    double end = 0;
-    for (const Json& interval : intervals) {
-      EXPECT_EQ(interval.at("schema"), "giltop.report/1");
-      EXPECT_EQ(interval.at("lost_events"), 0);
-      EXPECT_EQ(interval.at("violations"), 0);
-      const double start = interval.at("start_boottime_s").get<double>();
-      if (end != 0) {
-        EXPECT_NEAR(start, end, 1e-6) << "no time is left out";
-      }
-      end = start + interval.at("duration_s").get<double>();
-      if (!process(interval, target.pid()).is_null()) add(summed, process(interval, target.pid()));
-    }
-    add(whole, process(Json::parse(read_file(report)), target.pid()));
-    // While the main thread waited for the word, one was there and the other was not yet.
-    for (const char* idle : {"GIL idle_s", "GIL unknown_s"}) summed[idle] = whole[idle] = 0;
-    for (const char* cell : {" released blocked_s", " unknown blocked_s"})
-      summed[pid + cell] = whole[pid + cell] = 0;
-    for (const auto& [figure, value] : whole)
-      EXPECT_NEAR(summed[figure], value, std::max(value * 0.01, 0.001)) << figure;
-    for (const auto& [figure, value] : summed) {
-      EXPECT_TRUE(whole.contains(figure) || value < 0.001) << figure << " " << value;
-    }
+    bool judged = false;
+    for (int tries = 0; !judged && tries < 4; tries++) judged = sums_up(name);
+    EXPECT_TRUE(judged) << "switches went unreported each time";
   }
 }
 
@@ -377,7 +393,7 @@ TEST_F(Top, RefusesWhatItDoesNotUnderstand) {
   }
   const Ran keys = run(top({"-s", "help"}));
   EXPECT_EQ(keys.status, 0);
-  EXPECT_THAT(keys.out, HasSubstr("offcpu"));
+  EXPECT_THAT(keys.out, HasSubstr("off  "));
   const Ran gone = run(top({"-p", "4194303"}));
   EXPECT_EQ(gone.status, 1);
   EXPECT_THAT(gone.err, HasSubstr("no process 4194303"));
