@@ -252,15 +252,18 @@ TEST_F(LiveView, KeysDoWhatTheHelpSays) {
   terminal.press({"Escape"});
   EXPECT_TRUE(terminal.wait_until([&] { return rows() == std::pair(true, true); }))
       << terminal.screen();
+  // Whoever is named is unfolded from the beginning.
   const int thread = threads_of(pid).back();
+  const auto thread_is_shown = [&](bool wanted) {
+    EXPECT_TRUE(terminal.wait_until([&] {
+      return Picture(terminal.screen()).under("WAIT%", thread).has_value() == wanted;
+    })) << terminal.screen();
+  };
+  thread_is_shown(true);
   terminal.press({"H"});
-  EXPECT_TRUE(terminal.wait_until([&] {
-    return Picture(terminal.screen()).under("WAIT%", thread).has_value();
-  })) << terminal.screen();
+  thread_is_shown(false);
   terminal.press({"H"});
-  EXPECT_TRUE(terminal.wait_until([&] {
-    return !Picture(terminal.screen()).under("WAIT%", thread).has_value();
-  })) << terminal.screen();
+  thread_is_shown(true);
   terminal.press({"h"});
   shows("Keys of the table");
   terminal.press({"Escape"});
