@@ -270,8 +270,7 @@ std::string title_of(const ProcessSnapshot& p) {
   // "python3.11 app.py --port 80" is app.py, to all who look for it.
   if (line.starts_with("python")) {
     const size_t end = line.find(' ');
-    if (end != std::string::npos && end + 1 < line.size() && line[end + 1] != '-')
-      line = base(line.substr(end + 1));
+    if (end != std::string::npos && end + 1 < line.size()) line = base(line.substr(end + 1));
   }
   // Programs given by -c have lines.
   std::replace_if(

