@@ -7,8 +7,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <sstream>
 
 #include "support/live.h"
@@ -162,30 +164,31 @@ bool Top::sums_up(const std::string& name) {
     if (!process(interval, target.pid()).is_null()) add(summed, process(interval, target.pid()));
   }
   const Json recorded = Json::parse(read_file(report));
-  // A switch that the kernel did not report is mended when the thread is found running: in the
-  // recording all of it, while an interval may have been told before.
-  if (recorded.at("inferred_switches") != 0) return false;
-  for (const Json& interval : intervals)
-    if (interval.at("inferred_switches") != 0) return false;
   add(whole, process(recorded, target.pid()));
   // While the main thread waited for the word, one was there and the other was not yet.
   for (const char* idle : {"GIL idle_s", "GIL unknown_s"}) summed[idle] = whole[idle] = 0;
   for (const char* cell : {" released blocked_s", " unknown blocked_s"})
     summed[pid + cell] = whole[pid + cell] = 0;
+  for (const auto& [figure, value] : summed) whole.try_emplace(figure, 0);
+  std::string differ;
   for (const auto& [figure, value] : whole)
-    EXPECT_NEAR(summed[figure], value, std::max(value * 0.01, 0.001)) << figure;
-  for (const auto& [figure, value] : summed) {
-    EXPECT_TRUE(whole.contains(figure) || value < 0.001) << figure << " " << value;
-  }
-  return true;
+    if (std::abs(summed[figure] - value) > std::max(value * 0.01, 0.001))
+      differ += figure + ": " + std::to_string(summed[figure]) + " against " +
+                std::to_string(value) + "\n";
+  // A switch that the kernel did not report is mended when the thread is found running: in the
+  // recording all of it, while an interval may have been told before.
+  const bool mended = recorded.at("inferred_switches") != 0;
+  EXPECT_TRUE(differ.empty() || mended) << differ;
+  if (!differ.empty()) std::cout << "not judged: a switch was not reported\n" << differ;
+  return differ.empty();
 }
 
 TEST_F(Top, IntervalsSumUpToTheRecording) {
   for (const std::string name : {"cpu2", "yield2", "iomix"}) {
     SCOPED_TRACE(name);
     bool judged = false;
-    for (int tries = 0; !judged && tries < 4; tries++) judged = sums_up(name);
-    EXPECT_TRUE(judged) << "switches went unreported each time";
+    for (int tries = 0; !judged && tries < 6 && !HasFailure(); tries++) judged = sums_up(name);
+    EXPECT_TRUE(judged) << "the sums differ each time";
   }
 }
 
