@@ -31,8 +31,12 @@ std::string quoted(const std::string& word) {
   });
   if (plain) return word;
   std::string out = "'";
-  for (const char c : word) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return out + "'";
+  for (const char c : word) {
+    if (c == '\'') out += "'\\'";
+    out += c;
+  }
+  out += '\'';
+  return out;
 }
 
 // What to type instead. sudo may look for giltop elsewhere: its path is given.
@@ -41,7 +45,7 @@ std::string with_sudo(const std::vector<std::string>& words) {
   const ssize_t length = readlink("/proc/self/exe", path, sizeof(path));
   std::string line = "sudo ";
   line += quoted(length > 0 ? std::string(path, static_cast<size_t>(length)) : "giltop");
-  for (const std::string& word : words) line += " " + quoted(word);
+  for (const std::string& word : words) line.append(1, ' ').append(quoted(word));
   return line;
 }
 
