@@ -53,7 +53,7 @@ std::string bar(uint64_t part, uint64_t whole, size_t width) {
   auto length = static_cast<size_t>(share * static_cast<double>(width) + 0.5);
   if (part != 0 && length == 0) length = 1;
   length = std::min(length, width);
-  return "|" + std::string(length, '*') + std::string(width - length, ' ') + "|";
+  return fmt::format("|{:*<{}}{:<{}}|", "", length, "", width - length);
 }
 
 std::string quantiles(const HistogramSnapshot& h) {

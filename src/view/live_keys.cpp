@@ -474,7 +474,10 @@ std::vector<KeyHelp> help_of(View view) {
   for (const Binding& binding : bindings()) {
     if ((binding.views & view_bit(view)) == 0) continue;
     std::string keys;
-    for (const Input& input : binding.inputs) keys += (keys.empty() ? "" : " ") + name_of(input);
+    for (const Input& input : binding.inputs) {
+      if (!keys.empty()) keys += ' ';
+      keys += name_of(input);
+    }
     help.push_back({keys, binding.does});
   }
   return help;
