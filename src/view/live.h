@@ -1,8 +1,7 @@
 // The live view: what one frame of it shows, and what the user has set.
 //
 //   Model ──► Intervals ──► LiveFrame ─┐
-//   keys ──► press() ──► LiveState ────┴─► live_screen() ──► Screen (cells) ──► tui (ncurses)
-//   paints
+//   keys ──► press() ──► LiveState ────┴─► live_screen() ──► Screen (cells) ──► tui paints
 //
 // All but the last is pure.
 #pragma once
