@@ -17,6 +17,7 @@ void Model::prove_running(Thread& thread, uint64_t ts_ns) {
     inferred_switches_++;
     advance(thread, ts_ns);
     const uint64_t from = std::max(thread.cpu_since_ns, thread.state_since_ns);
+    inferred_ns_ += ts_ns - from;
     auto& cells = thread.matrix[static_cast<size_t>(thread.gil_state)];
     cells[static_cast<size_t>(thread.cpu_state)] -= ts_ns - from;
     cells[static_cast<size_t>(CpuState::unknown)] += ts_ns - from;
@@ -51,6 +52,7 @@ void Model::mend_run(Thread& thread, const Event& event) {
   // Without the scheduler's word all that is known is that it is running now.
   const CpuState was = event.other != 0 ? CpuState::running : CpuState::unknown;
   const uint64_t at = event.other != 0 ? std::clamp(began, since, event.ts_ns) : since;
+  inferred_ns_ += event.ts_ns - at;
   advance(thread, event.ts_ns);
   cell(thread.gil_state, before) -= event.ts_ns - at;
   cell(thread.gil_state, was) += event.ts_ns - at;

@@ -62,6 +62,7 @@ void for_figures(Snapshot& a, Snapshot& b, F&& f) {
   for (size_t i = 0; i < a.lost_by_kind.size(); i++) f(a.lost_by_kind[i], b.lost_by_kind[i]);
   f(a.violations, b.violations);
   f(a.inferred_switches, b.inferred_switches);
+  f(a.inferred_ns, b.inferred_ns);
   f(a.memory_disagreements, b.memory_disagreements);
 }
 

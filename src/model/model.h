@@ -375,6 +375,8 @@ class Model {
   uint64_t memory_disagreements() const { return memory_disagreements_; }
   // Times a thread was found on a CPU that no event had put it on.
   uint64_t inferred_switches() const { return inferred_switches_; }
+  // What of the threads' time was taken for another state's until then.
+  uint64_t inferred_ns() const { return inferred_ns_; }
   uint64_t lost() const;
   const std::array<uint64_t, kRecordKinds.size()>& lost_by_kind() const { return lost_; }
   uint64_t first_ns() const { return first_ns_; }
@@ -503,6 +505,7 @@ class Model {
   Thread gone_;  // stands for any that was folded, in by_tid_
   uint64_t violations_ = 0;
   uint64_t inferred_switches_ = 0;
+  uint64_t inferred_ns_ = 0;
   uint64_t memory_disagreements_ = 0;
   std::array<uint64_t, kRecordKinds.size()> lost_{};
   uint64_t loss_until_ns_ = 0;  // before it no state event can be trusted

@@ -213,6 +213,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
   out.lost_by_kind = model.lost_by_kind();
   out.violations = model.violations();
   out.inferred_switches = model.inferred_switches();
+  out.inferred_ns = model.inferred_ns();
   out.memory_disagreements = model.memory_disagreements();
   out.folded_processes = model.folded_processes();
   std::vector<const Process*> reported;

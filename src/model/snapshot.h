@@ -141,6 +141,7 @@ struct Snapshot {
   std::array<uint64_t, kRecordKinds.size()> lost_by_kind{};
   uint64_t violations = 0;
   uint64_t inferred_switches = 0;
+  uint64_t inferred_ns = 0;
   uint64_t memory_disagreements = 0;
   std::vector<ProcessSnapshot> processes;  // CPythons only
   uint64_t hidden_cpu_ns = 0;  // of traced ones that a filter has taken out of `processes`

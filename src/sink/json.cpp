@@ -156,6 +156,7 @@ std::string to_json(const Snapshot& s, bool one_line) {
                          {"lost_by_kind", std::move(lost)},
                          {"violations", s.violations},
                          {"inferred_switches", s.inferred_switches},
+                         {"inferred_s", seconds(s.inferred_ns)},
                          {"memory_disagreements", s.memory_disagreements},
                          {"overhead",
                           {{"probe_hits", s.run.probe_hits},

@@ -123,24 +123,30 @@ TEST_P(Matrix, LightModeKnowsWhoHoldsAndWhoWaits) {
       python.command(directory_.path(), "workload.py",
                      {"cpu2", "--scale", python.debug ? "0.05" : "0.1", "--truth",
                       python.inside(directory_.path(), "truth.json")});
-  const Recorded recorded = record(command, {"--mode", "light"});
-  if (python.minor < 7) {
-    EXPECT_THAT(recorded.ran.err, ::testing::HasSubstr("light mode needs CPython 3.7 or newer"));
-    return;
+  Recorded recorded;
+  double blamed = 0, unknown = 0;
+  // Until giltop has had a CPU to look for the GIL, nobody is known to hold it. On a busy machine
+  // that may take a good part of so short a run.
+  for (int tries = 0; tries < 5 && (tries == 0 || unknown >= 0.05 * blamed); tries++) {
+    recorded = record(command, {"--mode", "light"});
+    if (python.minor < 7) {
+      EXPECT_THAT(recorded.ran.err, ::testing::HasSubstr("light mode needs CPython 3.7 or newer"));
+      return;
+    }
+    ASSERT_EQ(recorded.report.at("processes").size(), 1u) << recorded.ran.err;
+    EXPECT_EQ(recorded.process().at("exact"), false);
+    if (python.free_threaded) return;
+    ASSERT_EQ(recorded.process().at("gils").size(), 1u);
+    blamed = unknown = 0;
+    for (const Json& row : recorded.process().at("gils")[0].at("blame")) {
+      for (const char* part : {"running_s", "runnable_s", "blocked_s", "handoff_s", "unknown_s"})
+        blamed += row.at(part).get<double>();
+      unknown += row.at("unknown_s").get<double>();
+    }
   }
-  ASSERT_EQ(recorded.report.at("processes").size(), 1u) << recorded.ran.err;
   const Json& process = recorded.process();
-  EXPECT_EQ(process.at("exact"), false);
-  if (python.free_threaded) return;
-  ASSERT_EQ(process.at("gils").size(), 1u);
   const Json& gil = process.at("gils")[0];
   EXPECT_TRUE(gil.at("acquires").is_null());
-  double blamed = 0, unknown = 0;
-  for (const Json& row : gil.at("blame")) {
-    for (const char* part : {"running_s", "runnable_s", "blocked_s", "handoff_s", "unknown_s"})
-      blamed += row.at(part).get<double>();
-    unknown += row.at("unknown_s").get<double>();
-  }
   EXPECT_LT(unknown, 0.05 * blamed) << gil.at("blame");
   const Json truth = Json::parse(read_file(directory_.path("truth.json")));
   double waited = 0;

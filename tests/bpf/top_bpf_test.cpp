@@ -7,10 +7,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <csignal>
 #include <cstdio>
-#include <iostream>
 #include <sstream>
 
 #include "support/live.h"
@@ -46,7 +44,7 @@ class Top : public Live {
     ASSERT_FALSE(read_file(json_file()).empty());
   }
 
-  bool sums_up(const std::string& name);
+  void sums_up(const std::string& name);
 
   static const Json& process(const Json& report, int pid) {
     static const Json none;
@@ -129,17 +127,16 @@ TEST_F(Top, TwoThreadsThatTakeTurnsAreEachOthersBlocker) {
   EXPECT_GE(blockers[other][one], 2) << ran.out;
 }
 
-// The whole work is done while both look: the sum of the intervals is the recording. False: it
-// cannot be judged this time.
-bool Top::sums_up(const std::string& name) {
+// The whole work is done while both look: the sum of the intervals is the recording.
+void Top::sums_up(const std::string& name) {
   (void)unlink(json_file().c_str());
   Program target({python(), workload(), name, "--scale", "0.5", "--ready"});
-  EXPECT_TRUE(target.wait_for("ready"));
+  ASSERT_TRUE(target.wait_for("ready"));
   const std::string pid = std::to_string(target.pid());
   const std::string report = directory_.path("record.json");
   Program recorder(
       {GILTOP_BINARY, "record", "-o", directory_.path("r.pftrace"), "--json=" + report, "-p", pid});
-  EXPECT_TRUE(recorder.wait_for("tracing")) << recorder.err();
+  ASSERT_TRUE(recorder.wait_for("tracing")) << recorder.err();
   Program viewer(top({"-p", pid, "-d", "0.2", "--mode", "exact", "--json=" + json_file()}));
   wait_for_interval();
   target.write_line("go");
@@ -150,8 +147,12 @@ bool Top::sums_up(const std::string& name) {
   EXPECT_EQ(viewed.out, "");
   const std::vector<Json> intervals = lines_of(read_file(json_file()));
   EXPECT_GT(intervals.size(), 3u);
+  const Json recorded = Json::parse(read_file(report));
   Figures summed, whole;
   double end = 0;
+  // What the kernel did not report each of them finds out for itself, and an interval may be shown
+  // by then.
+  double inferred = recorded.at("inferred_s").get<double>();
   for (const Json& interval : intervals) {
     EXPECT_EQ(interval.at("schema"), "giltop.report/1");
     EXPECT_EQ(interval.at("lost_events"), 0);
@@ -161,34 +162,24 @@ bool Top::sums_up(const std::string& name) {
       EXPECT_NEAR(start, end, 1e-6) << "no time is left out";
     }
     end = start + interval.at("duration_s").get<double>();
+    inferred += interval.at("inferred_s").get<double>();
     if (!process(interval, target.pid()).is_null()) add(summed, process(interval, target.pid()));
   }
-  const Json recorded = Json::parse(read_file(report));
   add(whole, process(recorded, target.pid()));
   // While the main thread waited for the word, one was there and the other was not yet.
   for (const char* idle : {"GIL idle_s", "GIL unknown_s"}) summed[idle] = whole[idle] = 0;
-  for (const char* cell : {" released blocked_s", " unknown blocked_s"})
+  for (const char* cell : {" released blocked_s", " unknown running_s", " unknown runnable_s",
+                           " unknown blocked_s", " unknown unknown_s"})
     summed[pid + cell] = whole[pid + cell] = 0;
   for (const auto& [figure, value] : summed) whole.try_emplace(figure, 0);
-  std::string differ;
   for (const auto& [figure, value] : whole)
-    if (std::abs(summed[figure] - value) > std::max(value * 0.01, 0.001))
-      differ += figure + ": " + std::to_string(summed[figure]) + " against " +
-                std::to_string(value) + "\n";
-  // A switch that the kernel did not report is mended when the thread is found running: in the
-  // recording all of it, while an interval may have been told before.
-  const bool mended = recorded.at("inferred_switches") != 0;
-  EXPECT_TRUE(differ.empty() || mended) << differ;
-  if (!differ.empty()) std::cout << "not judged: a switch was not reported\n" << differ;
-  return differ.empty();
+    EXPECT_NEAR(summed[figure], value, std::max(value * 0.01, 0.001) + inferred) << figure;
 }
 
 TEST_F(Top, IntervalsSumUpToTheRecording) {
   for (const std::string name : {"cpu2", "yield2", "iomix"}) {
     SCOPED_TRACE(name);
-    bool judged = false;
-    for (int tries = 0; !judged && tries < 6 && !HasFailure(); tries++) judged = sums_up(name);
-    EXPECT_TRUE(judged) << "the sums differ each time";
+    sums_up(name);
   }
 }
 

@@ -704,6 +704,7 @@ TEST(Model, WhoTakesTheGilRunsAndItsNextSwitchSaysSinceWhen) {
   EXPECT_EQ(played.cell(100, released, kRunning), 10u + 10u + 10u);
   EXPECT_EQ(played.cell(100, holding, kRunning), 20u);
   EXPECT_EQ(played.model.inferred_switches(), 1u);
+  EXPECT_EQ(played.model.inferred_ns(), 40u);
   EXPECT_THAT(broken_invariants(played.model), IsEmpty());
 }
 
@@ -720,6 +721,7 @@ TEST(Model, WhoLeavesACpuWasOnIt) {
   EXPECT_EQ(played.cell(100, holding, kBlocked), 10u);
   EXPECT_EQ(played.cell(100, holding, kNowhere), 40u);
   EXPECT_EQ(played.model.inferred_switches(), 2u);
+  EXPECT_EQ(played.model.inferred_ns(), 70u + 40u);
   const auto blame = played.gil().blame();
   ASSERT_EQ(blame.size(), 1u);
   EXPECT_EQ(blame[0].running_ns, 70u);
