@@ -16,8 +16,8 @@ const volatile __u32 track_as = GT_TELL; /* what is tracked is in light mode, or
  * and an acquire without its release is worse than neither. Set by the loader. */
 __u8 ready[GT_FILES];
 
-/* By file: light mode's probes alone are set, so that its processes are in light mode, those that
- * began just now too. Set by the loader. */
+/* By file: of probes that serve all of its processes light mode's alone are set. Those that began
+ * just now are in light mode, too. Set by the loader. */
 __u8 light_files[GT_FILES];
 
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
@@ -60,10 +60,11 @@ static __always_inline void told(__u32 tgid)
 		*how = (*how & ~GT_TELL) | GT_TRACED;
 }
 
-/* A forked child is in the mode of its parent. */
+/* A forked child is in the mode of its parent, but has no probes of its own. */
 static __always_inline bool track_like(__u32 parent, __u32 tgid)
 {
-	__u32 how = GT_TELL | (is_light(parent) ? GT_LIGHT : 0);
+	__u32 *as = bpf_map_lookup_elem(&tracked, &parent);
+	__u32 how = GT_TELL | (as && *as & (GT_LIGHT | GT_OWN) ? GT_LIGHT : 0);
 
 	return bpf_map_update_elem(&tracked, &tgid, &how, BPF_ANY) == 0;
 }

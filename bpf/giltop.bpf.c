@@ -90,7 +90,7 @@ int on_gil(struct pt_regs *ctx)
 	cookie = bpf_get_attach_cookie(ctx);
 	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
 	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, kind) ||
-	    (both_modes && is_light(tgid)))
+	    (both_modes && !counts(ctx, tgid, cookie)))
 		return 0;
 	if (cookie & GT_COOKIE_STEPPED)
 		__sync_fetch_and_add(&stepped_hits, 1);
@@ -113,7 +113,11 @@ int on_gil(struct pt_regs *ctx)
 
 static __always_inline bool in_light_mode(__u32 tgid, __u64 cookie)
 {
-	return light_files[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)] || is_light(tgid);
+	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+
+	if (how && *how & (GT_LIGHT | GT_OWN))
+		return *how & GT_LIGHT;
+	return light_files[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)];
 }
 
 /* Light mode: pthread_cond_timedwait() in take_gil has returned. Free: this thread takes it now, as

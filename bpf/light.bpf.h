@@ -29,6 +29,7 @@ struct await {
 	__u64 futex; /* NOT_KNOWN: what it slept on */
 	__u32 cond;  /* in `gil`, bytes */
 	__u32 how;
+	__u64 swapped; /* GT_SWAP: where the trap was that the newer probes told */
 };
 
 struct {
@@ -42,6 +43,32 @@ struct {
 static __always_inline struct await *new_await(struct task_struct *task)
 {
 	return bpf_task_storage_get(&awaited, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
+/* Where files may change their mode: whether a hit of exact mode's probes is to be told, as the
+ * process may have two sets of them (GT_SWAP), and each trap hits both. The kernel runs the newer
+ * one's program first (consumer_add(), kernel/events/uprobes.c). So that one decides, the other
+ * looks whether it has, and no trap is told twice or never whenever the loader says which counts. */
+static __always_inline bool counts(struct pt_regs *ctx, __u32 tgid, __u64 cookie)
+{
+	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+	__u64 at = PT_REGS_IP(ctx);
+	struct await *await;
+	bool mine, told;
+
+	if (!how)
+		return true; /* it began just now */
+	if (*how & GT_LIGHT)
+		return false;
+	mine = !(cookie & GT_COOKIE_OWN) == !(*how & GT_OWN);
+	if (!(*how & GT_SWAP))
+		return mine;
+	await = new_await(bpf_get_current_task_btf());
+	if (!await)
+		return mine;
+	told = await->swapped == at;
+	await->swapped = mine ? at : 0;
+	return mine || !told;
 }
 
 static __always_inline void note_wait(__u64 gil)

@@ -145,6 +145,8 @@ struct gt_entry {
 #define GT_TRACED 1
 #define GT_TELL 2  /* its next GIL event is to be told with a GT_FOUND */
 #define GT_LIGHT 4 /* in light mode */
+#define GT_OWN 8   /* exact mode by probes of its own, not by those of the file's processes */
+#define GT_SWAP 16 /* it has both for now: the newer ones, which GT_OWN says, are hit first */
 
 /* Where the GILs of a process in light mode are, and how to tell who holds one. Offsets in bytes. */
 struct gt_light {
@@ -176,6 +178,7 @@ struct gt_light {
 #define GT_COOKIE_BASE_MASK 7
 #define GT_COOKIE_FREE_THREADED (1ULL << 47)
 #define GT_COOKIE_STEPPED (1ULL << 48) /* not emulated: its cost is another */
+#define GT_COOKIE_OWN (1ULL << 49) /* set in one process alone (GT_OWN) */
 
 /* What the address of the GIL is counted from when a site's probe is hit. Only GT_BASE_ARGUMENT is
  * used on AArch64. */

@@ -255,14 +255,25 @@ Status Attachments::set_light(File& file, bool light, const std::function<void()
   return ok();
 }
 
-Status Attachments::attach_exact(File& file, const Fd& fd) {
+Result<Uprobes> Attachments::exact_probes(const File& file, const Fd& fd, int pid,
+                                          uint64_t flags) const {
   std::vector<UprobePlace> places;
   for (const GilSite& site : file.inspection.cpython.sites)
-    places.push_back({site.probe.file_offset, cookie_of(file, site)});
-  auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, only_pid_);
+    places.push_back({site.probe.file_offset, cookie_of(file, site) | flags});
+  auto probes = Uprobes::make(programs_.way, programs_.gil, path_of(fd), places, pid);
   if (!probes) return std::move(probes).error().in("attach the GIL's sites in " + file.path);
+  return probes;
+}
+
+Status Attachments::attach_exact(File& file, const Fd& fd) {
+  auto probes = exact_probes(file, fd, only_pid_, 0);
+  if (!probes) return probes.error();
   file.sites = std::move(*probes);
   return ok();
+}
+
+Result<Uprobes> Attachments::attach_own(const File& file, uint32_t tgid) const {
+  return exact_probes(file, file.fd, static_cast<int>(tgid), GT_COOKIE_OWN);
 }
 
 Status Attachments::attach_light(File& file, const Fd& fd) {

@@ -27,10 +27,11 @@ class Attachments {
     std::string error;       // unreadable, not ELF, or a site that could not be probed
     std::string mode_error;  // why its mode could not be changed
     bool on_overlay = false;
-    Uprobes sites;    // exact mode's
-    Fd fd;            // where its mode may change
-    Uprobes resumes;  // light mode's
-    Uprobes entry;    // set while the program's entry point is watched
+    Uprobes sites;                 // exact mode's
+    Fd fd;                         // where its mode may change
+    uint64_t light_wanted_ns = 0;  // by one of its processes, the last time
+    Uprobes resumes;               // light mode's
+    Uprobes entry;                 // set while the program's entry point is watched
 
     bool is_traced() const { return sites || is_light(); }
     bool is_light() const { return static_cast<bool>(resumes); }
@@ -58,6 +59,9 @@ class Attachments {
   // The file's probes become those of the other mode: first come the new ones, then `tell` says who
   // is in that mode, then the old ones go. Errors: nothing has changed.
   Status set_light(File& file, bool light, const std::function<void()>& tell);
+  // Exact mode's, in one process alone, which may have the file's, too (GT_OWN, GT_SWAP).
+  Result<Uprobes> attach_own(const File& file, uint32_t tgid) const;
+  bool can_attach_own() const { return only_pid_ < 0 && can_probe_one_process(programs_.way); }
   const std::vector<File*>& numbered() const { return numbered_; }  // [0] is null
 
   // The file of an identity that was added before; else null.
@@ -86,6 +90,7 @@ class Attachments {
 
  private:
   Status attach_sites(File& file, const Fd& fd);
+  Result<Uprobes> exact_probes(const File& file, const Fd& fd, int pid, uint64_t flags) const;
   Status attach_exact(File& file, const Fd& fd);
   Status attach_light(File& file, const Fd& fd);
   void drop_overwritten(const FileId& id);

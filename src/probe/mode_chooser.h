@@ -1,4 +1,4 @@
-// ModeChooser: which Pythons are traced in exact mode, and which in light mode, within a budget.
+// ModeChooser: who is traced in exact mode, and who in light mode, within a budget.
 #pragma once
 
 #include <algorithm>
@@ -7,7 +7,8 @@
 
 namespace giltop {
 
-// Breakpoints sit in a file, so a file's processes change together, and the busiest one decides:
+// Each process for itself; or, where a process cannot have probes of its own (before Linux 6.10),
+// all of a file's together, as the busiest one decides:
 //
 //            over the budget two periods in a row, or far over it in one
 //     exact ─────────────────────────────────────────► light
@@ -26,10 +27,11 @@ class ModeChooser {
   // `budget`: what tracing may take from a process, as a part of one CPU's time, 0 to 1.
   explicit ModeChooser(double budget) : budget_(budget) {}
 
-  // Once a period of about half a second. `share`: what exact mode cost the file's busiest process
-  // in that period (CostMeter), of one CPU's time; of no meaning in light mode. Returns whether the
-  // file is to be in light mode from here on.
-  bool choose(uint32_t file, double share, uint64_t now_ns);
+  // Once a period of about half a second. `who`: a process's id, or a file's number. `share`: what
+  // exact mode cost it in that period (CostMeter), of one CPU's time; of no meaning in light mode.
+  // Returns whether it is to be in light mode from here on.
+  bool choose(uint32_t who, double share, uint64_t now_ns);
+  void forget(uint32_t who) { states_.erase(who); }
 
  private:
   struct State {
@@ -39,11 +41,11 @@ class ModeChooser {
     uint64_t trial_after_ns = kFirstTrial_ns;
   };
   double budget_;
-  std::unordered_map<uint32_t, State> files_;
+  std::unordered_map<uint32_t, State> states_;
 };
 
-inline bool ModeChooser::choose(uint32_t file, double share, uint64_t now_ns) {
-  const auto [found, first] = files_.try_emplace(file);
+inline bool ModeChooser::choose(uint32_t who, double share, uint64_t now_ns) {
+  const auto [found, first] = states_.try_emplace(who);
   State& state = found->second;
   if (first) state.since_ns = now_ns;
   if (state.light) {

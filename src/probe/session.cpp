@@ -413,15 +413,17 @@ void LiveSession::choose_modes() {
   constexpr uint64_t kPeriod_ns = 500'000'000;
   const uint64_t now = boot_ns();
   const uint64_t passed = now - modes_chosen_ns_;
-  if (passed < kPeriod_ns) return;
-  if (modes_chosen_ns_ != 0) {
-    targets_->choose_modes(now, [&](uint32_t tgid) {
-      const auto spent = spent_ns_.find(tgid);
-      return spent == spent_ns_.end() ? 0 : spent->second / static_cast<double>(passed);
-    });
+  if (passed >= kPeriod_ns) {
+    if (modes_chosen_ns_ != 0) {
+      targets_->choose_modes(now, [&](uint32_t tgid) {
+        const auto spent = spent_ns_.find(tgid);
+        return spent == spent_ns_.end() ? 0 : spent->second / static_cast<double>(passed);
+      });
+    }
+    spent_ns_.clear();
+    modes_chosen_ns_ = now;
   }
-  spent_ns_.clear();
-  modes_chosen_ns_ = now;
+  targets_->change_modes(now);
   // Samples are of use in light mode only, and wake idle CPUs.
   if (!targets_->any_light()) {
     sampler_.reset();

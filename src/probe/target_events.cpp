@@ -57,6 +57,7 @@ void Targets::on_exec(const gt_exec& exec) {
   images_.erase(exec.h.tgid);
   inherited_.erase(exec.h.tgid);
   light_gils_.forget(exec.h.tgid);
+  forget_mode(exec.h.tgid);
   if (options_.host_wide) {
     exec_host_wide(exec);
   } else {
@@ -194,6 +195,7 @@ void Targets::on_last_exit(uint32_t tgid) {
   images_.erase(tgid);
   inherited_.erase(tgid);
   light_gils_.forget(tgid);
+  forget_mode(tgid);
 }
 
 template <typename Which>
@@ -215,6 +217,7 @@ void Targets::forget_overwritten() {
       }
       untrack(image->first);
       light_gils_.forget(image->first);
+      forget_mode(image->first);
       Event event;
       event.kind = EventKind::exit;
       event.ts_ns = boot_ns();
@@ -237,6 +240,7 @@ void Targets::forget_some() {
     std::erase_if(images_, [this](const auto& image) {
       if (is_tracked(image.first)) return false;
       light_gils_.forget(image.first);
+      forget_mode(image.first);
       return true;
     });
     std::erase_if(inherited_, [this](const auto& child) { return !is_tracked(child.first); });

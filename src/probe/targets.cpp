@@ -28,15 +28,6 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
   return result;
 }
 
-Event mode_event(uint32_t tgid, uint64_t ts_ns, bool light) {
-  Event event;
-  event.kind = EventKind::mode;
-  event.ts_ns = ts_ns;
-  event.tgid = tgid;
-  event.state = light;
-  return event;
-}
-
 }  // namespace
 
 // --- which processes -----------------------------------------------------------------------------
@@ -325,64 +316,6 @@ void Targets::see_child(uint32_t tgid, uint32_t parent) {
   inherited_[tgid] = std::move(files);
 }
 
-// --- their modes ---------------------------------------------------------------------------------
-
-std::vector<uint32_t> Targets::processes_of(const File& file) const {
-  std::vector<uint32_t> found;
-  for (const auto& [tgid, image] : images_)
-    if (image.has(&file)) found.push_back(tgid);
-  for (const auto& [tgid, files] : inherited_)
-    if (std::find(files.begin(), files.end(), &file) != files.end() && !images_.contains(tgid))
-      found.push_back(tgid);
-  return found;
-}
-
-void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)>& share_of) {
-  for (File* file : attachments_.numbered()) {
-    if (!file || !file->is_traced() || !file->mode_error.empty()) continue;
-    double share = 0;
-    for (const uint32_t tgid : processes_of(*file)) share = std::max(share, share_of(tgid));
-    const bool light = chooser_->choose(file->number, share, now_ns);
-    if (light != file->is_light()) change_mode(*file, light);
-  }
-}
-
-bool Targets::any_light() const {
-  const auto& files = attachments_.numbered();
-  return std::any_of(files.begin(), files.end(),
-                     [](const File* file) { return file && file->is_light(); });
-}
-
-// A file that cannot be probed in the other way stays as it is.
-void Targets::change_mode(File& file, bool light) {
-  const std::vector<uint32_t> processes = processes_of(file);
-  if (light) {
-    for (const uint32_t tgid : processes) {
-      const auto image = images_.find(tgid);
-      const bool alone = image == images_.end() || image->second.pythons.size() == 1;
-      light_gils_.add(tgid, file.inspection.cpython, alone);
-    }
-    light_gils_.look(boot_ns());
-  }
-  const Status changed = attachments_.set_light(file, light, [&] {
-    for (const uint32_t tgid : processes) tell_mode(tgid, light, boot_ns());
-  });
-  if (!changed) file.mode_error = changed.error().message();
-  if (!light || !changed)
-    for (const uint32_t tgid : processes) light_gils_.forget(tgid);
-}
-
-// To the model before the kernel side obeys, so that nothing in light mode comes before it; what
-// exact mode tells yet is no harm. And the other way round.
-void Targets::tell_mode(uint32_t tgid, bool light, uint64_t ts_ns) {
-  uint32_t how = GT_TRACED;
-  if (bpf_map_lookup_elem(maps_.tracked, &tgid, &how) != 0) return;  // it ended
-  how = (how & ~uint32_t{GT_LIGHT}) | (light ? GT_LIGHT : 0);
-  if (light) push_(mode_event(tgid, ts_ns, true));
-  bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
-  if (!light) push_(mode_event(tgid, boot_ns(), false));
-}
-
 // --- what they run -------------------------------------------------------------------------------
 
 Result<std::vector<Attachments::File*>> Targets::mapped_files(uint32_t tgid) {
@@ -434,6 +367,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     facts.comm = info->comm;
     facts.cmdline = info->cmdline;
   }
+  own_.erase(tgid);  // this Python is not among them
   const bool light = image.is_light();
   if (light)
     light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);

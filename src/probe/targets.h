@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,9 @@
 #include "probe/mode_chooser.h"
 
 namespace giltop {
+
+// From `ts_ns` on the process is in that mode.
+Event mode_event(uint32_t tgid, uint64_t ts_ns, bool light);
 
 // A process comes to be known
 //   - by attach_process() or attach_all(), when it runs already;
@@ -91,9 +95,11 @@ class Targets {
   void look_for_gils(uint64_t now_ns) { light_gils_.look(now_ns); }
   void see_gil(uint32_t tgid, uint64_t gil, uint64_t now_ns) { light_gils_.see(tgid, gil, now_ns); }
 
-  // Puts files into the mode that their busiest process can afford. `share_of`: what exact mode
-  // took of a process's time since the last call.
+  // Chooses the modes that processes can afford. `share_of`: what exact mode took of a process's
+  // time since the last call.
   void choose_modes(uint64_t now_ns, const std::function<double(uint32_t tgid)>& share_of);
+  // Puts them into those modes, a few at a call.
+  void change_modes(uint64_t now_ns);
 
   bool any_light() const;
 
@@ -178,10 +184,20 @@ class Targets {
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
   void see_child(uint32_t tgid, uint32_t parent);
-  void tell_mode(uint32_t tgid, bool light, uint64_t ts_ns);
-  void change_mode(File& file, bool light);
-  // Processes that run it, forked ones included.
+  // Their modes (target_modes.cpp). What runs a file, and what a process runs: forked ones too.
   std::vector<uint32_t> processes_of(const File& file) const;
+  const std::vector<File*>& files_of(uint32_t tgid) const;
+  uint32_t how_of(uint32_t tgid) const;  // GT_TRACED ...; 0: not traced
+  void tell_how(uint32_t tgid, uint32_t flags);
+  void tell_mode(uint32_t tgid, bool light, uint64_t ts_ns);
+  void go_light(uint32_t tgid);
+  void leave_light(uint32_t tgid);
+  bool has_own(uint32_t tgid) const;
+  void set_own(uint32_t tgid);
+  bool set_own_where_needed(const std::vector<File*>& mixed);
+  void mix(File& file);
+  void unmix(File& file);
+  void forget_mode(uint32_t tgid);
   std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
 
@@ -193,6 +209,11 @@ class Targets {
   Push push_;
   LightGils light_gils_;
   std::optional<ModeChooser> chooser_;
+  std::unordered_set<uint32_t> wants_light_;  // processes, since the last choice
+  std::unordered_map<uint32_t, std::vector<Uprobes>>
+      own_;  // by process (GT_OWN, GT_SWAP); none: it could not be
+  bool changing_ = false;
+  std::vector<uint32_t> unneeded_;                              // whose own may go
   std::unordered_map<uint32_t, std::vector<File*>> inherited_;  // by forked children
   // Traced since the last see_threads(), and what it has to map still, or its id is another's by
   // now; null: not known.

@@ -92,6 +92,10 @@ std::string hex(uint64_t value) {
 
 }  // namespace
 
+bool can_probe_one_process(UprobeWay way) {
+  return way == UprobeWay::multi && multi_pid_is_process();
+}
+
 UprobeWay uprobe_way() {
   const char* forced = std::getenv("GILTOP_UPROBES");
   if (forced && std::strcmp(forced, "perf") == 0) return UprobeWay::perf;

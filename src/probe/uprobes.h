@@ -17,6 +17,8 @@ namespace giltop {
 enum class UprobeWay { multi, perf };
 
 UprobeWay uprobe_way();  // of this kernel; GILTOP_UPROBES=perf forces the older one
+// Whether Uprobes of one process are hit by it alone, and by all of its threads.
+bool can_probe_one_process(UprobeWay way);
 void prepare_for(UprobeWay way, bpf_program* program);
 
 struct UprobePlace {

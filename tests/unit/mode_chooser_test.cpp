@@ -7,7 +7,7 @@ namespace {
 
 constexpr uint64_t kPeriod_ns = 500'000'000;
 
-TEST(ModeChooser, WithinItsBudgetAFileStaysExact) {
+TEST(ModeChooser, WhoIsWithinTheBudgetStaysExact) {
   ModeChooser chooser(0.02);
   for (uint64_t now = 0; now < 100 * kPeriod_ns; now += kPeriod_ns)
     ASSERT_FALSE(chooser.choose(1, 0.019, now));
