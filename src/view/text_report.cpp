@@ -128,7 +128,7 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many, bool sa
                      format_count(g.forced_releases), format_count(g.voluntary_releases));
 }
 
-std::string process_part(const ProcessSnapshot& p) {
+std::string process_part(const ProcessSnapshot& p, bool automatic) {
   const uint64_t span = span_ns(p);
   std::vector<const ThreadSnapshot*> threads, brief;
   Columns columns;
@@ -176,8 +176,8 @@ std::string process_part(const ProcessSnapshot& p) {
     bars += state_bar(*folded);
   }
   out += "  " + bar_legend(bars) + "\n";
-  if (p.light_ns != 0 && p.light_ns + span / 100 < span)
-    out += fmt::format("  in light mode for {} of {}: exact mode would have cost it too much\n",
+  if (automatic && p.light_ns != 0)
+    out += fmt::format("  in light mode for {} of {}: exact mode would have cost too much\n",
                        format_seconds(p.light_ns), format_seconds(span));
   if (!p.gils.empty()) out += "\n";
   std::vector<const GilSnapshot*> gils;
@@ -222,7 +222,7 @@ std::string text_report(const Snapshot& s) {
       out += verdict.sentence + "\n";
       if (!verdict.advice.empty()) out += verdict.advice + "\n";
       out += "\n";
-      out += process_part(*p);
+      out += process_part(*p, s.run.mode == "auto");
     }
     if (shown < processes.size())
       out += fmt::format("… and {} more processes: --json has them all\n",

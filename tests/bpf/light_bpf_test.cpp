@@ -1,11 +1,15 @@
 // Light mode on live programs: what it shares with exact mode, and what it does not cost.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
 #include <string>
 
+#include "support/interpreters.h"
 #include "support/live.h"
 
 namespace giltop::testing {
@@ -147,6 +151,80 @@ TEST_F(Light, NamesTheHolderInsideAPidNamespace) {
   for (const Json& row : process.at("gils")[0].at("blame"))
     if (!row.at("holder_tid").is_null()) named += row.at("running_s").get<double>();
   EXPECT_GT(named, 0.2);
+}
+
+// An interpreter that gets a GIL of its own when giltop has long looked at the process: the waits
+// for it tell of it.
+TEST_F(Light, LearnsAGilThatComesLater) {
+  const std::vector<Interpreter> all = installed_interpreters();
+  const auto python = std::find_if(all.begin(), all.end(), [](const Interpreter& p) {
+    return p.minor >= 12 && !p.free_threaded && !p.debug;
+  });
+  if (python == all.end()) GTEST_SKIP() << "no Python has interpreters with GILs of their own";
+  write_file(directory_.path("late.py"),
+             "import time\n"
+             "code = '''\n"
+             "import threading, time\n"
+             "end = time.monotonic() + 0.7\n"
+             "def spin():\n"
+             "    while time.monotonic() < end: sum(range(1000))\n"
+             "threads = [threading.Thread(target=spin) for _ in range(2)]\n"
+             "for t in threads: t.start()\n"
+             "for t in threads: t.join()\n"
+             "'''\n"
+             "time.sleep(1.3)\n"
+             "try:\n"
+             "    import _interpreters as module  # 3.13\n"
+             "    module.exec(module.create('isolated'), code)\n"
+             "except ImportError:\n"
+             "    import _xxsubinterpreters as module\n"
+             "    module.run_string(module.create(isolated=True), code)\n");
+  const Recorded recorded =
+      record(python->command(directory_.path(), "late.py", {}), {"--mode", "light"});
+  const Json& process = recorded.process();
+  ASSERT_FALSE(process.is_null()) << recorded.ran.err;
+  ASSERT_EQ(process.at("gils").size(), 2u);
+  EXPECT_GT(process.at("gils")[1].at("contended").get<int>(), 5);
+  ASSERT_EQ(process.at("threads").size(), 3u);
+  for (const Json& thread : process.at("threads")) {
+    if (thread.at("tid") == process.at("pid")) continue;
+    const double running = in_cpu_state(thread, "running");
+    EXPECT_GT(thread.at("matrix").at("holding").at("running_s").get<double>(), 0.7 * running)
+        << thread;
+  }
+}
+
+// A copy of Python that is linked to the same C library by another name.
+TEST_F(Light, NeedsTheCLibraryThatItKnows) {
+  const std::vector<Interpreter> all = installed_interpreters();
+  const auto python = std::find_if(all.begin(), all.end(), [](const Interpreter& p) {
+    return p.root.empty() && p.program == p.gil_file && !p.embedded() && p.minor >= 7;
+  });
+  if (python == all.end()) GTEST_SKIP() << "no Python has all in one file";
+  const std::string ours = "libc.so.6", theirs = "libx.so.6";
+  std::string program = read_file(python->program);
+  const size_t at = program.find('\0' + ours + '\0');
+  ASSERT_NE(at, std::string::npos);
+  program.replace(at + 1, ours.size(), theirs);
+  write_file(directory_.path("python3"), program, true);
+  const std::string maps = read_file("/proc/self/maps");
+  const size_t end = maps.find("/libc.so.6\n");
+  ASSERT_NE(end, std::string::npos);
+  const size_t begin = maps.rfind(' ', end) + 1;
+  const std::string library = maps.substr(begin, end - begin) + "/" + ours;
+  ASSERT_EQ(symlink(library.c_str(), directory_.path(theirs).c_str()), 0);
+  const auto home = std::filesystem::path(python->program).parent_path().parent_path();
+  const std::vector<std::string> command = {"env",
+                                            "LD_LIBRARY_PATH=" + directory_.path(""),
+                                            "PYTHONHOME=" + home.string(),
+                                            directory_.path("python3"),
+                                            "-c",
+                                            "print('ran')"};
+  const Recorded recorded = record(command, {"--mode", "light"});
+  EXPECT_EQ(recorded.ran.out, "ran\n") << recorded.ran.err;
+  EXPECT_THAT(recorded.ran.err, HasSubstr("light mode needs GNU's C library"));
+  EXPECT_EQ(recorded.report.at("processes").size(), 0u);
+  EXPECT_EQ(record(command).report.at("processes").size(), 1u) << "exact mode does not";
 }
 
 // A storm of hand-overs costs too much; when it is over, a trial finds that exact mode is cheap.
