@@ -157,6 +157,7 @@ static __always_inline void emit_wait(__u64 gil, __u32 holder, __u32 tgid, __u32
 		return;
 	e->gil = gil;
 	stamp(&e->h, GT_GIL_WAIT, tgid, tid);
+	e->h.state = GT_NO_TRAP;
 	e->h.extra = holder;
 	submit(e);
 }

@@ -241,9 +241,10 @@ Result<HitCosts> calibrate_hits(UprobeWay way, bpf_program* program) {
   return costs;
 }
 
-HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks) {
-  constexpr unsigned kParts = 8, kRounds = 25;  // a part each is timed
-  constexpr uint64_t kLimit_ns = 10'000'000;    // on a busy machine
+HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks, bool cold) {
+  constexpr unsigned kParts = 8;              // each is timed
+  const unsigned rounds = cold ? 1 : 25;      // of a part
+  constexpr uint64_t kLimit_ns = 10'000'000;  // on a busy machine
   const Fd statistics(bpf_enable_stats(BPF_STATS_RUN_TIME));
   const Fd there(eventfd(0, EFD_CLOEXEC)), back(eventfd(0, EFD_CLOEXEC));
   if (!statistics || !there || !back) return {};
@@ -251,16 +252,20 @@ HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks) {
   std::atomic<uint64_t> other_cpu_ns = 0;
   std::thread other([&] {
     cpus.take(1);
+    Disturbance disturbance;
     eventfd_t value = 0;
     // 2 ends it.
     while (eventfd_read(there.get(), &value) == 0 && value == 1) {
+      if (cold) disturbance.much();
       other_cpu_ns.store(clock_ns(CLOCK_THREAD_CPUTIME_ID));
       eventfd_write(back.get(), 1);
     }
   });
   cpus.take(0);
+  Disturbance disturbance;
   const auto there_and_back = [&] {
     eventfd_t value = 0;
+    if (cold) disturbance.much();
     eventfd_write(there.get(), 1);
     eventfd_read(back.get(), &value);
   };
@@ -271,8 +276,8 @@ HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks) {
   std::vector<double> sleeps;
   for (unsigned part = 0; part < kParts && now_ns() - begun < kLimit_ns; part++) {
     const uint64_t part_begun = cpu_ns();
-    for (unsigned i = 0; i < kRounds; i++) there_and_back();
-    sleeps.push_back(static_cast<double>(cpu_ns() - part_begun) / (2 * kRounds));
+    for (unsigned i = 0; i < rounds; i++) there_and_back();
+    sleeps.push_back(static_cast<double>(cpu_ns() - part_begun) / (2 * rounds));
   }
   eventfd_write(there.get(), 2);
   other.join();

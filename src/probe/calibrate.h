@@ -24,7 +24,8 @@ struct HookExercise {
 };
 
 // Runs `hooks` of the scheduler some hundred times by waking and blocking threads of giltop's own,
-// which sit on two CPUs where there are two. Takes up to 10 ms.
-HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks);
+// which sit on two CPUs where there are two. `cold`: some ten times, each after their code and data
+// have left the CPU's own cache. Takes up to 10 ms.
+HookExercise exercise_hooks(std::initializer_list<bpf_program*> hooks, bool cold = false);
 
 }  // namespace giltop

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "giltop/abi.h"
@@ -21,15 +22,18 @@ struct HitCosts {
 // ns, as measured at start.
 struct Costs {
   HitCosts hit;
-  double hook = 0;   // of a record of the scheduler's hooks
-  double sleep = 0;  // CPU time of a thread's going to sleep and being woken from another CPU
+  double hook = 0;       // of a record of the scheduler's hooks that comes soon after another
+  double cold_hook = 0;  // of one that does not (HitCosts::cold_after_ns)
+  double sleep = 0;      // CPU time of a thread's going to sleep and being woken from another CPU
 };
 
 // The claim: CPU time that the traced programs used and would not have used without giltop. That is
 //
 // - what each trap takes: more where the kernel's code has left the caches, and where the program's
 //   other threads trap on other CPUs, as all write the same lines;
-// - what each record of the scheduler's hooks takes, and a sample (an interrupt: a cold trap);
+// - what each record of the scheduler's hooks takes, more where their code has left the caches, and
+// a
+//   sample (an interrupt: a cold trap);
 // - what the traps do to those who wait meanwhile. A trap is taken with gil->mutex in hand, which
 //   else is held for a tenth of the time: a thread that goes to sleep for that mutex just when
 //   another CPU took a trap does so because of it.
@@ -56,24 +60,28 @@ class CostMeter {
   };
 
   double of_hit(const gt_header& header);
+  double of_hook(const gt_header& header);
   double of_switch(const gt_header& header);
+  bool is_cold(const gt_header& header, std::vector<uint64_t>& last_ns) const;
   bool elsewhere_within(const gt_header& header, uint64_t ns) const;
 
   Costs costs_;
   double total_ns_ = 0;
   uint64_t hits_ = 0;
-  std::vector<uint64_t> last_hit_ns_;  // by CPU
-  Hit last_, last_elsewhere_;          // and the last one on another CPU than that
+  std::vector<uint64_t> last_hit_ns_, last_hook_ns_;  // by CPU
+  Hit last_, last_elsewhere_;                         // and the last one on another CPU than that
 };
 
 inline double CostMeter::add(const gt_header& header) {
   double cost = 0;
-  if (header.kind <= GT_GIL_FORCED) {
+  if (header.kind == GT_GIL_WAIT && header.state & GT_NO_TRAP) {
+    cost = costs_.hook;
+  } else if (header.kind <= GT_GIL_FORCED) {
     cost = of_hit(header);
   } else if (header.kind == GT_SWITCH) {
     cost = of_switch(header);
   } else if (header.kind == GT_WAKEUP) {
-    cost = costs_.hook;
+    cost = of_hook(header);
   } else if (header.kind == GT_SAMPLE) {
     cost = costs_.hit.cold;
   }
@@ -81,21 +89,29 @@ inline double CostMeter::add(const gt_header& header) {
   return cost;
 }
 
+// Whether it comes long after the last one on its CPU; it is the last one now.
+inline bool CostMeter::is_cold(const gt_header& header, std::vector<uint64_t>& last_ns) const {
+  if (header.cpu >= last_ns.size()) last_ns.resize(header.cpu + std::size_t{1});
+  const uint64_t before_ns = std::exchange(last_ns[header.cpu], header.ts_ns);
+  return header.ts_ns > before_ns + costs_.hit.cold_after_ns;
+}
+
 inline double CostMeter::of_hit(const gt_header& header) {
   hits_++;
-  if (header.cpu >= last_hit_ns_.size()) last_hit_ns_.resize(header.cpu + std::size_t{1});
-  uint64_t& last_ns = last_hit_ns_[header.cpu];
-  const bool cold = header.ts_ns - last_ns > costs_.hit.cold_after_ns;
-  last_ns = header.ts_ns;
+  const bool cold = is_cold(header, last_hit_ns_);
   if (last_.cpu != header.cpu) last_elsewhere_ = last_;
   last_ = {header.ts_ns, header.tgid, header.cpu};
   if (cold) return costs_.hit.cold;
   return elsewhere_within(header, kCrowd_ns) ? costs_.hit.crowded : costs_.hit.warm;
 }
 
+inline double CostMeter::of_hook(const gt_header& header) {
+  return is_cold(header, last_hook_ns_) ? costs_.cold_hook : costs_.hook;
+}
+
 inline double CostMeter::of_switch(const gt_header& header) {
   const bool met_a_trap = header.state & GT_GIL_MUTEX && elsewhere_within(header, kMutex_ns);
-  return costs_.hook + (met_a_trap ? costs_.sleep : 0);
+  return of_hook(header) + (met_a_trap ? costs_.sleep : 0);
 }
 
 // Whether another CPU took a hit in the same program, at most `ns` before. Records of different

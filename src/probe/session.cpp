@@ -263,20 +263,26 @@ void LiveSession::calibrate_hooks(Costs& costs) {
     bpf_map_update_elem(light_gils, &self, &light, BPF_ANY);
   }
   bpf_map_update_elem(tracked, &self, &how, BPF_ANY);
-  size_t records = 0;
-  const auto count = [&](std::span<const std::byte>) { records++; };
-  (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
-  records = 0;
-  const HookExercise own = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup});
-  (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
-  bpf_map_delete_elem(light_gils, &self);
-  if (records == 0) return;
   const double idle_ns =
       others.runs == 0 ? 0 : static_cast<double>(others.took_ns) / static_cast<double>(others.runs);
-  const auto idle_runs = static_cast<double>(own.runs - std::min<uint64_t>(own.runs, records));
-  const double took_ns = std::max(0.0, static_cast<double>(own.took_ns) - idle_runs * idle_ns);
-  costs.hook = took_ns / static_cast<double>(records);
-  costs.sleep = std::max(0.0, own.sleep_ns - 2 * costs.hook);
+  // ns of a record.
+  const auto measure = [&](bool cold, double& sleep_ns) {
+    size_t records = 0;
+    const auto count = [&](std::span<const std::byte>) { records++; };
+    (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
+    records = 0;
+    const HookExercise own = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup}, cold);
+    (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
+    sleep_ns = own.sleep_ns;
+    const auto idle_runs = static_cast<double>(own.runs - std::min<uint64_t>(own.runs, records));
+    const double took_ns = std::max(0.0, static_cast<double>(own.took_ns) - idle_runs * idle_ns);
+    return records == 0 ? 0 : took_ns / static_cast<double>(records);
+  };
+  double sleep_ns = 0, ignored = 0;
+  costs.hook = measure(false, sleep_ns);
+  costs.sleep = std::max(0.0, sleep_ns - 2 * costs.hook);
+  costs.cold_hook = std::max(costs.hook, measure(true, ignored));
+  bpf_map_delete_elem(light_gils, &self);
 }
 
 Status LiveSession::attach_scheduler() {

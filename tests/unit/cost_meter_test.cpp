@@ -9,6 +9,7 @@ constexpr uint32_t kTgid = 100, kOther = 200;
 constexpr Costs kCosts{
     .hit = {.warm = 1, .cold = 10, .crowded = 3, .stepped = 30, .cold_after_ns = 100'000},
     .hook = 0.5,
+    .cold_hook = 0.5,
     .sleep = 50};
 
 gt_header record(gt_kind kind, uint64_t ts_ns, uint16_t cpu = 0, uint32_t tgid = kTgid,
@@ -30,6 +31,24 @@ TEST(CostMeter, AHitIsColdAfterAPauseOnItsCpu) {
   EXPECT_EQ(meter.add(record(GT_GIL_RELEASE, 1'160'000, 1)), 10) << "another CPU's first";
   EXPECT_EQ(meter.hits(), 4u);
   EXPECT_EQ(meter.total_ns(), 31);
+}
+
+TEST(CostMeter, SoIsAHook) {
+  Costs costs = kCosts;
+  costs.cold_hook = 5;
+  CostMeter meter(costs);
+  EXPECT_EQ(meter.add(record(GT_SWITCH, 1'000'000)), 5);
+  EXPECT_EQ(meter.add(record(GT_WAKEUP, 1'050'000)), 0.5);
+  EXPECT_EQ(meter.add(record(GT_SWITCH, 1'060'000, 1)), 5) << "another CPU's first";
+  EXPECT_EQ(meter.add(record(GT_GIL_ACQUIRE, 1'160'001)), 10);
+  EXPECT_EQ(meter.add(record(GT_SWITCH, 1'160'002)), 5) << "a trap's code is not a hook's";
+}
+
+TEST(CostMeter, AWaitThatIsToldAtTheSwitchIsNoTrap) {
+  CostMeter meter(kCosts);
+  EXPECT_EQ(meter.add(record(GT_GIL_WAIT, 1'000'000, 0, kTgid, GT_NO_TRAP)), 0.5);
+  EXPECT_EQ(meter.hits(), 0u);
+  EXPECT_EQ(meter.add(record(GT_GIL_WAIT, 1'000'000)), 10) << "in exact mode it is one";
 }
 
 TEST(CostMeter, HitsOfTwoCpusAtOnceCostMore) {
