@@ -44,6 +44,8 @@ class CostMeter {
 
   // In the order of the ring. Returns what it adds, in ns, to the cost of the record's process.
   double add(const gt_header& header);
+  // What of the last one's came of traps.
+  double last_of_traps_ns() const { return last_of_traps_ns_; }
 
   double total_ns() const { return total_ns_; }
   uint64_t hits() const { return hits_; }  // records of a trap
@@ -61,32 +63,34 @@ class CostMeter {
 
   double of_hit(const gt_header& header);
   double of_hook(const gt_header& header);
-  double of_switch(const gt_header& header);
+  bool met_a_trap(const gt_header& header) const;
   bool is_cold(const gt_header& header, std::vector<uint64_t>& last_ns) const;
   bool elsewhere_within(const gt_header& header, uint64_t ns) const;
 
   Costs costs_;
-  double total_ns_ = 0;
+  double total_ns_ = 0, last_of_traps_ns_ = 0;
   uint64_t hits_ = 0;
   std::vector<uint64_t> last_hit_ns_, last_hook_ns_;  // by CPU
   Hit last_, last_elsewhere_;                         // and the last one on another CPU than that
 };
 
 inline double CostMeter::add(const gt_header& header) {
-  double cost = 0;
+  double other = 0;
+  last_of_traps_ns_ = 0;
   if (header.kind == GT_GIL_WAIT && header.state & GT_NO_TRAP) {
-    cost = costs_.hook;
+    other = costs_.hook;
   } else if (header.kind <= GT_GIL_FORCED) {
-    cost = of_hit(header);
+    last_of_traps_ns_ = of_hit(header);
   } else if (header.kind == GT_SWITCH) {
-    cost = of_switch(header);
+    other = of_hook(header);
+    if (met_a_trap(header)) last_of_traps_ns_ = costs_.sleep;
   } else if (header.kind == GT_WAKEUP) {
-    cost = of_hook(header);
+    other = of_hook(header);
   } else if (header.kind == GT_SAMPLE) {
-    cost = costs_.hit.cold;
+    other = costs_.hit.cold;
   }
-  total_ns_ += cost;
-  return cost;
+  total_ns_ += last_of_traps_ns_ + other;
+  return last_of_traps_ns_ + other;
 }
 
 // Whether it comes long after the last one on its CPU; it is the last one now.
@@ -109,9 +113,8 @@ inline double CostMeter::of_hook(const gt_header& header) {
   return is_cold(header, last_hook_ns_) ? costs_.cold_hook : costs_.hook;
 }
 
-inline double CostMeter::of_switch(const gt_header& header) {
-  const bool met_a_trap = header.state & GT_GIL_MUTEX && elsewhere_within(header, kMutex_ns);
-  return of_hook(header) + (met_a_trap ? costs_.sleep : 0);
+inline bool CostMeter::met_a_trap(const gt_header& header) const {
+  return header.state & GT_GIL_MUTEX && elsewhere_within(header, kMutex_ns);
 }
 
 // Whether another CPU took a hit in the same program, at most `ns` before. Records of different

@@ -28,8 +28,8 @@ class ModeChooser {
   explicit ModeChooser(double budget) : budget_(budget) {}
 
   // Once a period of about half a second. `who`: a process's id, or a file's number. `share`: what
-  // exact mode cost it in that period (CostMeter), of one CPU's time; of no meaning in light mode.
-  // Returns whether it is to be in light mode from here on.
+  // exact mode's traps cost it in that period (CostMeter), of one CPU's time; of no meaning in
+  // light mode. Returns whether it is to be in light mode from here on.
   bool choose(uint32_t who, double share, uint64_t now_ns);
   void forget(uint32_t who) { states_.erase(who); }
 

@@ -338,8 +338,9 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   if (record.size() < sizeof(header)) return;
   std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
-  const double cost_ns = meter_.add(header);
-  if (options_.mode == Mode::automatic) spent_ns_[header.tgid] += cost_ns;
+  meter_.add(header);
+  // What the hooks cost light mode does not save.
+  if (options_.mode == Mode::automatic) spent_ns_[header.tgid] += meter_.last_of_traps_ns();
   if (header.kind <= GT_GIL_FORCED) return;
   if (header.kind == GT_SWITCH) {
     if ((header.state & GT_TASK_STATE_MASK) == GT_TASK_STOPPED)

@@ -76,8 +76,10 @@ TEST(CostMeter, ASleepForTheMutexIsPutDownToATrapJustThen) {
     return meter.add(record(GT_SWITCH, ts_ns, cpu, tgid, state));
   };
   EXPECT_EQ(sleep(900'000, 1), 0.5) << "nobody trapped";
+  EXPECT_EQ(meter.last_of_traps_ns(), 0);
   meter.add(record(GT_GIL_ACQUIRE, 1'000'000, 0));
   EXPECT_EQ(sleep(1'002'000, 1), 50.5);
+  EXPECT_EQ(meter.last_of_traps_ns(), 50);
   EXPECT_EQ(sleep(1'002'000, 0), 0.5) << "the trap was its own";
   EXPECT_EQ(sleep(1'002'000, 1, kOther), 0.5) << "of another program";
   EXPECT_EQ(sleep(1'002'000, 1, kTgid, GT_TASK_INTERRUPTIBLE), 0.5) << "for something else";
