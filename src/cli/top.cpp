@@ -21,7 +21,7 @@ namespace giltop {
 namespace {
 
 constexpr int kWait_ms = 1000;
-constexpr uint64_t kFirstFrame_ns = 100'000'000;  // of the screen, which is empty till then
+constexpr uint64_t kFirstFrame_ns = 45'000'000;  // of the screen, which is empty till then
 
 // A word as a shell takes it.
 std::string quoted(const std::string& word) {
