@@ -287,6 +287,7 @@ struct Process {
   bool gone = false;    // as Thread's
   uint32_t facts = 0;   // EventTables facts; 0: nothing known, so not a CPython
   uint32_t comm = 0;
+  std::optional<uint32_t> user;  // effective, the last that was told
   bool ended = false;
   bool forked = false;      // from a traced process: shares nothing yet, re-creates its GIL
   bool from_start = false;  // every event since its first instruction was seen
