@@ -83,4 +83,20 @@ static __always_inline __u32 ns_tid(struct task_struct *task)
 	return nr;
 }
 
+/* The types of a task's user, which vmlinux.h has not. */
+struct cred___of_user {
+	struct {
+		__u32 val;
+	} euid;
+} __attribute__((preserve_access_index));
+struct task_struct___of_user {
+	const struct cred___of_user *cred;
+} __attribute__((preserve_access_index));
+
+/* The effective user of `task`, which ps and the owner of /proc/PID tell. */
+static __always_inline __u32 user_of(struct task_struct *task)
+{
+	return BPF_CORE_READ((struct task_struct___of_user *)task, cred, euid.val);
+}
+
 #endif

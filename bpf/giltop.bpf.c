@@ -36,7 +36,7 @@ static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool n
 	file_key(&e->file, BPF_CORE_READ(task, mm, exe_file));
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
 	e->ns_tid = ns_tid(task);
-	e->pad = 0;
+	e->user = user_of(task);
 	submit_now(e);
 	return true;
 }
@@ -343,7 +343,7 @@ int on_process_exec(__u64 *ctx)
 	e->file = key;
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
 	e->ns_tid = ns_tid(task);
-	e->pad = 0;
+	e->user = user_of(task);
 	if (!host_wide) {
 		track(task->tgid); /* a new image: its first GIL event tells which Python it is */
 		if (follow_children && !bpf_map_lookup_elem(&known_files, &key))
@@ -403,6 +403,7 @@ int on_process_exit(__u64 *ctx)
 		return 0;
 	stamp(&e->h, GT_EXIT, tgid, task->pid);
 	e->h.state = last ? GT_LAST : 0;
+	e->h.extra = user_of(task);
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
 	submit(e);
 	return 0;

@@ -45,6 +45,7 @@ struct gt_header {
 	             * GT_GIL_RELEASE: GT_GIL_OFF; GT_GIL_WAIT: GT_NO_TRAP; GT_SAMPLE: GT_GIL_READ ...;
 	             * others: GT_HELD ... GT_LEFT */
 	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before;
+	              * GT_EXIT: its user;
 	              * GT_FOUND: the file's number, from the cookie; GT_GIL_WAIT in light mode: the
 	              * holder's id as its process calls it, 0: not known */
 };
@@ -114,7 +115,7 @@ struct gt_exec {
 	struct gt_file_key file;
 	char comm[GT_COMM];
 	__u32 ns_tid; /* as in gt_fork */
-	__u32 pad;
+	__u32 user;   /* effective, as the initial user namespace has it */
 };
 
 struct gt_found {
@@ -122,7 +123,7 @@ struct gt_found {
 	struct gt_file_key file; /* the program: it may have loaded the Python as a library */
 	char comm[GT_COMM];
 	__u32 ns_tid; /* of h.tid */
-	__u32 pad;
+	__u32 user;   /* as in gt_exec */
 };
 
 struct gt_exit {

@@ -97,6 +97,7 @@ class Shown {
 
   // False: nobody reads it any more.
   Result<bool> show(const HistReport& report) {
+    begun_ = true;
     if (!arguments_.output.empty()) add(sum_, report);
     if (!arguments_.json.empty()) return output_.write(to_json(report));
     std::string text = arguments_.timestamp ? clock_line() : std::string();
@@ -105,8 +106,10 @@ class Shown {
     return output_.write(text);
   }
 
+  // Where nothing was shown the file stays what it was.
   Status finish() const {
-    return arguments_.output.empty() ? ok() : write_text(arguments_.output, to_json(sum_));
+    return arguments_.output.empty() || !begun_ ? ok()
+                                                : write_text(arguments_.output, to_json(sum_));
   }
 
  private:
@@ -115,6 +118,7 @@ class Shown {
   Output& output_;
   HistReport sum_;
   bool any_ = false;
+  bool begun_ = false;
 };
 
 int run_live(const HistArguments& arguments, Shown& shown) {

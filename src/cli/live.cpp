@@ -16,6 +16,7 @@ namespace {
 // A wakeup may find nothing; new programs are looked at no later than that, and frames are behind
 // by two of it.
 constexpr int kPoll_ms = 50;
+constexpr int kFirstPoll_ms = 15;  // so that a first frame that is due at once has something
 
 std::string host_name() {
   char name[HOST_NAME_MAX + 1] = "";
@@ -85,8 +86,9 @@ void Live::pass(uint64_t ts_ns) {
 Result<bool> Live::poll(int timeout_ms) {
   const uint64_t now = boot_ns();
   const uint64_t left_ms = next_tick_ns_ > now ? (next_tick_ns_ - now) / 1'000'000 + 1 : 0;
-  const int wait_ms =
-      std::min({timeout_ms, kPoll_ms, static_cast<int>(std::min<uint64_t>(left_ms, INT_MAX))});
+  const bool first = interval_.last_ns == 0 && options_.first_delay_ns != 0;
+  const int wait_ms = std::min({timeout_ms, first ? kFirstPoll_ms : kPoll_ms,
+                                static_cast<int>(std::min<uint64_t>(left_ms, INT_MAX))});
   const Status polled = tracing_.poll(wait_ms, [this](const Event& event) { take(event); });
   if (!polled) return polled.error();
   pass(std::max(tracing_.session().watermark(), tracing_.model().last_ns()));
@@ -149,7 +151,9 @@ void Live::set_accumulated(bool accumulated) {
   }
 }
 
+// What there is is shown at once. The next frame is a delay later, however often that is wanted.
 void Live::reset() {
+  next_tick_ns_ = boot_ns();
   tick();
   since_reset_ = Intervals();
   (void)since_reset_.next(snapshot_of(tracing_.model(), tracing_.run()));

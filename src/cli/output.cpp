@@ -4,14 +4,17 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 
 namespace giltop {
 namespace {
 
+constexpr int kPatience_ms = 1000;  // with a reader, when we are to end
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
 volatile sig_atomic_t stop_count = 0;
 volatile sig_atomic_t sent = 0;
@@ -64,14 +67,14 @@ Result<bool> Output::write(const std::string& text) {
   }
   size_t done = 0;
   while (done < text.size()) {
-    const ssize_t put = ::write(fd_, text.data() + done, text.size() - done);
-    if (put < 0 && (errno == EINTR || errno == EAGAIN)) {
-      // A reader that stalls does not keep us from ending.
-      if (StopSignals::stop_requested()) return false;
-      pollfd ready{fd_, POLLOUT, 0};
-      if (errno == EAGAIN) (void)poll(&ready, 1, 1000);
-      continue;
-    }
+    // Never more than there is room for: a reader that stalls does not keep us from ending.
+    pollfd ready{fd_, POLLOUT, 0};
+    const int can = poll(&ready, 1, kPatience_ms);
+    if (can == 0 && StopSignals::stop_requested()) return false;
+    if (can <= 0) continue;
+    const size_t some = std::min(text.size() - done, size_t{PIPE_BUF});
+    const ssize_t put = ::write(fd_, text.data() + done, some);
+    if (put < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (put < 0 && errno == EPIPE) return false;
     if (put < 0) return system_error("cannot write " + name_, errno);
     done += static_cast<size_t>(put);

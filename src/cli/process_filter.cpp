@@ -1,8 +1,8 @@
 #include "cli/process_filter.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
+
+#include "target/process.h"
 
 namespace giltop {
 
@@ -18,7 +18,7 @@ ProcessFilter::ProcessFilter(std::vector<uid_t> users, const std::string& name)
 void ProcessFilter::apply(Snapshot& snapshot) {
   if (!name_ && users_.empty()) return;
   std::erase_if(snapshot.processes, [&](const ProcessSnapshot& p) {
-    if (shows(p)) return false;
+    if (has_name(p) && has_user(p)) return false;
     for (const ThreadSnapshot& t : p.threads) snapshot.hidden_cpu_ns += t.in(CpuState::running);
     return true;
   });
@@ -29,30 +29,30 @@ bool ProcessFilter::matches(const ProcessSnapshot& process) const {
   const auto found = [&](const std::string& text) {
     return regexec(&name_->compiled, text.substr(0, kMost).c_str(), 0, nullptr, 0) == 0;
   };
-  return !name_ || found(process.comm) || found(process.cmdline);
+  return found(process.comm) || found(process.cmdline);
 }
 
-// Looked at when it is first seen, and when it is called otherwise. Nobody's, if it has ended by
-// then.
-const ProcessFilter::Known& ProcessFilter::look_at(const ProcessSnapshot& process) {
-  constexpr uid_t kNobody = ~uid_t{0};
+// Told again only when it is called otherwise.
+bool ProcessFilter::has_name(const ProcessSnapshot& process) {
+  if (!name_) return true;
   constexpr size_t kMostKnown = 65536;
   const auto known = known_.find(process.number);
   if (known != known_.end() && known->second.comm == process.comm &&
       known->second.cmdline == process.cmdline)
-    return known->second;
+    return known->second.matches;
   while (known_.size() >= kMostKnown) known_.erase(known_.begin());
-  Known now{kNobody, process.comm, process.cmdline, matches(process)};
-  struct stat status;
-  const std::string place = "/proc/" + std::to_string(process.pid);
-  if (process.folded == 0 && stat(place.c_str(), &status) == 0) now.owner = status.st_uid;
-  return known_.insert_or_assign(process.number, std::move(now)).first->second;
+  const Known now{process.comm, process.cmdline, matches(process)};
+  known_.insert_or_assign(process.number, now);
+  return now.matches;
 }
 
-bool ProcessFilter::shows(const ProcessSnapshot& process) {
-  const Known& known = look_at(process);
-  return known.matches &&
-         (users_.empty() || std::find(users_.begin(), users_.end(), known.owner) != users_.end());
+// Of one that lives whoever it is now, as top has it; of one that has ended, whoever it was then.
+bool ProcessFilter::has_user(const ProcessSnapshot& process) const {
+  if (users_.empty()) return true;
+  std::optional<uint32_t> user;
+  if (!process.ended) user = process_user(static_cast<pid_t>(process.pid));
+  if (!user) user = process.user;
+  return user && std::find(users_.begin(), users_.end(), *user) != users_.end();
 }
 
 }  // namespace giltop

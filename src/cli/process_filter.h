@@ -15,8 +15,8 @@ namespace giltop {
 
 class ProcessFilter {
  public:
-  // Those of these users (none: all) whose name, or the first 4 KB of whose command line, match the
-  // extended regular expression (empty: all), which is a valid one.
+  // Those of these effective users (none: all) whose name, or the first 4 KB of whose command line,
+  // match the extended regular expression (empty: all), which is a valid one.
   ProcessFilter(std::vector<uid_t> users, const std::string& name);
 
   // Leaves these; the CPU time of the others goes to Snapshot::hidden_cpu_ns.
@@ -28,13 +28,12 @@ class ProcessFilter {
     ~Regex() { regfree(&compiled); }
   };
   struct Known {
-    uid_t owner;
     std::string comm, cmdline;
     bool matches;
   };
-  bool shows(const ProcessSnapshot& process);
+  bool has_name(const ProcessSnapshot& process);
+  bool has_user(const ProcessSnapshot& process) const;
   bool matches(const ProcessSnapshot& process) const;
-  const Known& look_at(const ProcessSnapshot& process);
 
   std::unique_ptr<Regex> name_;  // null: all
   std::vector<uid_t> users_;

@@ -21,7 +21,9 @@ namespace giltop {
 namespace {
 
 constexpr int kWait_ms = 1000;
-constexpr uint64_t kFirstFrame_ns = 100'000'000;  // of the screen, which is empty till then
+constexpr uint64_t kFirstFrame_ns = 45'000'000;  // of the screen, which is empty till then
+// Who has ended is of interest in the next frame, and in the sums since the start.
+constexpr ModelLimits kLimits{256, 64, 512, 256, true};
 
 // A word as a shell takes it.
 std::string quoted(const std::string& word) {
@@ -153,6 +155,7 @@ int run_top(const TopArguments& arguments) {
   options.host_wide = arguments.pids.empty() && arguments.command.empty();
   options.follow_children = arguments.subprocesses || !arguments.command.empty();
   options.delay_ns = static_cast<uint64_t>(arguments.delay_s * 1e9);
+  options.limits = kLimits;
   if (!arguments.command.empty()) {
     Child::Options command;
     command.command = arguments.command;

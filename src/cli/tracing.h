@@ -22,6 +22,7 @@ struct TracingOptions {
   bool host_wide = false;      // every CPython process there is and will be; or
   std::optional<Child::Options> command;
   bool follow_children = true;
+  ModelLimits limits;
 };
 
 SystemFacts system_facts();
@@ -31,7 +32,7 @@ class Tracing {
  public:
   // `child` outlives it, and so may the command.
   Tracing(const TracingOptions& options, std::optional<Child>& child)
-      : options_(options), child_(child), model_(tables_) {}
+      : options_(options), child_(child), model_(tables_, options.limits) {}
 
   // All that can be done before events flow. Errors: what Session says; the command cannot be
   // started.

@@ -53,6 +53,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       if (exec.h.state & GT_LEFT) {  // to the model it ends here
         event.kind = EventKind::exit;
         event.state = 2;
+        event.value = uint64_t{exec.user} + 1;
         break;
       }
       wanted = !(exec.h.state & GT_UNSEEN);
@@ -75,6 +76,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       if (!well_formed) break;
       event.kind = EventKind::exit;
       event.state = exit.h.state == GT_LAST;
+      event.value = uint64_t{exit.h.extra} + 1;
       event.other = tables_.intern(comm_of(exit.comm), header.ts_ns);
       break;
     }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -23,7 +24,7 @@ enum class EventKind : uint8_t {
   fork,         // `value` = parent tgid << 32 | parent tid, `other` = comm (string id)
   exec,         // `other` = comm
   exit,         // `other` = comm; `state` = 1: the last thread of its process, 2: no exit, but an
-                // exec of what is not traced
+                // exec of what is not traced; `value` = its user, plus 1; 0: not known
   thread_seen,  // a thread that was there when tracing began; `other` = comm
   thread_name,  // `other` = comm
   process,      // `other` = index of ProcessFacts
@@ -100,6 +101,7 @@ struct ProcessFacts {
   std::string build_id;  // hex, may be empty
   bool free_threaded = false;
   bool late = false;  // probed after it had begun to run: its first events are missed
+  std::optional<uint32_t> user = std::nullopt;  // effective; not in recordings
   bool operator==(const ProcessFacts&) const = default;
 };
 

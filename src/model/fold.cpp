@@ -4,10 +4,12 @@
 //     process ──ends──► kept ──too many──► one of its program's, with all its threads and GILs
 //
 // The first to go are those that used the GIL least, since what took the time is what one looks
-// for; among equals the oldest. A process's first thread, which names it, goes only with it.
+// for; among equals the oldest. But where there are intervals, those of the present one, which is
+// yet to be shown, go last. A process's first thread, which names it, goes only with it.
 // All this happens before an event, and depends on the events before it alone, so that a recording
 // gives the same sums again; and whoever draws has drawn all ends by then.
 #include <algorithm>
+#include <tuple>
 
 #include "model/state_inl.h"
 
@@ -34,18 +36,30 @@ uint64_t used_ns(const Process& process) {
   return sum;
 }
 
-// Puts the `count` that used the GIL least first.
+uint64_t end_ns(const Thread& thread) { return thread.last_ns; }
+
+uint64_t end_ns(const Process& process) {
+  uint64_t last_ns = 0;
+  for (const Thread* thread : process.threads) last_ns = std::max(last_ns, thread->last_ns);
+  return last_ns;
+}
+
+// Puts the `count` first that used the GIL least, of those that ended before `since_ns` if they are
+// as many.
 template <typename T>
-void least_first(std::vector<T*>& list, size_t count) {
+void least_first(std::vector<T*>& list, size_t count, uint64_t since_ns) {
   struct Rank {
+    bool recent;
     uint64_t used, number;
     T* which;
   };
   std::vector<Rank> ranks;
-  for (T* which : list) ranks.push_back({used_ns(*which), which->number, which});
+  for (T* which : list)
+    ranks.push_back({end_ns(*which) >= since_ns, used_ns(*which), which->number, which});
   std::nth_element(ranks.begin(), ranks.begin() + static_cast<ptrdiff_t>(count), ranks.end(),
                    [](const Rank& a, const Rank& b) {
-                     return std::pair(a.used, a.number) < std::pair(b.used, b.number);
+                     return std::tuple(a.recent, a.used, a.number) <
+                            std::tuple(b.recent, b.used, b.number);
                    });
   for (size_t i = 0; i < list.size(); i++) list[i] = ranks[i].which;
 }
@@ -186,8 +200,7 @@ void Model::end_idle_processes() {
   for (auto idle = idle_processes_.begin(); idle != kept; ++idle) {
     Process& process = *idle->first;
     if (process.ended) continue;  // it is there twice
-    uint64_t last_ns = 0;
-    for (const Thread* thread : process.threads) last_ns = std::max(last_ns, thread->last_ns);
+    const uint64_t last_ns = end_ns(process);
     for (auto& gil : process.gils) gil->advance(std::max(last_ns, gil->last_ns));
     process.ended = true;
     note_ended(process);
@@ -217,7 +230,7 @@ Thread& Model::rest_of(Process& process) {
 void Model::fold_threads() {
   if (ended_threads_.size() <= limits_.ended_threads) return;
   const size_t count = ended_threads_.size() - kept_of(limits_.ended_threads);
-  least_first(ended_threads_, count);
+  least_first(ended_threads_, count, interval_ns_);
   const auto end = ended_threads_.begin() + static_cast<ptrdiff_t>(count);
   const std::vector<Thread*> victims(ended_threads_.begin(), end);
   ended_threads_.erase(ended_threads_.begin(), end);
@@ -261,12 +274,12 @@ void Model::fold_processes() {
   const size_t kept = kept_of(limits_.ended_processes);
   if (ended_processes_.size() > kept) {
     const size_t count = ended_processes_.size() - kept;
-    least_first(ended_processes_, count);
+    least_first(ended_processes_, count, interval_ns_);
     fold_some(ended_processes_.begin(), ended_processes_.begin() + static_cast<ptrdiff_t>(count));
   }
   while (ended_gils_ > kept_of(limits_.ended_gils)) {
     const size_t count = (ended_processes_.size() + 1) / 2;
-    least_first(ended_processes_, count);
+    least_first(ended_processes_, count, interval_ns_);
     fold_some(ended_processes_.begin(), ended_processes_.begin() + static_cast<ptrdiff_t>(count));
   }
 }
@@ -276,8 +289,9 @@ Process& Model::program_of(const Process& process) {
   const ProcessFacts& facts = tables_->facts(process.facts);
   const Thread& first = *process.threads.front();
   const std::string_view comm = tables_->text(first.comm);
-  std::array<std::string, 3> key = {std::string(comm.empty() ? facts.comm : comm), facts.python,
+  std::array<std::string, 4> key = {std::string(comm.empty() ? facts.comm : comm), facts.python,
                                     facts.build_id};
+  if (limits_.by_user && process.user) key[3] = std::to_string(*process.user);
   if (programs_.size() >= limits_.programs && !programs_.contains(key)) key = {};
   Process*& found = programs_[key];
   if (found) return *found;
@@ -288,6 +302,7 @@ Process& Model::program_of(const Process& process) {
   if (!key[1].empty()) {  // else it is several programs
     found->facts = process.facts;
     found->comm = first.comm;
+    if (limits_.by_user) found->user = process.user;
   }
   return *found;
 }

@@ -136,6 +136,7 @@ void Model::on_fork(const Event& event, Change& change) {
     if (parent) {
       process->facts = parent->process->facts;
       process->comm = parent->process->comm;
+      process->user = parent->process->user;
       process->from_start = parent->process->from_start;
       process->lost = !trusted;
       if (parent->process->gil_events == 0) process->gil_enabled = parent->process->gil_enabled;
@@ -321,6 +322,7 @@ Change Model::apply(const Event& event) {
       const auto process = by_tgid_.find(event.tgid);
       if (event.state != 0 && process != by_tgid_.end() && !process->second->ended) {
         process->second->left = event.state == 2;
+        if (event.value != 0) process->second->user = static_cast<uint32_t>(event.value - 1);
         end_process(*process->second, event.ts_ns, change);
       }
       break;
@@ -358,7 +360,8 @@ Change Model::apply(const Event& event) {
       const ProcessFacts &now = tables_->facts(event.other),
                          &before = tables_->facts(process.facts);
       if (!now.cmdline.empty() || now.python != before.python) process.facts = event.other;
-      if (tables_->facts(event.other).late) process.from_start = false;
+      if (now.user) process.user = now.user;
+      if (now.late) process.from_start = false;
       if (!process.alive.empty()) change.thread = process.alive.front();
       break;
     }

@@ -287,6 +287,7 @@ struct Process {
   bool gone = false;    // as Thread's
   uint32_t facts = 0;   // EventTables facts; 0: nothing known, so not a CPython
   uint32_t comm = 0;
+  std::optional<uint32_t> user;  // effective, the last that was told
   bool ended = false;
   bool forked = false;      // from a traced process: shares nothing yet, re-creates its GIL
   bool from_start = false;  // every event since its first instruction was seen
@@ -340,6 +341,7 @@ struct ModelLimits {
   size_t ended_processes = 512;
   size_t ended_gils = 4096;  // of these processes
   size_t programs = 256;     // that folded processes are told apart by
+  bool by_user = false;      // those of each user by themselves
 };
 
 class Model {
@@ -494,12 +496,13 @@ class Model {
   std::vector<Process*> ended_processes_;
   size_t ended_gils_ = 0;
   std::vector<std::pair<Process*, uint64_t>> idle_processes_;  // and their numbers
-  std::map<std::array<std::string, 3>, Process*> programs_;    // comm, version, build-id
+  std::map<std::array<std::string, 4>, Process*> programs_;    // comm, version, build-id, user
   std::vector<Thread*> free_threads_;
   std::vector<Process*> free_processes_;
   std::vector<uint32_t> free_gils_;
   uint64_t threads_made_ = 0, processes_made_ = 0, gils_made_ = 0;
   bool has_intervals_ = false;
+  uint64_t interval_ns_ = 0;  // when the present one began
   std::vector<std::pair<uint64_t, uint64_t>> folds_;
   Process nowhere_;
   Thread gone_;  // stands for any that was folded, in by_tid_

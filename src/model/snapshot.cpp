@@ -233,6 +233,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.comm = model.tables().text(name);
     if (p.comm.empty()) p.comm = facts.comm;
     if (process.folded == 0) p.cmdline = facts.cmdline;
+    p.user = process.user;
     p.python = facts.python;
     p.build_id = facts.build_id;
     p.free_threaded = facts.free_threaded;

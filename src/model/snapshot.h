@@ -119,6 +119,7 @@ struct ProcessSnapshot {
   uint64_t folded = 0;  // the sum of so many ended processes of a program, which has no pid
   uint32_t ns_pid = 0;  // as ns_tid
   std::string comm, cmdline, python, build_id;
+  std::optional<uint32_t> user;  // effective; of a live one, as it was last told
   bool free_threaded = false;
   // Whether the GIL was on while the process was observed, at least for a time. Nothing: not known.
   std::optional<bool> gil_enabled;

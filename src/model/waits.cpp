@@ -86,6 +86,7 @@ void Model::keep_wait(const Thread& thread, uint64_t ts_ns) {
 
 void Model::begin_interval() {
   has_intervals_ = true;
+  interval_ns_ = last_ns_;
   folds_.clear();
   for (Process& process : processes_) {
     process.recent_waits.clear();

@@ -90,7 +90,7 @@ void Targets::exec_held(const gt_exec& exec) {
     image.at_loader = static_cast<bool>(file->entry);
     if (file->is_traced()) {
       image.pythons = {file};
-      report(tgid, image, exec.h.ts_ns, late, comm_of(exec.comm));
+      report(tgid, image, exec.h.ts_ns, late, {comm_of(exec.comm), exec.user});
     }
   }
   if (exec.h.state == GT_HELD) holds_.let_go(tgid);
@@ -122,7 +122,7 @@ void Targets::exec_host_wide(const gt_exec& exec) {
       return;
     }
   }
-  report(tgid, image, late ? kWhenSeen : exec.h.ts_ns, late, comm_of(exec.comm));
+  report(tgid, image, late ? kWhenSeen : exec.h.ts_ns, late, {comm_of(exec.comm), exec.user});
   images_[tgid] = std::move(image);
   if (late) see_threads(boot_ns);
 }
@@ -173,7 +173,7 @@ void Targets::on_found(const gt_found& found) {
   Image& image = images_[tgid];
   if (!image.has(file)) {
     image.pythons.push_back(file);
-    report(tgid, image, found.h.ts_ns, false, comm_of(found.comm));
+    report(tgid, image, found.h.ts_ns, false, {comm_of(found.comm), found.user});
   }
   if (found.h.state & GT_NEW) {
     // Whose id may be another's by now: its name is what the kernel side said.

@@ -347,10 +347,11 @@ Targets::File* Targets::file_of(pid_t pid, const FileId& id, const MappedFile& p
 }
 
 void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late,
-                     std::string_view comm) {
+                     const Told& told) {
   ProcessFacts facts;
   facts.late = late;
-  facts.comm = comm;
+  facts.comm = told.comm;
+  facts.user = told.user;
   for (const File* file : image.pythons) {
     const CPythonFile& python = file->inspection.cpython;
     if (facts.python.empty()) {
@@ -366,6 +367,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   if (info && witness.holds()) {
     facts.comm = info->comm;
     facts.cmdline = info->cmdline;
+    if (info->user) facts.user = info->user;
   }
   own_.erase(tgid);  // this Python is not among them
   const bool light = image.is_light();

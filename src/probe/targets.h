@@ -175,8 +175,12 @@ class Targets {
   // The process is a CPython made of image.pythons, all probed: tells the model. At kWhenSeen: when
   // its threads are seen, which is not before the kernel side begins to tell.
   static constexpr uint64_t kWhenSeen = 0;
-  void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late,
-              std::string_view comm = {});
+  // `told`: by the kernel side, for what has ended by now.
+  struct Told {
+    std::string_view comm;
+    std::optional<uint32_t> user;
+  };
+  void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late, const Told& told = {});
   void refuse(uint32_t tgid, const File& file);
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);

@@ -232,6 +232,12 @@ std::vector<pid_t> process_ids() {
   return ids;
 }
 
+std::optional<uint32_t> process_user(pid_t tgid) {
+  struct stat status {};
+  if (::stat(proc_path(tgid, "").c_str(), &status) != 0) return std::nullopt;
+  return status.st_uid;
+}
+
 Result<ProcessInfo> process_info(pid_t tgid) {
   constexpr size_t kMaxText = size_t{64} << 10;  // bytes; a longer command line is cut
   auto status = read_process_file(tgid, "status", kMaxText);
@@ -255,6 +261,7 @@ Result<ProcessInfo> process_info(pid_t tgid) {
   constexpr uint64_t kNsPerSecond = 1'000'000'000;
   const auto ticks_per_second = static_cast<uint64_t>(std::max(1L, ::sysconf(_SC_CLK_TCK)));
   info.start_time_ns = stat->start_time_ticks * (kNsPerSecond / ticks_per_second);
+  info.user = process_user(tgid);
   return info;
 }
 

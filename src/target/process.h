@@ -5,6 +5,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -67,9 +68,10 @@ struct ThreadInfo {
 struct ProcessInfo {
   pid_t tgid = 0;
   pid_t parent = 0;
-  std::string comm;            // control characters escaped
-  std::string cmdline;         // arguments joined by one blank, control characters escaped
-  uint64_t start_time_ns = 0;  // boot clock, from /proc/PID/stat (clock-tick resolution)
+  std::string comm;              // control characters escaped
+  std::string cmdline;           // arguments joined by one blank, control characters escaped
+  uint64_t start_time_ns = 0;    // boot clock, from /proc/PID/stat (clock-tick resolution)
+  std::optional<uint32_t> user;  // effective
 };
 
 // What is its own and not giltop's: it is in a container, or under chroot.
@@ -84,6 +86,8 @@ Result<ProcessPlace> process_place(pid_t tgid);
 
 // Errors: no such process ("no process 4242"); the id of a thread that is not its process's first.
 Result<ProcessInfo> process_info(pid_t tgid);
+// Its effective user now, as ps has it. Nothing: it has ended.
+std::optional<uint32_t> process_user(pid_t tgid);
 // Threads that end meanwhile are left out.
 Result<std::vector<ThreadInfo>> process_threads(pid_t tgid);
 

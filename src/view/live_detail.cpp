@@ -234,7 +234,7 @@ void add_histograms(Page& page, const Detail& d) {
 }
 
 std::string tid_text(std::optional<uint32_t> tid, bool folded) {
-  return tid ? std::to_string(*tid) : folded ? "ended ones" : "unknown";
+  return tid ? std::to_string(*tid) : folded ? "others" : "unknown";
 }
 
 std::string name_of(const Detail& d, std::optional<uint32_t> tid) {

@@ -25,6 +25,15 @@ double percent(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
 }
 
+// Light mode decides some of what was held only in the next interval: there no more is shown than
+// so many GILs can be held.
+double held_percent(uint64_t held_ns, const ProcessSnapshot& p, size_t gils, uint64_t span_ns) {
+  const double held = percent(held_ns, span_ns);
+  return p.exact || p.folded != 0 ? held : std::min(held, 100.0 * static_cast<double>(gils));
+}
+
+size_t gils_of(const ProcessSnapshot& p) { return std::max<size_t>(p.gils.size(), 1); }
+
 double per_second(uint64_t count, uint64_t ns) {
   return ns == 0 ? 0 : static_cast<double>(count) * 1e9 / static_cast<double>(ns);
 }
@@ -165,7 +174,7 @@ Figures figures_of(const ThreadSnapshot& t, const ProcessSnapshot& p, const Snap
   const uint64_t span = interval.duration_ns();
   Figures f;
   f.cpu = percent(t.in(CpuState::running), span);
-  f.held = percent(t.in(GilState::holding), span);
+  f.held = held_percent(t.in(GilState::holding), p, t.folded != 0 ? gils_of(p) : 1, span);
   f.off_cpu = percent(
       t.in(GilState::holding, CpuState::runnable) + t.in(GilState::holding, CpuState::blocked),
       span);
@@ -191,7 +200,7 @@ Figures figures_of(const GilSnapshot& g, const ProcessSnapshot& p, const Snapsho
   Figures f;
   const uint64_t running = g.of(LedgerColumn::running), runnable = g.of(LedgerColumn::runnable),
                  blocked = g.of(LedgerColumn::blocked);
-  f.held = percent(running + runnable + blocked, span);
+  f.held = held_percent(running + runnable + blocked, p, 1, span);
   f.off_cpu = percent(runnable + blocked, span);
   uint64_t waited = 0;
   for (const BlameSnapshot& b : g.blame) waited += b.total_ns();
@@ -222,11 +231,12 @@ Figures figures_of(const GilSnapshot& g, const ProcessSnapshot& p, const Snapsho
 
 Figures figures_of(const ProcessSnapshot& p, const Snapshot& interval) {
   Figures f;
+  uint64_t held_ns = 0;
   std::vector<const HistogramSnapshot*> waits;
   for (const ThreadSnapshot& t : p.threads) {
     const Figures one = figures_of(t, p, interval);
     f.cpu += one.cpu;
-    f.held += one.held;
+    held_ns += t.in(GilState::holding);
     f.off_cpu += one.off_cpu;
     f.wait += one.wait;
     if (one.longest_ns > f.longest_ns) {
@@ -237,6 +247,7 @@ Figures figures_of(const ProcessSnapshot& p, const Snapshot& interval) {
     for (size_t i = 0; i < kBarStates; i++) f.states[i] += one.states[i];
     if (t.wait.count != 0) waits.push_back(&t.wait);
   }
+  f.held = held_percent(held_ns, p, gils_of(p), interval.duration_ns());
   f.wait_p99_ns = sum_of(waits).p99_ns;
   std::vector<const GilSnapshot*> gils;
   for (const GilSnapshot& g : p.gils) {

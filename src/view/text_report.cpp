@@ -102,9 +102,9 @@ void gil_lines(std::string& out, const GilSnapshot& g, bool one_of_many, bool sa
     part(b.handoff_ns, "hand-off");
     part(b.unknown_ns, "unknown");
     waits += fmt::format("{}{} behind {}: {}", waits.empty() ? "" : " · ",
-                         b.waiter_tid ? std::to_string(*b.waiter_tid) : "ended threads",
+                         b.waiter_tid ? std::to_string(*b.waiter_tid) : "other threads",
                          b.holder_tid ? std::to_string(*b.holder_tid)
-                                      : (b.holder_folded ? "ended threads" : "nobody known"),
+                                      : (b.holder_folded ? "other threads" : "nobody known"),
                          parts);
   }
   if (!waits.empty()) out += "  " + pad_right("waits", 20) + waits + "\n";

@@ -68,9 +68,10 @@ int keep_byte(int c) {
 }
 
 // All that end a process by default, but those that the caller handles.
-constexpr std::array<int, 15> kCrashes = {SIGSEGV, SIGBUS,  SIGILL,  SIGFPE,  SIGABRT,
-                                          SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM,
-                                          SIGPROF, SIGSYS,  SIGXCPU, SIGXFSZ, SIGTRAP};
+constexpr std::array<int, 18> kCrashes = {
+    SIGSEGV,   SIGBUS,  SIGILL,  SIGFPE, SIGABRT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM,
+    SIGVTALRM, SIGPROF, SIGPOLL, SIGSYS, SIGXCPU, SIGXFSZ, SIGTRAP, SIGPWR,  SIGSTKFLT,
+};
 constexpr std::array<int, 3> kSignals = {SIGWINCH, SIGTSTP, SIGCONT};
 
 enum class Look { colours, few, plain };

@@ -95,6 +95,21 @@ TEST_F(Hist, IntervalsAndACount) {
   EXPECT_EQ(lines, 2);
 }
 
+TEST_F(Hist, TheWholeHostIsOneSeries) {
+  Program one({python(), workload(), "turns", "--scale", "30", "--started"});
+  Program other({python(), workload(), "turns", "--scale", "30", "--started"});
+  ASSERT_TRUE(one.wait_for("started") && other.wait_for("started"));
+  const Ran ran = run({GILTOP_BINARY, "hist", "-a", "--json", "0.5", "1"});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  const Json document = parsed(ran.out);
+  ASSERT_FALSE(document.is_null()) << ran.out;
+  ASSERT_EQ(document.at("series").size(), 1u) << ran.out;
+  EXPECT_TRUE(document.at("series")[0].at("pid").is_null()) << "of nobody in particular";
+  EXPECT_GT(document.at("series")[0].at("histogram").at("count"), 10);
+  const Ran by_process = run({GILTOP_BINARY, "hist", "-a", "-P", "--json", "0.5", "1"});
+  EXPECT_GE(parsed(by_process.out).at("series").size(), 2u) << by_process.out;
+}
+
 TEST_F(Hist, ACommand) {
   const Ran ran = run({GILTOP_BINARY, "hist", "-P", "--", python(), "-c",
                        "import sys; print('its own'); sys.exit(7)"});

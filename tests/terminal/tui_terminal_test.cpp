@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstring>
+#include <set>
 
 #include "support/terminal.h"
 
@@ -104,6 +106,23 @@ TEST_F(Tui, TheMouse) {
   EXPECT_TRUE(terminal.wait_for("1–")) << terminal.screen();
   terminal.press({"F10"});
   expect_given_back(terminal, modes);
+}
+
+// All that a process ends by, unless it is made to do otherwise.
+TEST_F(Tui, WhateverSignalEndsItTheTerminalIsGivenBack) {
+  Terminal terminal(120, 30);
+  for (int number = 1; number < 32; number++) {
+    static const std::set<int> kHarmless = {SIGCHLD, SIGCONT, SIGURG,  SIGWINCH,
+                                            SIGTSTP, SIGTTIN, SIGTTOU, SIGSTOP};
+    // Nobody can do anything about KILL; HUP and PIPE are the program's own concern.
+    if (kHarmless.contains(number) || number == SIGKILL || number == SIGHUP || number == SIGPIPE)
+      continue;
+    SCOPED_TRACE(strsignal(number));
+    const std::string modes = start(terminal);
+    ASSERT_EQ(kill(terminal.child(), number), 0);
+    expect_given_back(terminal, modes);
+    if (HasFailure()) return;
+  }
 }
 
 TEST_F(Tui, ResizesToAnything) {

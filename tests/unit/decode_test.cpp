@@ -177,12 +177,14 @@ TEST_F(Decode, ExecAndExit) {
   gt_exit exit{};
   exit.h = header(GT_EXIT);
   exit.h.state = GT_LAST;
+  exit.h.extra = 1000;
   set_comm(exit.comm, "worker");
   const auto exits = decode(exit);
   ASSERT_EQ(exits.size(), 1u);
   EXPECT_EQ(exits[0].kind, EventKind::exit);
   EXPECT_EQ(exits[0].state, 1u);
   EXPECT_EQ(tables_.text(exits[0].other), "worker");
+  EXPECT_EQ(exits[0].value, 1001u) << "its user, plus 1";
   expect_size_matters(exit);
 }
 

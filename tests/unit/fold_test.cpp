@@ -266,6 +266,71 @@ TEST(Fold, TextsAreForgotten) {
   }
 }
 
+// Brief processes, each of which holds the GIL for less time than the one before.
+class BriefProcesses {
+ public:
+  explicit BriefProcesses(const ModelLimits& limits) : model(tables, limits) {}
+
+  void run_one(uint32_t user) {
+    const uint32_t facts = tables.add({"python3", "", "3.11.2", "", false, false, user});
+    const uint32_t tgid = next_++;
+    const auto add = [&](EventKind kind, uint32_t tid, uint8_t state = 0, uint32_t other = 0,
+                         uint64_t value = 0) {
+      model.apply({now_ns_, tgid, tid, 0, kind, state, other, value});
+      now_ns_ += 10;
+    };
+    add(EventKind::exec, tgid, 0, tables.intern("python3"));
+    add(EventKind::process, 0, 0, facts);
+    add(EventKind::gil_acquire, tgid, 0, 0, testing::kGil);
+    now_ns_ += 100'000 - 10 * tgid;
+    add(EventKind::gil_release, tgid, 0, 0, testing::kGil);
+    add(EventKind::exit, tgid, 1, tables.intern("python3"), user + 1);
+  }
+  size_t of_user(uint32_t user) const {
+    size_t count = 0;
+    for (const ProcessSnapshot& p : snapshot_of(model, {}).processes)
+      if (p.user == user) count += std::max<uint64_t>(p.folded, 1);
+    return count;
+  }
+
+  EventTables tables;
+  Model model;
+
+ private:
+  uint32_t next_ = 100;
+  uint64_t now_ns_ = kStart_ns;
+};
+
+TEST(Fold, WhoEndedInThePresentIntervalGoesLast) {
+  BriefProcesses brief({kAll, 8, kAll, kAll});
+  brief.model.begin_interval();
+  for (int interval = 0; interval < 50; interval++) {
+    for (int i = 0; i < 3; i++) brief.run_one(0);
+    std::vector<uint32_t> ended;
+    for (const ProcessSnapshot& p : snapshot_of(brief.model, {}).processes)
+      if (p.folded == 0) ended.push_back(p.pid);
+    const uint32_t last = 100 + 3 * static_cast<uint32_t>(interval) + 2;
+    for (const uint32_t pid : {last - 2, last - 1, last})
+      ASSERT_THAT(ended, ::testing::Contains(pid)) << "it held the GIL less than all before it";
+    brief.model.advance_to(brief.model.last_ns() + 1000);
+    brief.model.begin_interval();
+  }
+}
+
+TEST(Fold, ProgramsOfEachUserWhereWanted) {
+  for (const bool by_user : {true, false}) {
+    BriefProcesses brief({kAll, 4, kAll, kAll, by_user});
+    for (uint32_t i = 0; i < 100; i++) brief.run_one(i % 4 == 0 ? 1000 : 0);
+    const size_t all = brief.of_user(1000) + brief.of_user(0);
+    if (by_user) {
+      EXPECT_EQ(brief.of_user(1000), 25u);
+      EXPECT_EQ(brief.of_user(0), 75u);
+    } else {
+      EXPECT_LE(all, 5u) << "the sum is of nobody in particular";
+    }
+  }
+}
+
 TEST(Fold, NobodyAliveIsNoProcessForEver) {
   EventTables tables;
   Model model(tables);

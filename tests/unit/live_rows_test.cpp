@@ -220,6 +220,21 @@ TEST(LiveFigures, AWaitThatLastsIsTheLongest) {
   EXPECT_FALSE(f.longest_lasts);
 }
 
+TEST(LiveFigures, NoMoreIsHeldInLightModeThanThereIs) {
+  FrameMaker maker;
+  ProcessSnapshot& p = maker.process(1, "python3", "", "3.12.1");
+  maker.gil(p, {1040});
+  maker.thread(p, 2, "w", {1040});
+  EXPECT_NEAR(figures_of(p, maker.frame.interval).held, 104, 1e-9) << "this would be a mistake";
+  p.exact = false;  // some of it was decided late
+  EXPECT_NEAR(figures_of(p, maker.frame.interval).held, 100, 1e-9);
+  EXPECT_NEAR(figures_of(p.threads[0], p, maker.frame.interval).held, 100, 1e-9);
+  EXPECT_NEAR(figures_of(p.gils[0], p, maker.frame.interval).held, 100, 1e-9);
+  maker.gil(p, {900});
+  maker.thread(p, 3, "x", {900});
+  EXPECT_NEAR(figures_of(p, maker.frame.interval).held, 194, 1e-9) << "two GILs at once";
+}
+
 TEST(LiveFigures, TheBlockerIsWhoMostWaitsWereBehind) {
   FrameMaker maker;
   ProcessSnapshot& p = maker.process(1, "python3", "", "3.12.1");

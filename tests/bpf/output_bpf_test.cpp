@@ -1,0 +1,184 @@
+// Where the data goes: stdout and files, whose these are, and readers that do not read.
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <sstream>
+
+#include "base/fd.h"
+#include "support/live.h"
+
+namespace giltop::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uid_t kNobody = 65534, kSomebody = 4242;
+
+class OutputOf : public Live {
+ protected:
+  void SetUp() override {
+    Live::SetUp();
+    if (IsSkipped() || HasFatalFailure()) return;
+    target_ = std::make_unique<Program>(
+        std::vector<std::string>{python(), workload(), "setswitch", "--scale", "60", "--started"});
+    ASSERT_TRUE(target_->wait_for("started"));
+    pid_ = std::to_string(target_->pid());
+  }
+  std::string file(const std::string& name) const { return directory_.path(name); }
+  static std::vector<std::string> giltop(const std::vector<std::string>& more) {
+    std::vector<std::string> words = {GILTOP_BINARY};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  // As sudo has it for the user nobody.
+  static Ran run_for_nobody(const std::vector<std::string>& words) {
+    Program program(giltop(words), {{"SUDO_UID", "65534"}, {"SUDO_GID", "65534"}});
+    return program.finish();
+  }
+  static uid_t owner_of(const std::string& path) {
+    struct stat status {};
+    return lstat(path.c_str(), &status) == 0 ? status.st_uid : ~uid_t{0};
+  }
+
+  std::unique_ptr<Program> target_;
+  std::string pid_;
+};
+
+TEST_F(OutputOf, JsonToStdoutIsInNoFile) {
+  const std::string recording = file("r.pftrace");
+  ASSERT_EQ(run(giltop({"record", "-q", "-o", recording, "-p", pid_, "-d", "0.2"})).status, 0);
+  const std::string folder = file("here");
+  std::filesystem::create_directory(folder);
+  const std::vector<std::vector<std::string>> commands = {
+      {"top", "-p", pid_, "-n", "1", "-d", "0.2"},
+      {"-p", pid_, "-n", "1", "-d", "0.2"},
+      {"record", "-o", file("another.pftrace"), "-p", pid_, "-d", "0.2"},
+      {"hist", "-p", pid_, "0.2", "1"},
+      {"hist", recording},
+      {"report", recording},
+      {"doctor", "-p", pid_}};
+  for (const auto& command : commands) {
+    for (const std::string json : {"-j", "--json", "--json=-"}) {
+      SCOPED_TRACE(command[0] + " " + json);
+      std::vector<std::string> words = {"sh", "-c", "cd \"$0\" && exec \"$@\"", folder};
+      for (const std::string& word : giltop(command)) words.push_back(word);
+      words.push_back(json);
+      const Ran ran = run(words);
+      EXPECT_EQ(ran.status, 0) << ran.err;
+      EXPECT_TRUE(Json::accept(ran.out)) << ran.out.substr(0, 200);
+      EXPECT_TRUE(std::filesystem::is_empty(folder))
+          << std::filesystem::directory_iterator(folder)->path();
+    }
+  }
+}
+
+TEST_F(OutputOf, FilesAreWhoseTheyWereOrWhoTypedSudo) {
+  const std::string top = file("top.json"), record = file("record.json"), hist = file("hist.json"),
+                    trace = file("r.pftrace"), saved = file("saved.json");
+  const std::vector<std::vector<std::string>> commands = {
+      {"-p", pid_, "-n", "1", "-d", "0.2", "--json=" + top},
+      {"record", "-q", "-p", pid_, "-d", "0.2", "-o", trace, "--json=" + record},
+      {"hist", "-p", pid_, "0.2", "1", "-o", saved, "--json=" + hist}};
+  const std::set<std::string> files = {top, record, hist, trace, saved};
+  for (const auto& command : commands) EXPECT_EQ(run_for_nobody(command).status, 0) << command[0];
+  for (const std::string& each : files) {
+    EXPECT_EQ(owner_of(each), kNobody) << each;
+    EXPECT_FALSE(read_file(each).empty()) << each;
+    write_file(each, "what was there");
+    ASSERT_EQ(chown(each.c_str(), kSomebody, kSomebody), 0);
+  }
+  for (const auto& command : commands) EXPECT_EQ(run_for_nobody(command).status, 0) << command[0];
+  for (const std::string& each : files) {
+    // A recording that was there is kept.
+    const std::string old = each == trace ? each + ".old" : each;
+    EXPECT_EQ(owner_of(old), kSomebody) << old;
+    EXPECT_EQ(read_file(each).find("what was there"), std::string::npos) << each;
+  }
+  EXPECT_EQ(read_file(trace + ".old"), "what was there");
+}
+
+TEST_F(OutputOf, ADeviceStaysWhoseItIs) {
+  const std::string null = file("null");
+  if (mknod(null.c_str(), S_IFCHR | 0666, makedev(1, 3)) != 0) GTEST_SKIP() << "no devices here";
+  if (!Fd(open(null.c_str(), O_WRONLY | O_CLOEXEC))) GTEST_SKIP() << "no devices here";
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"-p", pid_, "-n", "1", "-d", "0.2", "--json=" + null},
+        {"record", "-q", "-p", pid_, "-d", "0.2", "-o", null, "--json=" + null},
+        {"hist", "-p", pid_, "0.2", "1", "-o", null, "--json=" + null}}) {
+    EXPECT_EQ(run_for_nobody(command).status, 0) << command[0];
+    EXPECT_EQ(owner_of(null), 0u) << command[0];
+    struct stat status {};
+    EXPECT_TRUE(stat(null.c_str(), &status) == 0 && S_ISCHR(status.st_mode)) << command[0];
+  }
+}
+
+TEST_F(OutputOf, ARunThatDoesNotBeginEmptiesNothing) {
+  const std::string there = file("there"), none = "4194303";
+  write_file(there, "what was there");
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"-p", none, "--json=" + there},
+        {"record", "-p", none, "-o", there},
+        {"record", "-p", none, "-o", file("r.pftrace"), "--json=" + there},
+        {"hist", "-p", none, "--json=" + there, "1", "1"},
+        {"hist", "-p", none, "-o", there, "1", "1"},
+        {"hist", "/no/such/recording", "--json=" + there},
+        {"report", "/no/such/recording", "--json=" + there}}) {
+    const Ran ran = run(giltop(command));
+    EXPECT_EQ(ran.status, 1) << command[0] << " " << ran.err;
+    EXPECT_EQ(read_file(there), "what was there") << command[0];
+    EXPECT_FALSE(std::filesystem::exists(there + ".old")) << command[0];
+  }
+}
+
+// Its reader has stopped reading, and the pipe is full.
+TEST_F(OutputOf, AStalledReaderDoesNotKeepItFromEnding) {
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  const Fd reading(ends[0]);
+  Fd writing(ends[1]);
+  const int room = fcntl(reading.get(), F_SETPIPE_SZ, 4096);
+  ASSERT_GE(room, 4096);
+  std::vector<std::string> words = giltop({"-p", pid_, "-d", "0.1", "--json"});
+  std::vector<char*> arguments;
+  for (std::string& word : words) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  const pid_t viewer = fork();
+  if (viewer == 0) {
+    dup2(writing.get(), STDOUT_FILENO);
+    execv(arguments[0], arguments.data());
+    _exit(127);
+  }
+  writing = Fd();
+  int status = 0, unread = 0;
+  bool ended = false;
+  const auto wait_until = [&](const std::function<bool()>& is) {
+    for (int i = 0; i < 1500 && !is() && !ended; i++) {
+      ended = waitpid(viewer, &status, WNOHANG) == viewer;
+      usleep(20'000);
+    }
+    return is();
+  };
+  EXPECT_TRUE(wait_until([&] {
+    return ioctl(reading.get(), FIONREAD, &unread) == 0 && unread >= room;
+  })) << unread;
+  if (!ended) kill(viewer, SIGTERM);
+  EXPECT_TRUE(wait_until([&] { return ended; })) << "it still waits for its reader";
+  if (!ended) {
+    kill(viewer, SIGKILL);
+    waitpid(viewer, &status, 0);
+  }
+  EXPECT_TRUE(WIFEXITED(status)) << "in order";
+}
+
+}  // namespace
+}  // namespace giltop::testing
