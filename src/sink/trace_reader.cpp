@@ -474,7 +474,7 @@ void TraceReader::track_event(std::string_view data) {
     on.open = static_cast<uint8_t>(name_id);
     e.kind = name_id == kNameWait ? EventKind::gil_wait : EventKind::gil_acquire;
   } else if (type == event::kEnd) {
-    const bool released = on.open == kNameHeld && notes.entries.empty();
+    const bool released = on.open == kNameHeld && !notes.has(kCut);
     on.open = 0;
     if (!released) return;
     e.kind = EventKind::gil_release;

@@ -29,7 +29,8 @@ enum : uint32_t {
   kDefaults = 59,
   kDescriptor = 60,
   kFirst = 87,
-  kTaskState = 117
+  kTaskState = 117,
+  kAttributes = 126
 };
 enum : uint32_t { kCleared = 1, kNeeds = 2 };
 enum : uint64_t { kBegin = 1, kEnd = 2, kInstant = 3, kCounter = 4 };
@@ -55,6 +56,8 @@ class Checker {
     uint64_t tgid = 0, tid = 0;  // of a thread's track
     bool counter = false, thread = false, process = false;
     int depth = 0;
+    uint64_t begun_ns = 0;  // the open slice
+    bool by_rank = false;   // its children are ordered
   };
   struct Task {
     uint64_t state = 0, last_ns = ~uint64_t{0};
@@ -72,6 +75,10 @@ class Checker {
   void packet(std::string_view data);
   void snapshot(std::string_view data);
   void interned(std::string_view data);
+  void intern(pbf_reader entry, std::map<uint64_t, std::string>& names);
+  std::pair<std::string, uint64_t> annotation(pbf_reader reader);
+  void wait_arguments(const Track& track, const std::map<std::string, uint64_t>& arguments);
+  void attributes(std::string_view data);
   void descriptor(std::string_view data);
   void track_event(std::string_view data);
   void task_state(std::string_view data);
@@ -83,7 +90,7 @@ class Checker {
   bool has_sequence_ = false, must_clear_ = false;
   uint64_t now_ns_ = 0;
   std::map<uint64_t, uint64_t> last_clock_;
-  std::set<uint64_t> names_;
+  std::map<uint64_t, std::string> names_, argument_names_;
   std::map<uint64_t, Track> tracks_;
   std::map<uint64_t, Task> tasks_;
   std::map<uint64_t, uint64_t> on_cpu_;  // cpu → tid of its open slice
@@ -229,6 +236,7 @@ void Checker::packet(std::string_view data) {
     must_clear_ = false;
     has_state_ = true;
     names_.clear();
+    argument_names_.clear();
     has_defaults_ = false;
     if (!has(kDefaults)) rule("the state is cleared without new defaults");
     if (!has(kClocks)) rule("the state is cleared without a clock snapshot");
@@ -267,6 +275,7 @@ void Checker::packet(std::string_view data) {
   } else if (timed) {
     rule("an event that is not on the sequence's clock");
   }
+  if (has(kAttributes)) attributes(parts[kAttributes]);
   if (has(kDescriptor)) descriptor(parts[kDescriptor]);
   if (has(kTrackEvent)) track_event(parts[kTrackEvent]);
   if (has(kTaskState)) task_state(parts[kTaskState]);
@@ -325,23 +334,101 @@ void Checker::snapshot(std::string_view data) {
 
 void Checker::interned(std::string_view data) {
   pbf_reader reader = reader_of(data);
-  while (reader.next(2)) {
+  while (reader.next()) {
+    if (reader.tag() == 2 || reader.tag() == 3) {
+      const bool event = reader.tag() == 2;
+      intern(reader.get_message(), event ? names_ : argument_names_);
+    } else {
+      reader.skip();
+      rule("interned data of an unknown kind");
+    }
+  }
+}
+
+void Checker::intern(pbf_reader entry, std::map<uint64_t, std::string>& names) {
+  uint64_t id = 0;
+  std::string name;
+  while (entry.next()) {
+    if (entry.tag() == 1) {
+      id = entry.get_uint64();
+    } else if (entry.tag() == 2) {
+      name = view(entry);
+    } else {
+      entry.skip();
+    }
+  }
+  if (id == 0) rule("an interned id of zero");
+  if (!names.emplace(id, name).second) rule("interned id " + std::to_string(id) + " twice");
+}
+
+// Name and number; of a text the number is 0.
+std::pair<std::string, uint64_t> Checker::annotation(pbf_reader reader) {
+  std::string name;
+  uint64_t number = 0;
+  while (reader.next()) {
+    switch (reader.tag()) {
+      case 1: {
+        const auto found = argument_names_.find(reader.get_uint64());
+        if (found == argument_names_.end()) {
+          rule("an argument's name is not interned");
+        } else {
+          name = found->second;
+        }
+        break;
+      }
+      case 2:
+        number = reader.get_bool();
+        break;
+      case 3:
+        number = reader.get_uint64();
+        break;
+      case 10:
+        name = view(reader);
+        break;
+      default:
+        reader.skip();
+    }
+  }
+  if (name.empty()) rule("an argument without a name");
+  return {name, number};
+}
+
+// The importer does not mind, but people would: what a wait says of itself is all of it.
+void Checker::wait_arguments(const Track& track, const std::map<std::string, uint64_t>& arguments) {
+  uint64_t sum = 0;
+  for (const char* const part :
+       {"holder_running_ns", "holder_preempted_ns", "holder_asleep_ns", "handoff_ns", "unknown_ns"})
+    if (const auto found = arguments.find(part); found != arguments.end()) sum += found->second;
+  if (sum == 0 || arguments.contains("cut")) return;
+  counts_.waits_told++;
+  if (sum != now_ns_ - track.begun_ns)
+    counts_.odd_waits.push_back("a wait of " + std::to_string(now_ns_ - track.begun_ns) +
+                                " ns has parts of " + std::to_string(sum));
+}
+
+void Checker::attributes(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  while (reader.next()) {
     pbf_reader entry = reader.get_message();
-    uint64_t id = 0;
+    std::string key, value;
     while (entry.next()) {
       if (entry.tag() == 1) {
-        id = entry.get_uint64();
+        key = view(entry);
+      } else if (entry.tag() == 2) {
+        value = std::to_string(entry.get_int64());
       } else {
-        entry.skip();
+        value = view(entry);
       }
     }
-    if (id == 0) rule("an interned id of zero");
-    if (!names_.insert(id).second) rule("interned id " + std::to_string(id) + " twice");
+    if (key.empty()) rule("an attribute without a key");
+    counts_.attributes[key] = value;
   }
 }
 
 void Checker::descriptor(std::string_view data) {
   uint64_t uuid = 0;
+  int rank = 0;
+  std::string name;
   Track track;
   pbf_reader reader = reader_of(data);
   const auto names = [&](pbf_reader r, uint32_t name_tag) {
@@ -377,6 +464,15 @@ void Checker::descriptor(std::string_view data) {
         track.counter = true;
         reader.skip();
         break;
+      case 2:
+        name = view(reader);
+        break;
+      case 11:
+        track.by_rank = reader.get_enum() == 3;
+        break;
+      case 12:
+        rank = reader.get_int32();
+        break;
       default:
         reader.skip();
     }
@@ -384,6 +480,8 @@ void Checker::descriptor(std::string_view data) {
   if (uuid == 0) return rule("a track without a uuid");
   if (track.parent != 0 && !tracks_.contains(track.parent))
     rule("track " + std::to_string(uuid) + " has a parent that is not described before");
+  if ((rank != 0) != (track.parent != 0 && tracks_[track.parent].by_rank))
+    rule("track " + std::to_string(uuid) + " has a rank where none counts, or lacks one");
   if (track.thread && (track.tid == 0 || track.tgid == 0)) rule("a thread without ids");
   const auto found = tracks_.find(uuid);
   if (found != tracks_.end()) {
@@ -394,6 +492,7 @@ void Checker::descriptor(std::string_view data) {
     return;
   }
   counts_.tracks++;
+  if (rank != 0) counts_.ranked[rank] = name;
   tracks_[uuid] = track;
   if (track.thread) {
     counts_.threads++;
@@ -423,9 +522,13 @@ void Checker::track_event(std::string_view data) {
   bool has_value = false;
   std::string_view name;
   std::vector<std::pair<uint64_t, bool>> flows;
+  std::map<std::string, uint64_t> arguments;
   pbf_reader reader = reader_of(data);
   while (reader.next()) {
     switch (reader.tag()) {
+      case 4:
+        arguments.insert(annotation(reader.get_message()));
+        break;
       case 9:
         type = reader.get_uint32();
         break;
@@ -468,12 +571,16 @@ void Checker::track_event(std::string_view data) {
     case kBegin:
       if (++track.depth > 1) rule("two slices at once on track " + std::to_string(uuid));
       counts_.slices++;
+      track.begun_ns = now_ns_;
+      if (arguments.contains("contended")) counts_.contended += arguments["contended"];
       break;
     case kEnd:
       if (track.depth == 0) {
         rule("an end without a beginning on track " + std::to_string(uuid));
       } else {
         track.depth--;
+        wait_arguments(track, arguments);
+        if (arguments.contains("release_forced")) counts_.forced += arguments["release_forced"];
       }
       break;
     case kInstant:
