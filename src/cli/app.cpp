@@ -124,7 +124,21 @@ int run(int argc, char** argv) {
   ReportArguments report;
   CLI::App* report_app = app.add_subcommand("report", "Sum up a recording");
   report_app->add_option("FILE", report.file, "A file that giltop record wrote")->required();
-  report_app->add_flag("-j{-},--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
+  CLI::Option* report_json = report_app->add_flag("-j{-},--json{-}", report.json,
+                                                  "Report as JSON, to stdout or --json=FILE");
+  report_app
+      ->add_option("-f,--format", report.format,
+                   "text, json, or chrometrace: the timeline as Chrome's JSON trace events, to "
+                   "be put together with VizTracer's of the same run")
+      ->check(CLI::IsMember({"text", "json", "chrometrace"}))
+      ->excludes(report_json)
+      ->capture_default_str();
+  report_app->add_option("-o,--output", report.output, "File for that; - is stdout")
+      ->excludes(report_json)
+      ->capture_default_str();
+  report_app->add_flag("--anonymize", report.anonymize,
+                       "Names of threads and programs, command lines and paths become thread-1, "
+                       "program-1; ids, times and Python's version and build-id stay");
   report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
 
   HistOptions hist(app);
