@@ -57,6 +57,11 @@ struct ReportArguments {
 int run_report(const ReportArguments& arguments);
 int run_chrometrace(const ReportArguments& arguments);
 
+struct OpenArguments {
+  std::string file;
+};
+int run_open(const OpenArguments& arguments);
+
 struct HistArguments {
   std::string file;               // a recording; or one of
   std::vector<std::string> diff;  // two files; or live, of
