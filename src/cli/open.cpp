@@ -141,7 +141,7 @@ bool Server::is_for_file(evhttp_request* request) const {
   if (!path) return false;
   size_t size = 0;
   const Text decoded(evhttp_uridecode(path, 0, &size));
-  return decoded && std::string_view(decoded.get(), size) == "/" + name();
+  return decoded && std::string_view(decoded.get(), size) == fmt::format("/{}", name());
 }
 
 void Server::answer(evhttp_request* request) {
