@@ -40,6 +40,7 @@ int run(int argc, char** argv) {
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
+      "  giltop open giltop.pftrace               its timeline, at ui.perfetto.dev\n"
       "  sudo giltop hist -p 4242 10 1            ten seconds' waits, as a histogram\n"
       "  sudo giltop demo                         five workloads, compared\n"
       "  sudo giltop doctor                       what works here, and which Pythons there are");
@@ -124,8 +125,27 @@ int run(int argc, char** argv) {
   ReportArguments report;
   CLI::App* report_app = app.add_subcommand("report", "Sum up a recording");
   report_app->add_option("FILE", report.file, "A file that giltop record wrote")->required();
-  report_app->add_flag("-j{-},--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
+  CLI::Option* report_json = report_app->add_flag("-j{-},--json{-}", report.json,
+                                                  "Report as JSON, to stdout or --json=FILE");
+  report_app
+      ->add_option("-f,--format", report.format,
+                   "text, json, or chrometrace: the timeline as Chrome's JSON trace events, to "
+                   "be put together with VizTracer's of the same run")
+      ->check(CLI::IsMember({"text", "json", "chrometrace"}))
+      ->excludes(report_json)
+      ->capture_default_str();
+  report_app->add_option("-o,--output", report.output, "File for that; - is stdout")
+      ->excludes(report_json)
+      ->capture_default_str();
+  report_app->add_flag("--anonymize", report.anonymize,
+                       "Names of threads and programs, command lines and paths become thread-1, "
+                       "program-1; ids, times and Python's version and build-id stay");
   report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
+
+  OpenArguments open;
+  CLI::App* open_app =
+      app.add_subcommand("open", "Hand a recording to ui.perfetto.dev: serve it once, locally");
+  open_app->add_option("FILE", open.file, "A file that giltop record wrote")->required();
 
   HistOptions hist(app);
 
@@ -216,6 +236,7 @@ int run(int argc, char** argv) {
     return run_record(record);
   }
   if (report_app->parsed()) return run_report(report);
+  if (open_app->parsed()) return run_open(open);
   if (hist.parsed()) return hist.run(command);
   if (doctor_app->parsed()) return run_doctor(doctor);
   return run_demo(demo);

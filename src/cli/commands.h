@@ -49,9 +49,18 @@ int run_top(const TopArguments& arguments);
 struct ReportArguments {
   std::string file;
   std::string json;
+  std::string format = "text";  // or "json", "chrometrace"
+  std::string output = "-";     // of that format
+  bool anonymize = false;
   bool strict = false;
 };
 int run_report(const ReportArguments& arguments);
+int run_chrometrace(const ReportArguments& arguments);
+
+struct OpenArguments {
+  std::string file;
+};
+int run_open(const OpenArguments& arguments);
 
 struct HistArguments {
   std::string file;               // a recording; or one of

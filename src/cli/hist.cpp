@@ -11,9 +11,9 @@
 #include "cli/commands.h"
 #include "cli/live.h"
 #include "cli/output.h"
+#include "cli/playback.h"
 #include "model/model.h"
 #include "sink/hist_json.h"
-#include "sink/trace_reader.h"
 #include "view/hist.h"
 
 namespace giltop {
@@ -43,9 +43,9 @@ What what_of(const HistArguments& arguments) {
 Result<HistReport> from_recording(const std::string& file, const What& what) {
   EventTables tables;
   Model model(tables);
-  auto reader = TraceReader::open(file, tables);
-  if (!reader) return reader.error();
-  const auto outcome = reader->read([&](const Event& event) {
+  auto playback = Playback::open(file, tables);
+  if (!playback) return playback.error();
+  const auto outcome = playback->read([&](const Event& event) {
     model.apply(event);
     if (tables.crowded()) model.forget_unused(tables);
   });

@@ -1,22 +1,31 @@
 // giltop report: read a recording and print what record printed.
+#include <filesystem>
+#include <system_error>
+
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/playback.h"
 #include "model/model.h"
 #include "sink/json.h"
-#include "sink/trace_reader.h"
 #include "view/text_report.h"
 
 namespace giltop {
 
 int run_report(const ReportArguments& arguments) {
-  EventTables tables;
-  Model model(tables);
-  auto reader = TraceReader::open(arguments.file, tables);
-  if (!reader) {
-    say(reader.error());
+  std::error_code no_such_file;
+  if (std::filesystem::equivalent(arguments.file, arguments.output, no_such_file)) {
+    say("cannot write " + arguments.output + ": it is the recording");
     return 1;
   }
-  const auto outcome = reader->read([&](const Event& event) {
+  if (arguments.format == "chrometrace") return run_chrometrace(arguments);
+  EventTables tables;
+  Model model(tables);
+  auto playback = Playback::open(arguments.file, tables, arguments.anonymize);
+  if (!playback) {
+    say(playback.error());
+    return 1;
+  }
+  const auto outcome = playback->read([&](const Event& event) {
     model.apply(event);
     if (tables.crowded()) model.forget_unused(tables);
   });
@@ -25,16 +34,14 @@ int run_report(const ReportArguments& arguments) {
     return 1;
   }
   const Snapshot snapshot = snapshot_of(model, outcome->run);
-  const std::string text = arguments.json.empty() ? text_report(snapshot) : to_json(snapshot);
-  if (const Status written = write_text(arguments.json.empty() ? "-" : arguments.json, text);
-      !written) {
+  const bool json = !arguments.json.empty() || arguments.format == "json";
+  const std::string text = json ? to_json(snapshot) : text_report(snapshot);
+  const std::string& output = arguments.json.empty() ? arguments.output : arguments.json;
+  if (const Status written = write_text(output, text); !written) {
     say(written.error());
     return 1;
   }
-  if (!outcome->run.finished)
-    say(arguments.file +
-        " breaks off: its recorder was killed, or still runs; up to a second is "
-        "missing at its end");
+  say_if_cut(arguments.file, outcome->run);
   if (arguments.strict && snapshot.lost_events != 0) return static_cast<int>(Exit::lost);
   return 0;
 }

@@ -143,6 +143,8 @@ struct Thread {
     void forget(const Ledger& ledger, uint64_t from_ns, uint64_t ts_ns);
     std::optional<uint32_t> holder_tid() const;
   } wait_so_far;
+  // Of a wait that is over, right after the event that ended it: what the holders did.
+  Ledger wait_parts() const;
 
   // Of light mode (light_tracker.cpp).
   struct Light {

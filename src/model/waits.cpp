@@ -69,15 +69,20 @@ WaitSnapshot Gil::wait_of(const Thread& waiter) const {
   return {waiter.state_since_ns, last_ns, true, waiter.tid, all.holder_tid(), all.parts};
 }
 
+Ledger Thread::wait_parts() const {
+  Ledger parts{};
+  if (wait_so_far.has_parts) parts = wait_so_far.parts;
+  if (!process->light)
+    for (size_t c = 0; c < kLedgerColumns; c++) parts[c] += gil->ledger[c] - wait_so_far.mark[c];
+  return parts;
+}
+
 // `thread` waited, and has booked all of it.
 void Model::keep_wait(const Thread& thread, uint64_t ts_ns) {
   Process& process = *thread.process;
   const Thread::Wait& wait = thread.wait_so_far;
-  WaitSnapshot noted{thread.state_since_ns, ts_ns, false, thread.tid, wait.holder_tid(), {}};
-  if (wait.has_parts) noted.parts = wait.parts;
-  if (!process.light)
-    for (size_t c = 0; c < kLedgerColumns; c++)
-      noted.parts[c] += thread.gil->ledger[c] - wait.mark[c];
+  const WaitSnapshot noted{thread.state_since_ns, ts_ns, false, thread.tid, wait.holder_tid(),
+                           thread.wait_parts()};
   keep_longest(process.longest_waits, noted);
   if (has_intervals_) keep_longest(process.recent_waits, noted);
   const auto& shortest = has_intervals_ ? process.recent_waits : process.longest_waits;

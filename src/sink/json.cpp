@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "sink/hist_json.h"
+#include "view/verdict.h"
 
 namespace giltop {
 namespace {
@@ -111,6 +112,15 @@ Json gil(const GilSnapshot& g, bool exact) {
           {"blame", std::move(blame)}};
 }
 
+// The words are those of the text report.
+Json verdict(const Verdict& v) {
+  return {{"finding", v.finding},
+          {"text", v.sentence},
+          {"advice", text_or_null(v.advice)},
+          {"bound", v.bound == 0 ? Json(nullptr) : Json(v.bound)},
+          {"lost_s", seconds(v.lost_ns)}};
+}
+
 }  // namespace
 
 std::string to_json(const Snapshot& s, bool one_line) {
@@ -133,6 +143,7 @@ std::string to_json(const Snapshot& s, bool one_line) {
                          {"complete", p.complete},
                          {"exact", p.exact},
                          {"light_s", seconds(p.light_ns)},
+                         {"verdict", verdict(verdict_of(p, s))},
                          {"gils", std::move(gils)},
                          {"threads", std::move(threads)},
                          {"longest_waits", std::move(waits)}});

@@ -26,8 +26,10 @@ inline constexpr uint32_t kClockRealtime = 1, kClockMonotonic = 3, kClockBoottim
 
 namespace track {
 inline constexpr uint32_t kUuid = 1, kName = 2, kProcess = 3, kThread = 4, kParent = 5,
-                          kCounter = 8, kDescription = 14, kMerge = 15;
+                          kCounter = 8, kChildOrdering = 11, kRank = 12, kDescription = 14,
+                          kMerge = 15;
 inline constexpr uint32_t kMergeNone = 2;
+inline constexpr uint32_t kByRank = 3;                             // of kChildOrdering
 inline constexpr uint32_t kPid = 1, kTid = 2, kThreadName = 5;     // of kThread
 inline constexpr uint32_t kCmdline = 2, kProcessName = 6;          // of kProcess
 inline constexpr uint32_t kUnit = 3, kUnitNs = 1, kUnitCount = 2;  // of kCounter
@@ -38,10 +40,10 @@ inline constexpr uint32_t kAnnotation = 4, kType = 9, kNameId = 10, kTrack = 11,
 inline constexpr uint32_t kBegin = 1, kEnd = 2, kInstant = 3, kCounter = 4;
 }  // namespace event
 namespace annotation {
-inline constexpr uint32_t kBool = 2, kUint = 3, kString = 6, kName = 10;
+inline constexpr uint32_t kNameId = 1, kBool = 2, kUint = 3, kString = 6, kName = 10;
 }
 namespace interned {
-inline constexpr uint32_t kEventNames = 2, kId = 1, kName = 2;
+inline constexpr uint32_t kEventNames = 2, kArgumentNames = 3, kId = 1, kName = 2;
 }
 namespace defaults {
 inline constexpr uint32_t kClock = 58;
@@ -75,6 +77,15 @@ inline constexpr const char* kFixedNames[] = {
     "GIL wait",       "GIL held",     "GIL released", "forced switch",
     "waits on",       "GIL wait",     "GIL held",     "leaves without a GIL",
     "leaves with it", "with the 2nd", "with the 3rd", "with the 4th"};
+// Arguments of slices, for people: the reader goes without. Of a wait, when it ends: behind whom
+// most of it was, and what the holders did meanwhile; of a hold, when it begins and when it ends.
+inline constexpr uint8_t kArgHolder = 1, kArgRunning = 2, kArgPreempted = 3, kArgAsleep = 4,
+                         kArgHandoff = 5, kArgUnknown = 6, kArgContended = 7, kArgForced = 8,
+                         kArgHeldPreempted = 9, kArgHeldAsleep = 10;
+inline constexpr const char* kArgumentNames[] = {
+    "holder_tid",        "holder_running_ns", "holder_preempted_ns", "holder_asleep_ns",
+    "handoff_ns",        "unknown_ns",        "contended",           "release_forced",
+    "held_preempted_ns", "held_asleep_ns"};
 inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + number
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
@@ -95,10 +106,10 @@ inline constexpr const char* kLost = "lost events";
 inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";
 
-inline constexpr const char* kGilTrackName = "GIL";
+inline constexpr const char* kGilTrackName = "GIL";  // described by the GIL's address
 inline constexpr const char* kCut = "cut";  // annotation of a slice end that is no event itself
 
-// Counters of a CPU, named "CPU 3 stolen", described "stolen3".
+// Counters of a CPU. Their descriptions begin with one of these and the CPU's number: "stolen3".
 inline constexpr const char* kStolen = "stolen";  // charged to no task since boot, ns
 inline constexpr const char* kLead =
     "switch delay";  // charged to the run that ends there beyond its switches, ns

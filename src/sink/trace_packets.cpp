@@ -13,6 +13,19 @@ TracePackets::TracePackets(BlockSink block) : block_(std::move(block)) {
   out_.reserve(kBlockBytes + kMaxHotPacket);
 }
 
+namespace {
+
+void add_arguments(ProtoFields& fields, std::span<const Argument> arguments) {
+  for (const Argument& argument : arguments) {
+    char* const note = fields.begin(event::kAnnotation);
+    fields.field(annotation::kNameId, argument.name);
+    fields.field(argument.is_flag ? annotation::kBool : annotation::kUint, argument.value);
+    fields.end(note);
+  }
+}
+
+}  // namespace
+
 // Before each packet: blocks stay small, and clock readings come in the order of time.
 void TracePackets::make_room(uint64_t ts_ns) {
   if (out_.size() >= kBlockBytes) flush();
@@ -75,6 +88,12 @@ void TracePackets::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bo
     names.bytes(interned::kName, kFixedNames[i]);
     names.end(name);
   }
+  for (size_t i = 0; i < std::size(kArgumentNames); i++) {
+    const size_t name = names.begin(interned::kArgumentNames);
+    names.field(interned::kId, i + 1);
+    names.bytes(interned::kName, kArgumentNames[i]);
+    names.end(name);
+  }
   ProtoBuffer packet_defaults;
   packet_defaults.field(defaults::kClock, kClockDelta);
 
@@ -89,19 +108,22 @@ void TracePackets::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bo
   out_.bytes(kTracePacket, body.data());
 }
 
-void TracePackets::slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
+void TracePackets::slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow,
+                               std::span<const Argument> arguments) {
   Packet packet = begin_packet(ts_ns);
   ProtoFields& fields = packet.fields;
   char* const event = fields.begin(packet::kTrackEvent);
   fields.field(event::kType, event::kBegin);
   fields.field(event::kTrack, uuid);
   fields.field(event::kNameId, name);
+  add_arguments(fields, arguments);
   if (flow) fields.field_fixed64(event::kTerminatingFlow, flow);
   fields.end(event);
   end_packet(packet);
 }
 
-void TracePackets::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut) {
+void TracePackets::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut,
+                             std::span<const Argument> arguments) {
   Packet packet = begin_packet(ts_ns);
   ProtoFields& fields = packet.fields;
   char* const event = fields.begin(packet::kTrackEvent);
@@ -113,6 +135,7 @@ void TracePackets::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool 
     fields.field(annotation::kBool, 1);
     fields.end(note);
   }
+  add_arguments(fields, arguments);
   if (flow) fields.field_fixed64(event::kFlow, flow);
   fields.end(event);
   end_packet(packet);
@@ -196,6 +219,23 @@ void TracePackets::write_clocks() {
   body.field(packet::kSequenceId, kSequence);
   body.bytes(packet::kClockSnapshot, snapshot.data());
   out_.bytes(kTracePacket, body.data());
+}
+
+void TracePackets::attributes(std::initializer_list<Attribute> list) {
+  ProtoBuffer all;
+  for (const Attribute& one : list) {
+    ProtoBuffer entry;
+    entry.bytes(attribute::kKey, one.key);
+    if (one.text.empty()) {
+      entry.field(attribute::kLong, one.number);
+    } else {
+      entry.bytes(attribute::kString, one.text);
+    }
+    all.bytes(attribute::kAttribute, entry.data());
+  }
+  ProtoBuffer body;
+  body.bytes(packet::kTraceAttributes, all.data());
+  raw_packet(body.data());
 }
 
 void TracePackets::flush() {

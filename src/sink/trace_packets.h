@@ -3,13 +3,22 @@
 
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "sink/proto_buffer.h"
 
 namespace giltop {
+
+// An argument of a slice.
+struct Argument {
+  uint8_t name;  // trace::kArg…
+  uint64_t value;
+  bool is_flag = false;
+};
 
 struct ClockReading {
   uint64_t boottime_ns = 0, monotonic_ns = 0, realtime_ns = 0;
@@ -32,8 +41,10 @@ class TracePackets {
   // Begins the sequence, or begins it anew after a loss: clocks, defaults and interned names.
   void begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bool first);
 
-  void slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
-  void slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut);
+  void slice_begin(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0,
+                   std::span<const Argument> arguments = {});
+  void slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut,
+                 std::span<const Argument> arguments = {});
   void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
   void counter(uint64_t ts_ns, uint64_t uuid, uint64_t value);
   void task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state);  // cpu -1: none
@@ -44,6 +55,14 @@ class TracePackets {
   void note(std::string_view name, std::string_view text);
   void root_end(uint64_t ts_ns);
 
+  // Of the trace as a whole, for people.
+  struct Attribute {
+    std::string_view key;
+    std::string_view text;  // empty: it is a number
+    uint64_t number = 0;
+  };
+  void attributes(std::initializer_list<Attribute> list);
+
   void write_clocks();
   bool has_unwritten_clocks() const { return unwritten_clocks_.has_value(); }
   // Of interned data: a loss begins a new one.
@@ -51,7 +70,8 @@ class TracePackets {
   void raw_packet(std::string_view packet);  // one without time and sequence
 
  private:
-  static constexpr size_t kMaxHotPacket = 128;  // bytes
+  // Bytes. A nested message has a length of one byte: six arguments, of 15 bytes at most, fit.
+  static constexpr size_t kMaxHotPacket = 160;
   struct Packet {
     ProtoFields fields;
     char* length;

@@ -91,6 +91,7 @@ Result<TraceReader> TraceReader::open(const std::string& path, EventTables& tabl
   if (!S_ISREG(info.st_mode)) return Error("cannot read " + path + ": not a regular file");
   TraceReader reader(std::move(fd), path, tables);
   if (info.st_size == 0) return Error(path + " is empty: nothing was recorded");
+  reader.size_ = static_cast<uint64_t>(info.st_size);
   return reader;
 }
 
@@ -298,6 +299,7 @@ void TraceReader::packet(std::string_view data) {
 
 void TraceReader::clock_snapshot(std::string_view data) {
   pbf_reader reader = reader_of(data);
+  ClockReading clocks;
   while (reader.next(clock_snapshot::kClocks)) {
     pbf_reader clock = message_of(reader);
     uint64_t id = 0, value = 0;
@@ -310,11 +312,15 @@ void TraceReader::clock_snapshot(std::string_view data) {
         clock.skip();
       }
     }
+    if (id == kClockBoottime) clocks.boottime_ns = value;
+    if (id == kClockMonotonic) clocks.monotonic_ns = value;
+    if (id == kClockRealtime) clocks.realtime_ns = value;
     if (id != kClockDelta) continue;
     if (value < now_ns_ || value > uint64_t{1} << 62) throw Damaged{"a clock that runs backwards"};
     now_ns_ = value;
     has_clock_ = true;
   }
+  if (clocks.monotonic_ns != 0) clocks_ = clocks;  // after a loss there is one clock only
 }
 
 void TraceReader::descriptor(std::string_view data) {
@@ -474,7 +480,7 @@ void TraceReader::track_event(std::string_view data) {
     on.open = static_cast<uint8_t>(name_id);
     e.kind = name_id == kNameWait ? EventKind::gil_wait : EventKind::gil_acquire;
   } else if (type == event::kEnd) {
-    const bool released = on.open == kNameHeld && notes.entries.empty();
+    const bool released = on.open == kNameHeld && !notes.has(kCut);
     on.open = 0;
     if (!released) return;
     e.kind = EventKind::gil_release;

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "event/event.h"
 #include "model/snapshot.h"
+#include "sink/trace_packets.h"
 
 struct libdeflate_decompressor;
 
@@ -36,6 +37,11 @@ class TraceReader {
 
   // Errors: unreadable; not a regular file; not a Perfetto trace.
   static Result<TraceReader> open(const std::string& path, EventTables& tables);
+
+  uint64_t size() const { return size_; }  // of the file when it was opened, bytes
+  uint64_t bytes_read() const { return offset_ + at_; }
+  // The last that was read; zeros until then.
+  const ClockReading& clocks() const { return clocks_; }
 
   // Errors: not a giltop recording; damaged at a byte.
   Result<Outcome> read(const EventSink& sink);
@@ -83,6 +89,8 @@ class TraceReader {
   EventTables& tables_;
   const EventSink* sink_ = nullptr;
   Outcome outcome_;
+  uint64_t size_ = 0;
+  ClockReading clocks_;
   std::string buffer_;
   size_t at_ = 0;        // consumed of buffer_
   uint64_t offset_ = 0;  // file offset of buffer_'s beginning

@@ -31,150 +31,10 @@ uint32_t task_state_of(const Event& event) {
 // Unique in a trace: each GIL numbers its own hand-offs.
 uint64_t flow_of(const Gil& gil) { return gil.number << 40 | gil.handoffs; }
 
-std::string hex(uint64_t value) {
-  char text[24];
-  std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
-template <typename T>
-T& at(std::vector<T>& list, size_t index) {
-  if (index >= list.size()) list.resize(std::max(index + 1, list.size() * 2));
-  return list[index];
-}
-
 }  // namespace
+
 TraceWriter::TraceWriter(const EventTables& tables, BlockSink block)
     : TracePackets(std::move(block)), tables_(tables) {}
-
-// --- tracks --------------------------------------------------------------------------------------
-
-void TraceWriter::describe_process(const Process& process, uint64_t ts_ns) {
-  const ProcessFacts& facts = tables_.facts(process.facts);
-  const std::string_view comm = tables_.text(process.comm);
-  ProtoBuffer p;
-  p.field(track::kPid, process.tgid);
-  if (!facts.cmdline.empty()) p.bytes(track::kCmdline, facts.cmdline);
-  if (!comm.empty()) p.bytes(track::kProcessName, comm);
-  ProtoBuffer t;
-  t.field(track::kUuid, at(processes_, process.index).uuid);
-  t.bytes(track::kProcess, p.data());
-  packet(ts_ns, packet::kTrackDescriptor, t.data());
-}
-
-uint64_t TraceWriter::process_uuid(const Process& process, uint64_t ts_ns) {
-  ProcessTrack& shown = at(processes_, process.index);
-  if (shown.number != process.number) {
-    shown = {process.number, next_uuid_++};
-    describe_process(process, ts_ns);
-  }
-  return shown.uuid;
-}
-
-void TraceWriter::describe_thread(const ThreadTrack& shown, uint64_t ts_ns) {
-  const std::string_view comm = tables_.text(shown.comm);
-  ProtoBuffer p;
-  p.field(track::kPid, shown.tgid);
-  p.field(track::kTid, shown.tid);
-  if (!comm.empty()) p.bytes(track::kThreadName, comm);
-  ProtoBuffer t;
-  t.field(track::kUuid, shown.uuid);
-  t.bytes(track::kThread, p.data());
-  packet(ts_ns, packet::kTrackDescriptor, t.data());
-}
-
-TraceWriter::ThreadTrack& TraceWriter::track_of(const Thread& thread, uint64_t ts_ns) {
-  ThreadTrack& shown = at(threads_, thread.index);
-  if (shown.number != thread.number) add_thread(shown, thread, ts_ns);
-  return shown;
-}
-
-TraceWriter::ThreadTrack* TraceWriter::drawn(const Thread& thread) {
-  if (thread.index >= threads_.size()) return nullptr;
-  ThreadTrack& shown = threads_[thread.index];
-  return shown.number == thread.number ? &shown : nullptr;
-}
-
-void TraceWriter::add_thread(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns) {
-  process_uuid(*thread.process, ts_ns);
-  // Of a thread whose end was not seen nothing may follow: it would be about this one.
-  if (const auto same_tid = by_tid_.find(thread.tid); same_tid != by_tid_.end())
-    close_track(threads_[same_tid->second], ts_ns);
-  shown = {};
-  shown.number = thread.number;
-  shown.uuid = next_uuid_++;
-  shown.tgid = thread.process->tgid;
-  shown.tid = thread.tid;
-  shown.comm = thread.comm;
-  by_tid_[thread.tid] = thread.index;
-  describe_thread(shown, ts_ns);
-}
-
-uint64_t TraceWriter::gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
-  for (const GilTrack& known : shown.gils)
-    if (known.gil == &gil) return known.uuid;
-  return add_gil_track(shown, gil, ts_ns);
-}
-
-uint64_t TraceWriter::add_gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
-  shown.gils.push_back({&gil, next_uuid_++});
-  ProtoBuffer t;
-  t.field(track::kUuid, shown.gils.back().uuid);
-  t.field(track::kParent, shown.uuid);
-  t.bytes(track::kName, kGilTrackName);
-  t.bytes(track::kDescription, hex(gil.address));
-  t.field(track::kMerge, track::kMergeNone);
-  packet(ts_ns, packet::kTrackDescriptor, t.data());
-  return shown.gils.back().uuid;
-}
-
-TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) {
-  GilTracks& tracks = at(gils_, gil.index);
-  if (tracks.number != gil.number) add_gil(tracks, gil, ts_ns);
-  return tracks;
-}
-
-void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
-  const uint64_t parent = process_uuid(*gil.process, ts_ns);
-  const bool only = gil.process->gils.size() == 1;
-  const std::string suffix = only ? "" : ' ' + hex(gil.address);
-  if (tracks.owner_open) slice_end(ts_ns, tracks.owner, 0, true);
-  tracks = {};
-  tracks.number = gil.number;
-  tracks.owner = next_uuid_++;
-  tracks.waiters = next_uuid_++;
-  ProtoBuffer t;
-  t.field(track::kUuid, tracks.owner);
-  t.field(track::kParent, parent);
-  t.bytes(track::kName, "GIL owner" + suffix);
-  t.field(track::kMerge, track::kMergeNone);
-  packet(ts_ns, packet::kTrackDescriptor, t.data());
-  ProtoBuffer unit;
-  unit.field(track::kUnit, track::kUnitCount);
-  t.clear();
-  t.field(track::kUuid, tracks.waiters);
-  t.field(track::kParent, parent);
-  t.bytes(track::kName, "GIL waiters" + suffix);
-  t.bytes(track::kCounter, unit.data());
-  t.field(track::kMerge, track::kMergeNone);
-  packet(ts_ns, packet::kTrackDescriptor, t.data());
-}
-
-uint64_t TraceWriter::name_of(const ThreadTrack& shown) const {
-  return kFirstThreadName + shown.number;
-}
-
-void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
-  if (shown.name_epoch == epoch()) return;
-  shown.name_epoch = epoch();
-  ProtoBuffer entry;
-  entry.field(interned::kId, name_of(shown));
-  entry.bytes(interned::kName,
-              std::to_string(shown.tid) + " " + std::string(tables_.text(shown.comm)));
-  ProtoBuffer data;
-  data.bytes(interned::kEventNames, entry.data());
-  packet(ts_ns, packet::kInternedData, data.data());
-}
 
 // --- the run -------------------------------------------------------------------------------------
 
@@ -193,9 +53,11 @@ void TraceWriter::start(const SystemFacts& system, const ClockReading& clocks,
   raw_packet(body.data());
 
   begin_sequence(clocks.boottime_ns, &clocks, true);
+  attributes({{"giltop.version", run.version}, {"giltop.mode", run.mode}});
   ProtoBuffer root;
   root.field(track::kUuid, kRootTrack);
   root.bytes(track::kName, kRootTrackName);
+  root.bytes(track::kDescription, "What has no picture: the run, processes, losses");
   packet(clocks.boottime_ns, packet::kTrackDescriptor, root.data());
   run_facts(clocks.boottime_ns, run);
 }
@@ -226,6 +88,11 @@ void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
   root_begin(kEnd);
   root_end(ts_ns);
   run_facts(ts_ns, run);
+  attributes({{"giltop.mode", run.mode},
+              {"giltop.events", {}, run.events},
+              {"giltop.lost_events", {}, lost_events_},
+              {"giltop.probe_hits", {}, run.probe_hits},
+              {"giltop.probe_cost_ns", {}, run.probe_cost_ns}});
   if (has_unwritten_clocks()) write_clocks();
   flush();
 }
@@ -279,6 +146,45 @@ void TraceWriter::close_slice(ThreadTrack& shown, uint64_t ts_ns) {
   shown.open_read = false;
 }
 
+void TraceWriter::end_wait(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns, bool cut) {
+  std::array<Argument, 6> arguments;
+  size_t count = 0;
+  const auto add = [&](uint8_t name, uint64_t value) {
+    if (value != 0) arguments[count++] = {name, value};
+  };
+  const Ledger parts = thread.wait_parts();
+  const auto part = [&](LedgerColumn column) { return parts[static_cast<size_t>(column)]; };
+  add(kArgHolder, thread.wait_so_far.holder_tid().value_or(0));
+  add(kArgPreempted, part(LedgerColumn::runnable));
+  add(kArgAsleep, part(LedgerColumn::blocked));
+  // In light mode the rest is not told apart so well that it would be worth its bytes.
+  if (!thread.process->light) {
+    add(kArgRunning, part(LedgerColumn::running));
+    add(kArgHandoff, part(LedgerColumn::handoff));
+    add(kArgUnknown,
+        part(LedgerColumn::unknown) + part(LedgerColumn::idle) + part(LedgerColumn::off));
+  }
+  slice_end(ts_ns, shown.open_uuid, 0, cut, std::span(arguments.data(), count));
+  shown.open = Open::none;
+  shown.open_read = false;
+}
+
+// `thread` has let go: of its own accord, or because a waiter asked.
+void TraceWriter::end_held(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns,
+                           uint64_t flow) {
+  std::array<Argument, 3> arguments{{{kArgForced, thread.last_release_forced, true}}};
+  size_t count = 1;
+  const auto off_cpu = [&](uint8_t name, CpuState state) {
+    const auto i = static_cast<size_t>(state);
+    const uint64_t now = thread.matrix[static_cast<size_t>(GilState::holding)][i];
+    if (now > shown.held_before[i]) arguments[count++] = {name, now - shown.held_before[i]};
+  };
+  off_cpu(kArgHeldPreempted, CpuState::runnable);
+  off_cpu(kArgHeldAsleep, CpuState::blocked);
+  slice_end(ts_ns, shown.open_uuid, flow, false, std::span(arguments.data(), count));
+  shown.open = Open::none;
+}
+
 void TraceWriter::owner_close(const Gil& gil, uint64_t ts_ns) {
   GilTracks& tracks = gil_tracks(gil, ts_ns);
   if (!tracks.owner_open) return;
@@ -328,14 +234,16 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
     case EventKind::gil_acquire: {
       const uint64_t uuid = gil_track(shown, gil, ts);
       if (same && shown.open == Open::wait) {
-        slice_end(ts, uuid, 0, false);
+        end_wait(shown, *change.thread, ts, false);
       } else {
         if (shown.open == Open::held && !same) owner_close(*shown.open_gil, ts);
         close_slice(shown, ts);
       }
       owner_close(gil, ts);
-      slice_begin(ts, uuid, kNameHeld, change.handoff ? flow_of(gil) : 0);
+      const Argument contended{kArgContended, change.gil_before == GilState::waiting, true};
+      slice_begin(ts, uuid, kNameHeld, change.handoff ? flow_of(gil) : 0, std::span(&contended, 1));
       open(Open::held, uuid);
+      shown.held_before = change.thread->matrix[static_cast<size_t>(GilState::holding)];
       intern_thread_name(shown, ts);
       GilTracks& tracks = gil_tracks(gil, ts);
       slice_begin(ts, tracks.owner, name_of(shown));
@@ -353,8 +261,7 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
       }
       const uint64_t flow = gil.waiters.empty() ? 0 : flow_of(gil);
       if (same && shown.open == Open::held) {
-        slice_end(ts, shown.open_uuid, flow, false);
-        shown.open = Open::none;
+        end_held(shown, *change.thread, ts, flow);
       } else {
         close_slice(shown, ts);
         instant(ts, gil_track(shown, gil, ts), kNameReleased, flow);
@@ -369,28 +276,12 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
   }
 }
 
-// A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.
-uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what,
-                                uint64_t ts_ns) {
-  uint64_t& uuid = at(tracks, cpu);
-  if (uuid != 0) return uuid;
-  uuid = next_uuid_++;
-  ProtoBuffer unit;
-  unit.field(track::kUnit, track::kUnitNs);
-  ProtoBuffer t;
-  t.field(track::kUuid, uuid);
-  t.bytes(track::kName, "CPU " + std::to_string(cpu) + " " + what);
-  t.bytes(track::kDescription, what + std::to_string(cpu));
-  t.bytes(track::kCounter, unit.data());
-  packet(ts_ns, packet::kTrackDescriptor, t.data());
-  return uuid;
-}
-
 // What of a CPU's time went to no task: only when it grew.
 void TraceWriter::show_uncharged(const Event& event) {
   if (at(cpu_uncharged_, event.cpu) == event.value) return;
   cpu_uncharged_[event.cpu] = event.value;
-  counter(event.ts_ns, cpu_track(stolen_tracks_, event.cpu, kStolen, event.ts_ns), event.value);
+  counter(event.ts_ns, cpu_track(stolen_tracks_, event.cpu, kStolenCounter, event.ts_ns),
+          event.value);
 }
 
 void TraceWriter::write_sched(const Event& event, const Change& change) {
@@ -424,7 +315,7 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
       if (light && sight.read)
         instant(event.ts_ns, kRootTrack, sight.holds ? kNameGilOfSlot + sight.slot : kNameNoGil);
       if (change.lead_ns != 0)
-        counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLead, event.ts_ns),
+        counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLeadCounter, event.ts_ns),
                 static_cast<uint64_t>(change.lead_ns));
     }
   }
@@ -539,6 +430,9 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   } else if (event.kind == EventKind::fork && change.thread->cpu_state == CpuState::runnable) {
     task_state(ts, -1, event.tid, task::kRunnable);
     shown.task_state = task::kRunnable;
+    // A forked child has the GIL that its parent had, until it makes it anew.
+    if (change.thread->gil_state == GilState::holding && !change.thread->process->light)
+      draw_state(shown, *change.thread->gil, true, ts);
   } else if (event.kind == EventKind::exec && change.thread->cpu_state == CpuState::running) {
     task_state(ts, event.cpu, event.tid, task::kRunning);
     shown.task_state = task::kRunning;
@@ -562,6 +456,7 @@ void TraceWriter::write_loss(const Event& event) {
     tracks.shown_waiters = 0;
   }
   begin_sequence(ts, nullptr, false);
+  lost_events_ += event.other;
   root_begin(kLost);
   note("kind", kRecordKinds[std::min<size_t>(event.state, kRecordKinds.size() - 1)]);
   note("count", event.other);

@@ -1,6 +1,8 @@
 // TraceWriter: events and what they changed, as packets of a Perfetto trace.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -9,6 +11,7 @@
 
 #include "model/model.h"
 #include "model/snapshot.h"
+#include "sink/trace_format.h"
 #include "sink/trace_packets.h"
 
 namespace giltop {
@@ -50,6 +53,8 @@ class TraceWriter : private TracePackets {
     const Gil* open_gil = nullptr;
     Open open = Open::none;
     bool open_read = false;  // it rests on a reading alone
+    // Of an open hold: what the thread had held the GIL off its CPU before, by CpuState.
+    std::array<uint64_t, 4> held_before{};
     uint8_t task_state = 0;  // trace::task; 0: none that the importer could hold against us
     uint16_t cpu = 0;
     uint32_t comm = 0;
@@ -67,10 +72,24 @@ class TraceWriter : private TracePackets {
     uint64_t uuid = 0;
   };
 
+  // Grows.
+  template <typename T>
+  static T& at(std::vector<T>& list, size_t index) {
+    if (index >= list.size()) list.resize(std::max(index + 1, list.size() * 2));
+    return list[index];
+  }
   ThreadTrack& track_of(const Thread& thread, uint64_t ts_ns);
   ThreadTrack* drawn(const Thread& thread);  // null: it is not
   uint64_t process_uuid(const Process& process, uint64_t ts_ns);
   void add_thread(ThreadTrack& track, const Thread& thread, uint64_t ts_ns);
+  // A track below another; its siblings are in the order of their ranks, if the parent says so.
+  struct Child {
+    uint64_t uuid, parent;
+    std::string_view name, description;
+    uint64_t rank = 0;
+    uint64_t unit = 0;  // of a counter; 0: it is none
+  };
+  void describe_child(const Child& child, uint64_t ts_ns);
   uint64_t gil_track(ThreadTrack& track, const Gil& gil, uint64_t ts_ns);
   uint64_t add_gil_track(ThreadTrack& track, const Gil& gil, uint64_t ts_ns);
   GilTracks& gil_tracks(const Gil& gil, uint64_t ts_ns);
@@ -82,9 +101,21 @@ class TraceWriter : private TracePackets {
   void intern_thread_name(ThreadTrack& track, uint64_t ts_ns);
 
   void close_slice(ThreadTrack& track, uint64_t ts_ns);
+  void end_wait(ThreadTrack& track, const Thread& thread, uint64_t ts_ns, bool cut);
+  void end_held(ThreadTrack& track, const Thread& thread, uint64_t ts_ns, uint64_t flow);
   void owner_close(const Gil& gil, uint64_t ts_ns);
   void show_waiters(const Gil& gil, uint64_t ts_ns);
-  uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const char* what, uint64_t ts_ns);
+  struct CpuCounter {
+    const char* key;
+    const char* name;
+    const char* description;
+  };
+  static constexpr CpuCounter kStolenCounter = {
+      trace::kStolen, "time stolen", ": taken by the hypervisor and interrupts, since boot"};
+  static constexpr CpuCounter kLeadCounter = {trace::kLead, "switch delay",
+                                              ": time charged to who leaves beyond its switches"};
+  uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const CpuCounter& what,
+                     uint64_t ts_ns);
   void show_uncharged(const Event& event);
   void write_gil(const Event& event, const Change& change);
   void write_light(const Event& event, const Change& change);
@@ -94,6 +125,7 @@ class TraceWriter : private TracePackets {
   void write_sched(const Event& event, const Change& change);
   void write_life(const Event& event, const Change& change);
   void write_reading(const Event& event, const Change& change);
+  void draw_state(ThreadTrack& track, const Gil& gil, bool held, uint64_t ts_ns);
   void close_disproved(const Change& change, uint64_t ts_ns);
   void write_loss(const Event& event);
   void write_raw(const Event& event);
@@ -108,6 +140,7 @@ class TraceWriter : private TracePackets {
   std::vector<GilTracks> gils_;
   std::vector<uint64_t> stolen_tracks_, lead_tracks_;  // uuids, by CPU
   std::vector<uint64_t> cpu_uncharged_;
+  uint64_t lost_events_ = 0;
 };
 
 }  // namespace giltop

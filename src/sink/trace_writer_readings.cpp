@@ -27,19 +27,22 @@ void TraceWriter::write_reading(const Event& event, const Change& change) {
     task_state(ts, event.cpu, event.tid, task::kInterruptible);
     shown.task_state = task::kInterruptible;
   }
-  const bool held = change.gil_after == GilState::holding;
   if (!change.gil || change.gil_after == change.gil_before) return;
-  const Gil& gil = *change.gil;
-  shown.open_uuid = gil_track(shown, gil, ts);
+  draw_state(shown, *change.gil, change.gil_after == GilState::holding, ts);
+  shown.open_read = true;
+}
+
+// A hold or a wait that no event began.
+void TraceWriter::draw_state(ThreadTrack& shown, const Gil& gil, bool held, uint64_t ts_ns) {
+  shown.open_uuid = gil_track(shown, gil, ts_ns);
   shown.open_gil = &gil;
   shown.open = held ? Open::held : Open::wait;
-  shown.open_read = true;
-  slice_begin(ts, shown.open_uuid, held ? kNameHeldRead : kNameWaitRead);
-  show_waiters(gil, ts);
+  slice_begin(ts_ns, shown.open_uuid, held ? kNameHeldRead : kNameWaitRead);
+  show_waiters(gil, ts_ns);
   if (!held) return;
-  intern_thread_name(shown, ts);
-  GilTracks& tracks = gil_tracks(gil, ts);
-  slice_begin(ts, tracks.owner, name_of(shown));
+  intern_thread_name(shown, ts_ns);
+  GilTracks& tracks = gil_tracks(gil, ts_ns);
+  slice_begin(ts_ns, tracks.owner, name_of(shown));
   tracks.owner_open = true;
 }
 
@@ -75,15 +78,16 @@ void TraceWriter::show_light(const Event& event, const Change& change) {
     if (shown.open == Open::wait && shown.open_gil == thread.gil) return;
     draw_released(shown, ts);
     close_slice(shown, ts);
-    shown.open_uuid = gil_track(shown, *thread.gil, ts);
-    shown.open_gil = thread.gil;
-    shown.open = Open::wait;
-    slice_begin(ts, shown.open_uuid, kNameWaitRead);
-    show_waiters(*thread.gil, ts);
+    draw_state(shown, *thread.gil, false, ts);
     return;
   }
   if (shown.open == Open::wait) {
-    close_slice(shown, ts);
+    // By an event of its own; else it is not told what it was.
+    if (change.gil_before == GilState::waiting && thread.gil == shown.open_gil) {
+      end_wait(shown, thread, ts, true);
+    } else {
+      close_slice(shown, ts);
+    }
     show_waiters(*shown.open_gil, ts);
   }
   const bool sighted = event.kind == EventKind::sample || event.kind == EventKind::switch_out;
@@ -109,13 +113,7 @@ void TraceWriter::draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns
     }
     owner_close(gil, ts_ns);
   }
-  shown.open_uuid = gil_track(shown, gil, ts_ns);
-  shown.open_gil = &gil;
-  shown.open = Open::held;
-  slice_begin(ts_ns, shown.open_uuid, kNameHeldRead);
-  intern_thread_name(shown, ts_ns);
-  slice_begin(ts_ns, tracks.owner, name_of(shown));
-  tracks.owner_open = true;
+  draw_state(shown, gil, true, ts_ns);
 }
 
 void TraceWriter::draw_released(ThreadTrack& shown, uint64_t ts_ns) {

@@ -177,12 +177,15 @@ Finding folded(const Case& c) {
                  "", waiting};
 }
 
-// A free-threaded process of whose GIL there were no events.
+// A free-threaded process whose GIL was off, or nobody's. It takes and releases it as it starts,
+// all the same.
 Finding free_threaded(const Case& c) {
-  if (c.used() || !c.p.free_threaded) return {};
+  const bool off = share(ledger(c.p, LedgerColumn::off), c.gil_life) > 0.5;
+  if (!c.p.free_threaded || (c.used() && !off)) return {};
   std::string sentence =
-      gil_is_off(c.p) ? "GIL off: free-threaded build; " + c.cpus_used
-                      : "Free-threaded build, and nobody took or released its GIL: " + c.cpus_used;
+      off || gil_is_off(c.p)
+          ? "GIL off: free-threaded build; " + c.cpus_used
+          : "Free-threaded build, and nobody took or released its GIL: " + c.cpus_used;
   if (const double starved = starved_share(c.p, c.span); starved >= kStarvedShare)
     sentence +=
         fmt::format("; threads were ready to run and had no CPU for up to {:.0f} % of their life",

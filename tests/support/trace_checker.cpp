@@ -4,98 +4,11 @@
 
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <optional>
-#include <protozero/pbf_reader.hpp>
-#include <set>
+
+#include "support/trace_checker_impl.h"
 
 namespace giltop::testing {
-namespace {
-
-using protozero::pbf_reader;
-
-// Written down again on purpose: a wrong number in the writer must not be right here.
-enum : uint32_t {
-  kTimestamp = 8,
-  kSequence = 10,
-  kTrackEvent = 11,
-  kInterned = 12,
-  kFlags = 13,
-  kClocks = 6,
-  kDropped = 42,
-  kSystemInfo = 45,
-  kCompressed = 50,
-  kClockId = 58,
-  kDefaults = 59,
-  kDescriptor = 60,
-  kFirst = 87,
-  kTaskState = 117
-};
-enum : uint32_t { kCleared = 1, kNeeds = 2 };
-enum : uint64_t { kBegin = 1, kEnd = 2, kInstant = 3, kCounter = 4 };
-enum : uint64_t {
-  kRunnable = 2,
-  kRunning = 3,
-  kStopped = 6,
-  kDead = 7,
-  kDestroyed = 8,
-  kNull = 99
-};
-constexpr size_t kMaxBundle = 512 * 1024;
-
-class Checker {
- public:
-  explicit Checker(TraceCounts& counts) : counts_(counts) {}
-  void file(std::string_view bytes);
-  std::vector<std::string> take() { return std::move(broken_); }
-
- private:
-  struct Track {
-    uint64_t parent = 0;
-    uint64_t tgid = 0, tid = 0;  // of a thread's track
-    bool counter = false, thread = false, process = false;
-    int depth = 0;
-  };
-  struct Task {
-    uint64_t state = 0, last_ns = ~uint64_t{0};
-    uint64_t cpu = 0;
-    uint64_t uuid = 0, tgid = 0;
-    bool forgotten = false;  // DESTROYED
-  };
-
-  void rule(std::string line) {
-    if (broken_.size() < 100)
-      broken_.push_back("packet " + std::to_string(counts_.packets) + ": " + std::move(line));
-  }
-  void outer(std::string_view packet);
-  void bundle(std::string_view packed);
-  void packet(std::string_view data);
-  void snapshot(std::string_view data);
-  void interned(std::string_view data);
-  void descriptor(std::string_view data);
-  void track_event(std::string_view data);
-  void task_state(std::string_view data);
-  void flow(uint64_t id, bool terminating, uint64_t type);
-
-  TraceCounts& counts_;
-  std::vector<std::string> broken_;
-  bool has_clock_ = false, has_system_ = false, has_state_ = false, has_defaults_ = false;
-  bool has_sequence_ = false, must_clear_ = false;
-  uint64_t now_ns_ = 0;
-  std::map<uint64_t, uint64_t> last_clock_;
-  std::set<uint64_t> names_;
-  std::map<uint64_t, Track> tracks_;
-  std::map<uint64_t, Task> tasks_;
-  std::map<uint64_t, uint64_t> on_cpu_;  // cpu → tid of its open slice
-  std::set<uint64_t> flows_, ended_flows_;
-};
-
-std::string_view view(pbf_reader& reader) {
-  const auto data = reader.get_view();
-  return {data.data(), data.size()};
-}
-
-pbf_reader reader_of(std::string_view data) { return pbf_reader(data.data(), data.size()); }
 
 void Checker::file(std::string_view bytes) {
   counts_.bytes = bytes.size();
@@ -229,6 +142,7 @@ void Checker::packet(std::string_view data) {
     must_clear_ = false;
     has_state_ = true;
     names_.clear();
+    argument_names_.clear();
     has_defaults_ = false;
     if (!has(kDefaults)) rule("the state is cleared without new defaults");
     if (!has(kClocks)) rule("the state is cleared without a clock snapshot");
@@ -267,6 +181,7 @@ void Checker::packet(std::string_view data) {
   } else if (timed) {
     rule("an event that is not on the sequence's clock");
   }
+  if (has(kAttributes)) attributes(parts[kAttributes]);
   if (has(kDescriptor)) descriptor(parts[kDescriptor]);
   if (has(kTrackEvent)) track_event(parts[kTrackEvent]);
   if (has(kTaskState)) task_state(parts[kTaskState]);
@@ -325,240 +240,51 @@ void Checker::snapshot(std::string_view data) {
 
 void Checker::interned(std::string_view data) {
   pbf_reader reader = reader_of(data);
-  while (reader.next(2)) {
+  while (reader.next()) {
+    if (reader.tag() == 2 || reader.tag() == 3) {
+      const bool event = reader.tag() == 2;
+      intern(reader.get_message(), event ? names_ : argument_names_);
+    } else {
+      reader.skip();
+      rule("interned data of an unknown kind");
+    }
+  }
+}
+
+void Checker::intern(pbf_reader entry, std::map<uint64_t, std::string>& names) {
+  uint64_t id = 0;
+  std::string name;
+  while (entry.next()) {
+    if (entry.tag() == 1) {
+      id = entry.get_uint64();
+    } else if (entry.tag() == 2) {
+      name = view(entry);
+    } else {
+      entry.skip();
+    }
+  }
+  if (id == 0) rule("an interned id of zero");
+  if (!names.emplace(id, name).second) rule("interned id " + std::to_string(id) + " twice");
+}
+
+void Checker::attributes(std::string_view data) {
+  pbf_reader reader = reader_of(data);
+  while (reader.next()) {
     pbf_reader entry = reader.get_message();
-    uint64_t id = 0;
+    std::string key, value;
     while (entry.next()) {
       if (entry.tag() == 1) {
-        id = entry.get_uint64();
+        key = view(entry);
+      } else if (entry.tag() == 2) {
+        value = std::to_string(entry.get_int64());
       } else {
-        entry.skip();
+        value = view(entry);
       }
     }
-    if (id == 0) rule("an interned id of zero");
-    if (!names_.insert(id).second) rule("interned id " + std::to_string(id) + " twice");
+    if (key.empty()) rule("an attribute without a key");
+    counts_.attributes[key] = value;
   }
 }
-
-void Checker::descriptor(std::string_view data) {
-  uint64_t uuid = 0;
-  Track track;
-  pbf_reader reader = reader_of(data);
-  const auto names = [&](pbf_reader r, uint32_t name_tag) {
-    while (r.next()) {
-      if (r.tag() == 1) {
-        track.tgid = static_cast<uint64_t>(r.get_int32());
-      } else if (r.tag() == 2 && track.thread) {
-        track.tid = static_cast<uint64_t>(r.get_int32());
-      } else if (r.tag() == name_tag) {
-        if (view(r).empty()) rule("an empty name takes the name away");
-      } else {
-        r.skip();
-      }
-    }
-  };
-  while (reader.next()) {
-    switch (reader.tag()) {
-      case 1:
-        uuid = reader.get_uint64();
-        break;
-      case 3:
-        track.process = true;
-        names(reader.get_message(), 6);
-        break;
-      case 4:
-        track.thread = true;
-        names(reader.get_message(), 5);
-        break;
-      case 5:
-        track.parent = reader.get_uint64();
-        break;
-      case 8:
-        track.counter = true;
-        reader.skip();
-        break;
-      default:
-        reader.skip();
-    }
-  }
-  if (uuid == 0) return rule("a track without a uuid");
-  if (track.parent != 0 && !tracks_.contains(track.parent))
-    rule("track " + std::to_string(uuid) + " has a parent that is not described before");
-  if (track.thread && (track.tid == 0 || track.tgid == 0)) rule("a thread without ids");
-  const auto found = tracks_.find(uuid);
-  if (found != tracks_.end()) {
-    const Track& old = found->second;
-    if (old.parent != track.parent || old.tgid != track.tgid || old.tid != track.tid ||
-        old.counter != track.counter || old.thread != track.thread || old.process != track.process)
-      rule("track " + std::to_string(uuid) + " is described anew as something else");
-    return;
-  }
-  counts_.tracks++;
-  tracks_[uuid] = track;
-  if (track.thread) {
-    counts_.threads++;
-    Task& task = tasks_[track.tid];
-    task = Task{};  // a new uuid for known ids begins a new thread
-    task.uuid = uuid;
-    task.tgid = track.tgid;
-  }
-}
-
-void Checker::flow(uint64_t id, bool terminating, uint64_t type) {
-  if (id == 0) rule("a flow of id 0");
-  if (!terminating) {
-    if (type == kBegin) rule("a flow begins where a slice begins");
-    if (!flows_.insert(id).second) rule("flow " + std::to_string(id) + " begins twice");
-    counts_.flows_begun++;
-  } else {
-    if (type != kBegin) rule("a flow ends elsewhere than where a slice begins");
-    if (!flows_.contains(id)) rule("flow " + std::to_string(id) + " ends before it begins");
-    if (!ended_flows_.insert(id).second) rule("flow " + std::to_string(id) + " ends twice");
-    counts_.flows_ended++;
-  }
-}
-
-void Checker::track_event(std::string_view data) {
-  uint64_t type = 0, uuid = 0, name_id = 0;
-  bool has_value = false;
-  std::string_view name;
-  std::vector<std::pair<uint64_t, bool>> flows;
-  pbf_reader reader = reader_of(data);
-  while (reader.next()) {
-    switch (reader.tag()) {
-      case 9:
-        type = reader.get_uint32();
-        break;
-      case 10:
-        name_id = reader.get_uint64();
-        break;
-      case 11:
-        uuid = reader.get_uint64();
-        break;
-      case 23:
-        name = view(reader);
-        break;
-      case 30:
-        has_value = true;
-        reader.skip();
-        break;
-      case 47:
-      case 48: {
-        const bool terminating = reader.tag() == 48;
-        flows.emplace_back(reader.get_fixed64(), terminating);
-        break;
-      }
-      default:
-        reader.skip();
-    }
-  }
-  const auto found = tracks_.find(uuid);
-  if (found == tracks_.end())
-    return rule("an event on track " + std::to_string(uuid) + ", which is not described");
-  Track& track = found->second;
-  if ((type == kCounter) != track.counter) rule("a counter and a slice share a track");
-  if (type != kEnd && name_id != 0 && !names_.contains(name_id))
-    rule("name " + std::to_string(name_id) + " is not interned");
-  if ((type == kBegin || type == kInstant) && name_id == 0 && name.empty())
-    rule("an event without a name");
-  if (type == kEnd && (name_id != 0 || !name.empty()))
-    rule("an end with a name ends only a slice of that name");
-  for (const auto& [id, terminating] : flows) flow(id, terminating, type);
-  switch (type) {
-    case kBegin:
-      if (++track.depth > 1) rule("two slices at once on track " + std::to_string(uuid));
-      counts_.slices++;
-      break;
-    case kEnd:
-      if (track.depth == 0) {
-        rule("an end without a beginning on track " + std::to_string(uuid));
-      } else {
-        track.depth--;
-      }
-      break;
-    case kInstant:
-      counts_.instants++;
-      if (name == "end") counts_.finished = true;
-      break;
-    case kCounter:
-      counts_.counters++;
-      if (!has_value) rule("a counter without a value");
-      break;
-    default:
-      rule("an event of type " + std::to_string(type));
-  }
-}
-
-void Checker::task_state(std::string_view data) {
-  uint64_t cpu = 0, tid = 0, state = 0;
-  bool has_cpu = false;
-  pbf_reader reader = reader_of(data);
-  while (reader.next()) {
-    switch (reader.tag()) {
-      case 1:
-        cpu = static_cast<uint64_t>(int64_t{reader.get_int32()});
-        has_cpu = true;
-        break;
-      case 2:
-        if (view(reader).empty()) rule("an empty comm takes the name away");
-        break;
-      case 3:
-        tid = static_cast<uint64_t>(reader.get_int64());
-        break;
-      case 4:
-        state = static_cast<uint64_t>(int64_t{reader.get_enum()});
-        break;
-      default:
-        reader.skip();
-    }
-  }
-  const std::string who = "thread " + std::to_string(tid);
-  if (cpu >= 65536) return rule("a CPU out of range");
-  if (state < 1 || state > 8) return rule("task state " + std::to_string(state));
-  if (state == 1) rule("CREATED is an error for a thread that is known");
-  if (state == kRunning || (state > kRunning && state <= kStopped))
-    if (!has_cpu) rule(who + " enters or leaves no CPU");
-  if (state == kRunning) {
-    // Whoever was on this CPU leaves it for the unknown.
-    const auto current = on_cpu_.find(cpu);
-    if (current != on_cpu_.end() && current->second != tid && current->second != 0) {
-      Task& other = tasks_[current->second];
-      if (other.state == kRunning && other.cpu == cpu) {
-        other.state = kNull;
-        if (other.last_ns == now_ns_)
-          rule("thread " + std::to_string(current->second) + " runs for no time");
-        other.last_ns = now_ns_;
-      }
-    }
-    on_cpu_[cpu] = tid;
-  }
-  if (tid == 0) {
-    if (state != kRunning) rule("the idle task does not run");
-    return;
-  }
-  counts_.states++;
-  const auto found = tasks_.find(tid);
-  if (found == tasks_.end() || found->second.uuid == 0)
-    return rule("a state of " + who + ", which is not described");
-  Task& task = found->second;
-  if (task.forgotten) return rule("a state of " + who + " after it was destroyed");
-  if (task.state == kDead && state != kDestroyed)
-    return rule("a state of " + who + " after its death");
-  if (state == kRunning && task.state == kRunning) return rule(who + " is running twice");
-  if (task.last_ns == now_ns_) rule("two states of " + who + " at once");
-  if (state == kDestroyed) {
-    if (task.tgid == tid) rule("the main thread's destruction ends its process");
-    task.forgotten = true;
-  }
-  if (state != kRunning && has_cpu)
-    if (const auto current = on_cpu_.find(cpu); current != on_cpu_.end() && current->second == tid)
-      on_cpu_.erase(current);
-  task.state = state;
-  task.last_ns = now_ns_;
-  if (state == kRunning) task.cpu = cpu;
-}
-
-}  // namespace
 
 std::vector<std::string> check_trace_bytes(std::string_view bytes, TraceCounts* counts) {
   TraceCounts own;

@@ -9,6 +9,7 @@
 
 #include "sink/json.h"
 #include "support/event_builder.h"
+#include "view/text_report.h"
 
 namespace giltop {
 namespace {
@@ -151,6 +152,42 @@ TEST(Json, HasEveryFieldOfTheSchema) {
   EXPECT_EQ(document["events"], 123);
   EXPECT_DOUBLE_EQ(document["overhead"]["estimated_s"].get<double>(), 0.0003);
   EXPECT_DOUBLE_EQ(document["overhead"]["giltop_cpu_s"].get<double>(), 0.02);
+}
+
+TEST(Json, TheVerdictInTheWordsOfTheText) {
+  Story story;
+  story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+  story.at(0).execs("main").is_python("main").forks("main", "worker").runs("worker");
+  story.at(1000).acquires("main");
+  for (int turn = 0; turn < 40; turn++) {
+    const char* const holder = turn % 2 == 0 ? "main" : "worker";
+    const char* const next = turn % 2 == 0 ? "worker" : "main";
+    const uint64_t at = 1000 + 1'000'000 * static_cast<uint64_t>(turn);
+    story.at(at + 500).waits(next).at(at + 600).sleeps(next).at(at + 999'000).wakes(next);
+    story.at(at + 999'500).runs(next).at(at + 1'000'000).releases(holder).acquires(next);
+  }
+  story.at(42'000'000).ends();
+  const Played played(story);
+  const Snapshot snapshot = snapshot_of(played.model, facts());
+  const Json found = Json::parse(to_json(snapshot))["processes"][0]["verdict"];
+  EXPECT_EQ(found["finding"], "taking-turns");
+  const std::string text = text_report(snapshot);
+  EXPECT_EQ(
+      text.rfind(
+          found["text"].get<std::string>() + "\n" + found["advice"].get<std::string>() + "\n", 0),
+      0u)
+      << text;
+  EXPECT_GT(found["bound"].get<double>(), 1.5);
+  EXPECT_NEAR(found["lost_s"].get<double>(), 0.040, 0.002);
+}
+
+TEST(Json, AVerdictWithoutAdviceOrBound) {
+  Story story;
+  story.process("main", 100).at(0).execs("main").is_python("main").at(9).ends();
+  const Json found = json_of(Played(story).model)["processes"][0]["verdict"];
+  EXPECT_EQ(found["finding"], "unused");
+  EXPECT_TRUE(found["advice"].is_null() && found["bound"].is_null());
+  EXPECT_EQ(found["lost_s"], 0.0);
 }
 
 TEST(Json, WhatWasReadOfTheGil) {

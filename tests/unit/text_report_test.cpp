@@ -347,6 +347,51 @@ TEST(Verdict, NothingAtAllDoesNotDivideByZero) {
   EXPECT_THAT(text_report(s), Not(AllOf(HasSubstr("nan"), HasSubstr("inf"))));
 }
 
+// Threads that sleep, get in each other's way now and then, and are preempted now and then.
+TEST(Verdict, NoRuleFiresOnNoise) {
+  for (uint64_t seed = 1; seed <= 1000; seed++) {
+    std::mt19937_64 rng(seed);
+    const auto up_to = [&](uint64_t most_ms) { return rng() % (most_ms * kMs); };
+    std::vector<ThreadSnapshot> threads;
+    GilSnapshot g = gil(0, 0, 0, up_to(100), 0);
+    for (uint32_t tid = 100; tid < 102 + seed % 8; tid++) {
+      const uint64_t held = up_to(300), preempted = up_to(10), asleep = up_to(10);
+      const std::array<uint64_t, 3> waited = {up_to(150), up_to(8), up_to(8)};
+      const uint64_t all = waited[0] + waited[1] + waited[2];
+      const uint64_t native = up_to(500), starved = up_to(500);
+      threads.push_back(
+          thread(tid, {{holding, kRunning, held},
+                       {holding, kRunnable, preempted},
+                       {holding, kBlocked, asleep},
+                       {waiting, kBlocked, all},
+                       {released, kRunning, native},
+                       {released, kRunnable, starved},
+                       {released, kBlocked,
+                        10 * kSecond - held - preempted - asleep - all - native - starved}}));
+      threads.back().wait.count = threads.back().contended = 1 + rng() % 100;
+      threads.back().wait.sum_ns = all;
+      threads.back().held_sleeps = asleep / kMs;
+      threads.back().held_sleep_max_ns = asleep;
+      g.ledger[0] += held;
+      g.ledger[1] += preempted;
+      g.ledger[2] += asleep;
+      BlameSnapshot blame;
+      blame.waiter_tid = tid;
+      blame.holder_tid = tid == 100 ? 101 : 100;
+      blame.running_ns = waited[0];
+      blame.runnable_ns = waited[1];
+      blame.blocked_ns = waited[2];
+      g.blame.push_back(blame);
+    }
+    g.ledger[4] = 10 * kSecond - g.ledger[0] - g.ledger[1] - g.ledger[2] - g.ledger[3];
+    g.last_ns = 10 * kSecond;
+    g.handoff.sum_ns = g.ledger[3];
+    g.handoff.count = 100;
+    const Snapshot s = snapshot(std::move(threads), g);
+    ASSERT_EQ(verdict_of(s.processes[0], s).finding, "not-the-gil") << verdict(s) << " " << seed;
+  }
+}
+
 TEST(Verdict, RandomSnapshotsAreJudgedToo) {
   for (uint64_t seed = 1; seed <= 100; seed++) {
     const testing::Simulation simulation(seed, {.steps = seed * 4});

@@ -12,12 +12,15 @@
 namespace giltop {
 namespace {
 
+using ::testing::_;
 using testing::check_trace_bytes;
 using ::testing::Contains;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::kStart_ns;
 using testing::Message;
+using ::testing::Pair;
 using testing::Simulation;
 using testing::Story;
 using testing::TraceCounts;
@@ -83,6 +86,34 @@ TEST(TraceRules, ATraceOfTwoThreads) {
   EXPECT_EQ(counts.states, 1u + 2u + 3u + 1u + 1u);
   EXPECT_TRUE(counts.finished);
   EXPECT_FALSE(counts.truncated);
+  EXPECT_EQ(counts.waits_told, 1u);
+  EXPECT_THAT(counts.odd_waits, IsEmpty());
+  EXPECT_EQ(counts.contended, 1u);
+  EXPECT_EQ(counts.forced, 0u) << "the release came before the waiter asked for it";
+  EXPECT_THAT(counts.ranked, ElementsAre(Pair(_, "GIL owner"), Pair(_, "GIL waiters")));
+  EXPECT_EQ(counts.attributes["giltop.version"], "test");
+  EXPECT_EQ(counts.attributes["giltop.mode"], "exact");
+  EXPECT_EQ(counts.attributes["giltop.lost_events"], "0");
+}
+
+TEST(TraceRules, AReleaseThatAWaiterAskedFor) {
+  Story story = two_threads();
+  story.at(10).acquires("main").at(20).waits("worker").at(21).waits("worker");
+  story.at(30).releases("main").at(40).acquires("worker").at(50).ends();
+  TraceCounts counts;
+  EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
+  EXPECT_EQ(counts.forced, 1u);
+}
+
+TEST(TraceRules, TracksOfSeveralGils) {
+  Story story = two_threads();
+  story.with_gil("worker", testing::kGil + 0x1000);
+  story.at(10).acquires("main").acquires("worker").at(50).ends();
+  TraceCounts counts;
+  EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
+  EXPECT_THAT(counts.ranked, ElementsAre(Pair(_, "GIL owner"), Pair(_, "GIL waiters"),
+                                         Pair(_, "GIL owner 0x7f0000002000"),
+                                         Pair(_, "GIL waiters 0x7f0000002000")));
 }
 
 TEST(TraceRules, AFlowEndsOnlyWhereOneBeganAlsoAfterAttachingInMidRun) {
@@ -116,6 +147,7 @@ TEST(TraceRules, AfterALossTheStateIsBuiltAnew) {
   TraceCounts counts;
   EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
   EXPECT_EQ(counts.losses, 2u);
+  EXPECT_EQ(counts.attributes["giltop.lost_events"], "8");
 }
 
 TEST(TraceRules, ExecAndReusedIds) {
@@ -155,6 +187,9 @@ TEST(TraceRules, LegalHistories) {
     }
     ASSERT_GE(counts.slices, 2 * acquires + waits);
     ASSERT_EQ(counts.threads, simulation.truth().size());
+    ASSERT_EQ(counts.waits_told, waits) << "seed " << seed;
+    ASSERT_EQ(counts.contended, waits) << "seed " << seed;
+    ASSERT_THAT(counts.odd_waits, IsEmpty()) << "seed " << seed;
   }
 }
 

@@ -62,7 +62,13 @@ INSTANTIATE_TEST_SUITE_P(
                       Expected{"native", "native-in-parallel", "ran native code without it"},
                       Expected{"native-not", "waiting", "for the GIL"},
                       Expected{"sleeping", "not-the-gil", "not the problem"},
-                      Expected{"one-thread", "one-thread", "nobody waited"}),
+                      Expected{"one-thread", "one-thread", "nobody waited"},
+                      Expected{"interpreters", "interpreters-in-parallel", "a GIL of its own"},
+                      Expected{"interpreters-not", "taking-turns", "took turns on one GIL"},
+                      Expected{"free-threaded", "free-threaded", "GIL off"},
+                      Expected{"free-threaded-not", "taking-turns", "took turns on one GIL"},
+                      Expected{"unknown", "unknown", "not known who held the GIL"},
+                      Expected{"unknown-not", "taking-turns", "took turns on one GIL"}),
     [](const auto& test) {
       std::string name = test.param.recording;
       for (char& c : name)

@@ -1,0 +1,108 @@
+// giltop report -f chrometrace: a recording as Chrome's JSON trace events.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <optional>
+#include <utility>
+
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/playback.h"
+#include "model/model.h"
+#include "sink/chrome_trace.h"
+#include "sink/trace_writer.h"
+#include "view/format.h"
+
+namespace giltop {
+namespace {
+
+constexpr size_t kBlockBytes = 256 * 1024;  // of text, before it is written
+
+// Text on its way out. The first error is kept; nothing is written after it, or when nobody reads.
+class TextFile {
+ public:
+  explicit TextFile(Output output) : output_(std::move(output)) {}
+  void add(std::string_view text) {
+    text_ += text;
+    if (text_.size() >= kBlockBytes) flush();
+  }
+  Status close() {
+    flush();
+    return error_ ? Status(*error_) : ok();
+  }
+  uint64_t bytes() const { return bytes_; }
+  bool is_open() const { return open_; }
+
+ private:
+  void flush() {
+    const std::string text = std::exchange(text_, {});
+    if (!open_ || text.empty()) return;
+    const auto written = output_.write(text);
+    if (!written) error_ = written.error();
+    open_ = written && *written;
+    bytes_ += text.size();
+  }
+  Output output_;
+  std::string text_;
+  std::optional<Error> error_;
+  bool open_ = true;
+  uint64_t bytes_ = 0;
+};
+
+}  // namespace
+
+// The events are drawn once more, as the recorder drew them, and the drawing is written down anew.
+int run_chrometrace(const ReportArguments& arguments) {
+  if (arguments.output == "-" && isatty(STDOUT_FILENO)) {
+    say("chrometrace is not for a terminal: give -o FILE.json");
+    return static_cast<int>(Exit::usage);
+  }
+  EventTables tables;
+  Model model(tables);
+  auto playback = Playback::open(arguments.file, tables, arguments.anonymize);
+  if (!playback) {
+    say(playback.error());
+    return 1;
+  }
+  auto output = Output::make(arguments.output);
+  if (!output) {
+    say(output.error());
+    return 1;
+  }
+  TextFile file(*std::move(output));
+  ChromeTrace chrome([&](std::string_view text) { file.add(text); });
+  TraceWriter writer(tables, [&](const std::string& block) { chrome.take(block); });
+  std::optional<uint64_t> clocks_ns;
+  const auto outcome = playback->read([&](const Event& event) {
+    const ClockReading& clocks = playback->clocks();
+    if (!clocks_ns) {
+      writer.start({}, clocks, {});
+    } else if (*clocks_ns != clocks.boottime_ns) {
+      writer.clocks(clocks);
+    }
+    clocks_ns = clocks.boottime_ns;
+    if (file.is_open()) writer.write(event, model.apply(event));
+    if (tables.crowded()) model.forget_unused(tables);
+  });
+  const RunFacts run = outcome ? outcome->run : RunFacts();
+  writer.finish(model.last_ns(), run);
+  chrome.finish(run, model.lost());
+  const Status closed = file.close();
+  if (!outcome) {
+    say(outcome.error());
+    return 1;
+  }
+  if (!closed) {
+    say(closed.error());
+    return 1;
+  }
+  if (arguments.output != "-")
+    say(fmt::format(
+        "wrote {} ({}): open it at ui.perfetto.dev, or put it together with VizTracer's "
+        "file of the same run: viztracer --combine",
+        arguments.output, format_bytes(file.bytes())));
+  say_if_cut(arguments.file, run);
+  return arguments.strict && model.lost() != 0 ? static_cast<int>(Exit::lost) : 0;
+}
+
+}  // namespace giltop

@@ -1,0 +1,170 @@
+// The tracks that a recording is drawn on: made when they are first needed.
+#include <cstdio>
+
+#include "sink/trace_format.h"
+#include "sink/trace_writer.h"
+
+namespace giltop {
+
+using namespace trace;
+
+namespace {
+
+constexpr uint64_t kMaxRank = uint64_t{1} << 29;  // ranks are of 32 bits
+
+std::string hex(uint64_t value) {
+  char text[24];
+  std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+}  // namespace
+
+void TraceWriter::describe_process(const Process& process, uint64_t ts_ns) {
+  const ProcessFacts& facts = tables_.facts(process.facts);
+  const std::string_view comm = tables_.text(process.comm);
+  ProtoBuffer p;
+  p.field(track::kPid, process.tgid);
+  if (!facts.cmdline.empty()) p.bytes(track::kCmdline, facts.cmdline);
+  if (!comm.empty()) p.bytes(track::kProcessName, comm);
+  ProtoBuffer t;
+  t.field(track::kUuid, at(processes_, process.index).uuid);
+  t.bytes(track::kProcess, p.data());
+  t.field(track::kChildOrdering, track::kByRank);
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+}
+
+uint64_t TraceWriter::process_uuid(const Process& process, uint64_t ts_ns) {
+  ProcessTrack& shown = at(processes_, process.index);
+  if (shown.number != process.number) {
+    shown = {process.number, next_uuid_++};
+    describe_process(process, ts_ns);
+  }
+  return shown.uuid;
+}
+
+void TraceWriter::describe_thread(const ThreadTrack& shown, uint64_t ts_ns) {
+  const std::string_view comm = tables_.text(shown.comm);
+  ProtoBuffer p;
+  p.field(track::kPid, shown.tgid);
+  p.field(track::kTid, shown.tid);
+  if (!comm.empty()) p.bytes(track::kThreadName, comm);
+  ProtoBuffer t;
+  t.field(track::kUuid, shown.uuid);
+  t.bytes(track::kThread, p.data());
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+}
+
+TraceWriter::ThreadTrack& TraceWriter::track_of(const Thread& thread, uint64_t ts_ns) {
+  ThreadTrack& shown = at(threads_, thread.index);
+  if (shown.number != thread.number) add_thread(shown, thread, ts_ns);
+  return shown;
+}
+
+TraceWriter::ThreadTrack* TraceWriter::drawn(const Thread& thread) {
+  if (thread.index >= threads_.size()) return nullptr;
+  ThreadTrack& shown = threads_[thread.index];
+  return shown.number == thread.number ? &shown : nullptr;
+}
+
+void TraceWriter::add_thread(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns) {
+  process_uuid(*thread.process, ts_ns);
+  // Of a thread whose end was not seen nothing may follow: it would be about this one.
+  if (const auto same_tid = by_tid_.find(thread.tid); same_tid != by_tid_.end())
+    close_track(threads_[same_tid->second], ts_ns);
+  shown = {};
+  shown.number = thread.number;
+  shown.uuid = next_uuid_++;
+  shown.tgid = thread.process->tgid;
+  shown.tid = thread.tid;
+  shown.comm = thread.comm;
+  by_tid_[thread.tid] = thread.index;
+  describe_thread(shown, ts_ns);
+}
+
+uint64_t TraceWriter::gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
+  for (const GilTrack& known : shown.gils)
+    if (known.gil == &gil) return known.uuid;
+  return add_gil_track(shown, gil, ts_ns);
+}
+
+uint64_t TraceWriter::add_gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
+  shown.gils.push_back({&gil, next_uuid_++});
+  const uint64_t uuid = shown.gils.back().uuid;
+  describe_child({uuid, shown.uuid, kGilTrackName, hex(gil.address)}, ts_ns);
+  return uuid;
+}
+
+void TraceWriter::describe_child(const Child& child, uint64_t ts_ns) {
+  ProtoBuffer t;
+  t.field(track::kUuid, child.uuid);
+  t.field(track::kParent, child.parent);
+  t.bytes(track::kName, child.name);
+  t.bytes(track::kDescription, child.description);
+  if (child.rank != 0) t.field(track::kRank, child.rank);
+  if (child.unit != 0) {
+    ProtoBuffer unit;
+    unit.field(track::kUnit, child.unit);
+    t.bytes(track::kCounter, unit.data());
+  }
+  t.field(track::kMerge, track::kMergeNone);
+  packet(ts_ns, packet::kTrackDescriptor, t.data());
+}
+
+TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) {
+  GilTracks& tracks = at(gils_, gil.index);
+  if (tracks.number != gil.number) add_gil(tracks, gil, ts_ns);
+  return tracks;
+}
+
+void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
+  const uint64_t parent = process_uuid(*gil.process, ts_ns);
+  const bool only = gil.process->gils.size() == 1;
+  const std::string whose = only ? ""
+                            : gil.interpreter >= 0
+                                ? " of interpreter " + std::to_string(gil.interpreter)
+                                : ' ' + hex(gil.address);
+  if (tracks.owner_open) slice_end(ts_ns, tracks.owner, 0, true);
+  tracks = {};
+  tracks.number = gil.number;
+  tracks.owner = next_uuid_++;
+  tracks.waiters = next_uuid_++;
+  const uint64_t rank = (gil.number % kMaxRank) * 2 + 1;
+  describe_child({tracks.owner, parent, "GIL owner" + whose,
+                  "The thread that holds the GIL at " + hex(gil.address), rank},
+                 ts_ns);
+  describe_child(
+      {tracks.waiters, parent, "GIL waiters" + whose,
+       "How many threads wait for the GIL at " + hex(gil.address), rank + 1, track::kUnitCount},
+      ts_ns);
+}
+
+uint64_t TraceWriter::name_of(const ThreadTrack& shown) const {
+  return kFirstThreadName + shown.number;
+}
+
+void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
+  if (shown.name_epoch == epoch()) return;
+  shown.name_epoch = epoch();
+  ProtoBuffer entry;
+  entry.field(interned::kId, name_of(shown));
+  entry.bytes(interned::kName,
+              std::to_string(shown.tid) + " " + std::string(tables_.text(shown.comm)));
+  ProtoBuffer data;
+  data.bytes(interned::kEventNames, entry.data());
+  packet(ts_ns, packet::kInternedData, data.data());
+}
+
+// A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.
+uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const CpuCounter& what,
+                                uint64_t ts_ns) {
+  uint64_t& uuid = at(tracks, cpu);
+  if (uuid != 0) return uuid;
+  uuid = next_uuid_++;
+  describe_child({uuid, kRootTrack, "CPU " + std::to_string(cpu) + " " + what.name,
+                  what.key + std::to_string(cpu) + what.description, 0, track::kUnitNs},
+                 ts_ns);
+  return uuid;
+}
+
+}  // namespace giltop

@@ -1,0 +1,107 @@
+// giltop open: what it serves to whom, and that it ends. One test: there is one port.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <csignal>
+
+#include "base/fd.h"
+#include "support/live.h"
+
+namespace giltop {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Program;
+using testing::Ran;
+using ::testing::StartsWith;
+
+constexpr uint16_t kPort = 9001;
+const std::string kOrigin = "Origin: https://ui.perfetto.dev\r\n";
+const std::string kHost = "Host: 127.0.0.1:9001\r\n";
+
+sockaddr_in address() {
+  sockaddr_in out{};
+  out.sin_family = AF_INET;
+  out.sin_port = htons(kPort);
+  out.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return out;
+}
+
+// All that comes until the connection closes; empty: nobody listens.
+std::string ask(const std::string& request_line, const std::string& headers) {
+  const Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const sockaddr_in to = address();
+  if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&to), sizeof(to)) != 0) return {};
+  const std::string request =
+      request_line + " HTTP/1.1\r\n" + headers + "Connection: close\r\n\r\n";
+  EXPECT_EQ(write(fd.get(), request.data(), request.size()), ssize_t(request.size()));
+  std::string answer;
+  char block[65536];
+  for (ssize_t got = 0; (got = read(fd.get(), block, sizeof(block))) > 0;)
+    answer.append(block, static_cast<size_t>(got));
+  return answer;
+}
+
+TEST(Open, ServesOneFileOnceToPerfettosPage) {
+  const testing::TemporaryDirectory directory;
+  std::string bytes(3'000'000, '\0');
+  for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<char>(i * 7 + i / 256);
+  const std::string file = directory.path("a b.pftrace");
+  testing::write_file(file, bytes);
+
+  {
+    const Fd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int yes = 1;
+    setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    const sockaddr_in mine = address();
+    if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&mine), sizeof(mine)) != 0)
+      GTEST_SKIP() << "another program has port 9001";
+    ASSERT_EQ(listen(fd.get(), 1), 0);
+    const Ran taken = testing::run({GILTOP_BINARY, "open", file});
+    EXPECT_EQ(taken.status, 1);
+    EXPECT_THAT(taken.err, StartsWith("giltop: port 9001 of 127.0.0.1 is taken"));
+  }
+  const Ran none = testing::run({GILTOP_BINARY, "open", directory.path("none")});
+  EXPECT_EQ(none.status, 1);
+  EXPECT_THAT(none.err, HasSubstr("No such file"));
+
+  Program open({GILTOP_BINARY, "open", file});
+  ASSERT_TRUE(
+      open.wait_for("https://ui.perfetto.dev/#!/?url=http://127.0.0.1:9001/a%20b.pftrace\n"))
+      << open.err();
+  EXPECT_THAT(ask("GET /etc/passwd", kHost + kOrigin), HasSubstr(" 404 "));
+  EXPECT_THAT(ask("GET /../a%20b.pftrace", kHost + kOrigin), HasSubstr(" 404 "));
+  const std::string other = "Origin: https://example.org\r\n";
+  EXPECT_THAT(ask("GET /a%20b.pftrace", kHost + other),
+              AllOf(HasSubstr(" 403 "), Not(HasSubstr("Allow-Origin"))));
+  EXPECT_THAT(ask("GET /a%20b.pftrace", "Host: example.org:9001\r\n"), HasSubstr(" 403 "));
+  EXPECT_THAT(ask("POST /a%20b.pftrace", kHost + kOrigin + "Content-Length: 0\r\n"),
+              Not(HasSubstr(" 200 ")));
+  EXPECT_THAT(ask("OPTIONS /a%20b.pftrace", kHost + kOrigin),
+              AllOf(HasSubstr(" 204 "),
+                    HasSubstr("Access-Control-Allow-Origin: https://ui.perfetto.dev\r\n")));
+  const std::string whole = ask("GET /a%20b.pftrace", kHost + kOrigin);
+  EXPECT_THAT(whole.substr(0, 200),
+              AllOf(HasSubstr(" 200 "),
+                    HasSubstr("Access-Control-Allow-Origin: https://ui.perfetto.dev\r\n")));
+  EXPECT_TRUE(whole.size() > bytes.size() &&
+              whole.compare(whole.size() - bytes.size(), bytes.size(), bytes) == 0)
+      << whole.size() << " bytes";
+  EXPECT_EQ(open.finish().status, 0) << "it was fetched";
+
+  Program stopped({GILTOP_BINARY, "open", file});
+  ASSERT_TRUE(stopped.wait_for("Open ")) << stopped.err();
+  stopped.signal(SIGINT);
+  const Ran ended = stopped.finish();
+  EXPECT_EQ(ended.status, 1);
+  EXPECT_THAT(ended.err, HasSubstr("nobody fetched"));
+}
+
+}  // namespace
+}  // namespace giltop

@@ -1,0 +1,104 @@
+// giltop report, the program: its formats, and that --anonymize leaves no name in any of them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+#include "support/live.h"
+
+namespace giltop {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::Json;
+using ::testing::Not;
+using testing::Ran;
+using testing::read_file;
+using testing::TemporaryDirectory;
+
+const std::string kRecording = std::string(GILTOP_TEST_DIR) + "/recordings/taking-turns.pftrace";
+
+Ran report(std::vector<std::string> options, const std::string& file = kRecording) {
+  options.insert(options.begin(), {GILTOP_BINARY, "report", file});
+  return testing::run(options);
+}
+
+// Seconds that rows of `name` show, by tid.
+std::map<uint64_t, double> shown(const Json& trace, const std::string& name, uint64_t row) {
+  std::map<uint64_t, double> out;
+  for (const Json& e : trace["traceEvents"])
+    if (e["ph"] == "X" && e["name"] == name)
+      out[e["tid"].get<uint64_t>() - row] += e["dur"].get<double>() / 1e6;
+  return out;
+}
+
+TEST(Report, ChromeTraceShowsWhatTheReportSays) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("out.json");
+  const Ran ran = report({"-f", "chrometrace", "-o", file});
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  EXPECT_THAT(ran.out, IsEmpty());
+  const Json trace = Json::parse(read_file(file));
+  const Json summary = Json::parse(report({"--json"}).out);
+  auto held = shown(trace, "GIL held", 10'000'000), waits = shown(trace, "GIL wait", 10'000'000);
+  auto ran_s = shown(trace, "running", 20'000'000);
+  const Json& process = summary["processes"][0];
+  ASSERT_EQ(process["threads"].size(), 3u);
+  for (const Json& thread : process["threads"]) {
+    const auto tid = thread["tid"].get<uint64_t>();
+    EXPECT_NEAR(held[tid], testing::in_gil_state(thread, "holding"), 1e-9);
+    EXPECT_NEAR(waits[tid], testing::in_gil_state(thread, "waiting"), 1e-9);
+    // The report charges what a switch took to whom the kernel charges it.
+    EXPECT_NEAR(ran_s[tid], testing::in_cpu_state(thread, "running"), 0.01);
+  }
+  EXPECT_EQ(trace["otherData"]["lost_events"], 0);
+  EXPECT_EQ(report({"-f", "chrometrace"}).out, read_file(file)) << "stdout is the default";
+}
+
+TEST(Report, FormatsAndFiles) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("out");
+  EXPECT_EQ(report({"-f", "json"}).out, report({"--json"}).out);
+  EXPECT_EQ(report({"-o", file}).status, 0);
+  EXPECT_EQ(read_file(file), report({}).out);
+  EXPECT_EQ(report({"-f", "svg"}).status, 2);
+  EXPECT_EQ(report({"-f", "json", "--json"}).status, 2);
+  testing::write_file(file, read_file(kRecording));
+  EXPECT_THAT(report({"-f", "chrometrace", "-o", file}, file).err,
+              HasSubstr("it is the recording"));
+  EXPECT_EQ(read_file(file), read_file(kRecording));
+  const Ran nowhere = report({"-f", "chrometrace", "-o", directory.path("none/out")});
+  EXPECT_EQ(nowhere.status, 1);
+  EXPECT_THAT(nowhere.err, HasSubstr("cannot write"));
+}
+
+// What was whole is there, and valid, and the exit says that it is not all.
+TEST(Report, ChromeTraceOfADamagedRecording) {
+  const TemporaryDirectory directory;
+  testing::write_file(directory.path("damaged"), read_file(kRecording) + "rubbish");
+  const Ran ran = report({"-f", "chrometrace"}, directory.path("damaged"));
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("damaged at byte"));
+  EXPECT_GT(Json::parse(ran.out)["traceEvents"].size(), 1000u);
+}
+
+TEST(Report, AnonymousInEveryFormat) {
+  for (const char* const format : {"text", "json", "chrometrace"}) {
+    const std::string plain = report({"-f", format}).out;
+    const std::string neutral = report({"-f", format, "--anonymize"}).out;
+    EXPECT_THAT(plain, HasSubstr("python3")) << format;
+    EXPECT_THAT(neutral, AllOf(Not(HasSubstr("python3")), Not(HasSubstr("workload"))));
+    EXPECT_THAT(neutral, HasSubstr("thread-1")) << format;
+  }
+  const Json plain = Json::parse(report({"--json"}).out);
+  const Json neutral = Json::parse(report({"--json", "--anonymize"}).out);
+  EXPECT_EQ(plain["processes"][0]["gils"], neutral["processes"][0]["gils"]);
+  EXPECT_EQ(plain["processes"][0]["python"], neutral["processes"][0]["python"]);
+  EXPECT_EQ(plain["processes"][0]["pid"], neutral["processes"][0]["pid"]);
+}
+
+}  // namespace
+}  // namespace giltop
