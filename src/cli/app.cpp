@@ -40,6 +40,7 @@ int run(int argc, char** argv) {
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
+      "  giltop report giltop.pftrace --html a.html   the same, with pictures\n"
       "  sudo giltop hist -p 4242 10 1            ten seconds' waits, as a histogram\n"
       "  sudo giltop demo                         five workloads, compared\n"
       "  sudo giltop doctor                       what works here, and which Pythons there are");
@@ -125,6 +126,16 @@ int run(int argc, char** argv) {
   CLI::App* report_app = app.add_subcommand("report", "Sum up a recording");
   report_app->add_option("FILE", report.file, "A file that giltop record wrote")->required();
   report_app->add_flag("-j{-},--json{-}", report.json, "Report as JSON, to stdout or --json=FILE");
+  report_app
+      ->add_option("--html", report.html, "One page, for a browser; an old one becomes OUT.old")
+      ->type_name("OUT");
+  CLI::Option* html_size =
+      report_app
+          ->add_option("--html-size", report.html_megabytes,
+                       "Of the page, at most: what does not fit is shown coarser")
+          ->type_name("MB")
+          ->check(CLI::Range(1u, 1024u))
+          ->capture_default_str();
   report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
 
   HistOptions hist(app);
@@ -215,7 +226,17 @@ int run(int argc, char** argv) {
     record.command = command;
     return run_record(record);
   }
-  if (report_app->parsed()) return run_report(report);
+  if (report_app->parsed()) {
+    if (html_size->count() != 0 && report.html.empty()) {
+      say("--html-size is the size of the page that --html writes");
+      return static_cast<int>(Exit::usage);
+    }
+    if (report.html == "-" && report.json == "-") {
+      say("--html and --json cannot both go to stdout: give one of them a file");
+      return static_cast<int>(Exit::usage);
+    }
+    return run_report(report);
+  }
   if (hist.parsed()) return hist.run(command);
   if (doctor_app->parsed()) return run_doctor(doctor);
   return run_demo(demo);
