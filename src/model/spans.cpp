@@ -271,7 +271,9 @@ Spans SpanRecorder::finish() {
   }
   std::sort(out.rows.begin(), out.rows.end(),
             [](const SpanRow& a, const SpanRow& b) { return a.thread < b.thread; });
+  const uint64_t resolution_ns = resolution_ns_;
   *this = SpanRecorder(most_);
+  out.coarsen(resolution_ns);  // the newest, too
   return out;
 }
 

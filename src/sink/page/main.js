@@ -24,7 +24,11 @@ function showProcess(place) {
   showLedgers(process);
   showThreads(process);
   showBlame(process);
-  showWaits(process, goToWait);
+  const hashOf = (index) => `#wait-${place + 1}-${index + 1}`;
+  showWaits(process, hashOf, (index) => {
+    history.replaceState(null, '', hashOf(index));
+    goToWait(process.longest_waits[index]);
+  });
   histograms.show(process);
   showTimeline(said.process);
 }
@@ -69,6 +73,17 @@ function goToWait(wait) {
   timeline.focusOn(from, to, row);
   byId('timeline').focus({ preventScroll: true });
   byId('timeline-section').scrollIntoView({ block: 'start' });
+}
+
+// An address that ends in #wait-2-1 is about the first wait of the second process.
+function followAddress() {
+  const [, place, index] = location.hash.match(/^#wait-(\d+)-(\d+)$/) ?? [];
+  const said = page.processes[place - 1];
+  const wait = said && report.processes[said.process].longest_waits[index - 1];
+  if (!wait) return;
+  byId('choice').value = String(place - 1);
+  showProcess(place - 1);
+  goToWait(wait);
 }
 
 // --- what is beside the timeline ---
@@ -136,7 +151,7 @@ function api() {
       return out;
     },
     matrix: (tid, from, to) => Array.from(rowOf(tid).between(from, to)),
-    handoffs: (from, to) => handoffsBetween(timeline.rows, from, to)?.map((one) =>
+    handoffs: (from, to) => handoffsBetween(timeline.rows, from, to, Infinity)?.map((one) =>
       ({ from: one.from.tid, to: one.to.tid, released: one.released, acquired: one.acquired })) ?? null,
     view: () => ({ ...timeline.view }),
     setView: (from, to) => timeline.setView(from, to),
@@ -169,6 +184,8 @@ async function start() {
   showProcess(0);
   update();
   window.giltop = api();
+  addEventListener('hashchange', followAddress);
+  followAddress();
 }
 
 start().then(

@@ -4,6 +4,8 @@ import { BLOCKED, CELLS, HOLDING, MIXED, RELEASED, RUNNABLE, UNKNOWN, WAITING, c
          gilState } from './spans.js';
 
 const HEIGHTS = [1, 0.75, 0.45, 0.45]; // of a lane: running, runnable, blocked, unknown
+const NARROW = 16; // below it a loop is faster than a fill
+const FEW = 24;    // spans that are added one by one sooner than looked up
 const DENSE = 2, SPARSE = 1, PLAIN = 0;
 
 const hatching = (cell) => {
@@ -52,18 +54,19 @@ export class Raster {
     this.pixels.fill(this.background);
   }
 
-  // Pixels [x0, x1) of the lines [y0, y1), each line `bottom` - 1 or above.
+  // Pixels [x0, x1) of the lines [y0, y1). Diagonal stripes; dense ones are wider than what they
+  // leave.
   block(cell, x0, x1, y0, y1) {
     const { pixels, width } = this;
     const fill = this.fills[cell], pattern = hatching(cell), hatch = this.hatches[cell];
-    for (let y = y0; y < y1; y++) {
-      const line = y * width;
-      pixels.fill(fill, line + x0, line + x1);
-      if (pattern === PLAIN) continue;
-      // Diagonal stripes; dense ones are as wide as what they leave.
-      const on = pattern === DENSE ? 4 : 2;
-      for (let x = x0; x < x1; x++) if (((x + y) & 7) < on + (pattern === DENSE)) pixels[line + x] = hatch;
+    const on = [0, 2, 5][pattern];
+    if (on === 0 && x1 - x0 > NARROW) {
+      for (let y = y0; y < y1; y++) pixels.fill(fill, y * width + x0, y * width + x1);
+      return;
     }
+    for (let y = y0; y < y1; y++)
+      for (let x = x0, at = y * width + x0; x < x1; x++, at++)
+        pixels[at] = ((x + y) & 7) < on ? hatch : fill;
   }
 
   baseline(x0, x1, bottom) {
@@ -98,27 +101,68 @@ export class Raster {
     const endX = Math.min(width, Math.ceil((row.last - from) / step));
     if (endX <= firstX) return;
     this.baseline(firstX, endX, bottom);
-    let a = Math.max(from + firstX * step, row.first);
-    let i = row.at(a);
+    const columns = new Columns(row, Math.max(from + firstX * step, row.first));
     for (let x = firstX; x < endX;) {
       const b = Math.min(from + (x + 1) * step, row.last);
-      const j = row.atNear(b, i);
-      if (j === i && row.cells[i] !== MIXED) {
+      const span = columns.spanUpTo(b);
+      if (span >= 0) {
         // All columns that lie within this span.
-        const spanEnd = Math.floor((row.starts[i + 1] - from) / step);
+        const spanEnd = Math.floor((row.starts[span + 1] - from) / step);
         const x1 = Math.min(endX, Math.max(x + 1, spanEnd));
-        this.pure(row.cells[i], x, x1, top, bottom);
-        a = Math.min(from + x1 * step, row.last);
+        this.pure(row.cells[span], x, x1, top, bottom);
+        columns.skipTo(Math.min(from + x1 * step, row.last));
         x = x1;
-        continue;
+      } else {
+        this.column(columns.upTo(b, mix), step, x, top, bottom);
+        x++;
       }
-      mix.fill(0);
-      row.addBetween(mix, a, b, i, j);
-      this.column(mix, step, x, top, bottom);
-      a = b;
-      i = j;
-      x++;
     }
+  }
+}
+
+// Walks along a row from moment to moment: what it did from each to the next.
+class Columns {
+  constructor(row, from) {
+    Object.assign(this, { row, from, span: row.at(from), next: -1 });
+    this.sums = new Float64Array(CELLS); // up to `from`, where `known`
+    this.known = false;
+  }
+
+  // The span that lasts from here to there; -1: there are more, or it is of several states.
+  spanUpTo(to) {
+    this.next = this.row.atNear(to, this.span);
+    return this.next === this.span && this.row.cells[this.span] !== MIXED ? this.span : -1;
+  }
+
+  skipTo(to) {
+    this.span = this.row.atNear(to, this.span);
+    this.from = to;
+    this.known = false;
+  }
+
+  // Into `out` what it does up to `to`, which spanUpTo() was asked for.
+  upTo(to, out) {
+    const { row, span, next } = this;
+    out.fill(0);
+    if (next - span <= FEW) {
+      row.addBetween(out, this.from, to, span, next);
+      this.known = false;
+    } else {
+      if (!this.known) {
+        this.sums.fill(0);
+        row.addUpTo(this.sums, this.from, span, 1);
+      }
+      row.addUpTo(out, to, next, 1);
+      for (let cell = 0; cell < CELLS; cell++) {
+        const sum = out[cell];
+        out[cell] -= this.sums[cell];
+        this.sums[cell] = sum;
+      }
+      this.known = true;
+    }
+    this.from = to;
+    this.span = next;
+    return out;
   }
 }
 

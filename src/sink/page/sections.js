@@ -171,15 +171,15 @@ export function showBlame(process) {
 
 // --- the longest waits ---
 
-// `go(wait)` leads to it in the timeline.
-export function showWaits(process, go) {
+// `go(index)` leads to it in the timeline, as `hashOf(index)` in the page's address does.
+export function showWaits(process, hashOf, go) {
   const items = process.longest_waits.map((wait, index) => {
     const parts = PARTS.filter(([key]) => wait[key] > 0).sort((a, b) => wait[b[0]] - wait[a[0]])
         .map(([key, title]) => `${title} ${duration(ns(wait[key]))}`);
     const behind = wait.holder_tid === null ? '' : ` behind ${wait.holder_tid}`;
-    return el('li', {}, el('a', { href: `#wait-${index + 1}`, onclick: (event) => {
+    return el('li', {}, el('a', { href: hashOf(index), onclick: (event) => {
       event.preventDefault();
-      go(wait);
+      go(index);
     } }, `${duration(ns(wait.duration_s))} at ${moment(ns(wait.start_s), 6)}`),
     ` ${wait.waiter_tid}${behind} (${parts.join(', ')})${wait.ongoing ? ', and goes on' : ''}`);
   });

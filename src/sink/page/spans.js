@@ -6,7 +6,7 @@ export const HOLDING = 0, WAITING = 1, RELEASED = 2, UNKNOWN = 3;
 export const RUNNING = 0, RUNNABLE = 1, BLOCKED = 2;
 export const MIXED = 16;
 const GIL = 17;
-const BLOCK = 64; // spans between two sums
+const BLOCK = 32; // spans between two sums
 
 export const gilState = (cell) => cell >> 2;
 export const cpuState = (cell) => cell & 3;
@@ -66,15 +66,16 @@ export class Row {
 
   read(codes, numbers) {
     const running = new Float64Array(CELLS);
+    const { cells, starts, sums } = this;
     let at = this.first, span = 0, part = 0;
     for (const code of codes) {
       if (code === GIL) {
         this.gils.push({ span, gil: numbers.next() });
         continue;
       }
-      if (span % BLOCK === 0) this.sums.set(running, span / BLOCK * CELLS);
-      this.starts[span] = at;
-      this.cells[span] = code;
+      if (span % BLOCK === 0) sums.set(running, span / BLOCK * CELLS);
+      starts[span] = at;
+      cells[span++] = code;
       if (code === MIXED) {
         for (let left = numbers.next(); left > 0; left--) {
           if (part === this.partCells.length) this.growParts();
@@ -89,11 +90,10 @@ export class Row {
         running[code] += ns;
         at += ns;
       }
-      span++;
       if (this.partsOf) this.partsOf[span] = part;
     }
-    if (span % BLOCK === 0) this.sums.set(running, span / BLOCK * CELLS);
-    this.starts[span] = at;
+    if (span % BLOCK === 0) sums.set(running, span / BLOCK * CELLS);
+    starts[span] = at;
   }
 
   growParts() {

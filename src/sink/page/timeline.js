@@ -8,6 +8,7 @@ import { MIXED, WAITING, gilState } from './spans.js';
 const RULER = 26, GAP = 6; // CSS pixels
 const LEAST_NS = 200;      // across the whole width
 const MOST_PIXELS = 2600;  // of a lane
+const PIXELS_OF_HANDOFF = 12; // closer to each other they are not drawn
 
 const hex = (text) => {
   const value = text.trim().replace('#', '');
@@ -230,8 +231,9 @@ export class Timeline {
       // Half a lane at an edge is drawn as one that is less tall.
       this.raster.lane(row, this.view.from, this.view.to, Math.max(0, top), Math.min(bottom, height));
     });
+    const most = Math.round(this.lanesWidth / PIXELS_OF_HANDOFF);
     this.handoffs = handoffsBetween(this.rows.length <= 256 ? this.rows : shown, this.view.from,
-                                    this.view.to);
+                                    this.view.to, most);
   }
 
   eachShown(what) {
@@ -317,24 +319,31 @@ export class Timeline {
     context.beginPath();
     context.rect(this.gutter, RULER, this.lanesWidth, this.height - RULER);
     context.clip();
-    context.strokeStyle = context.fillStyle = this.css('text', 0.85);
-    context.lineWidth = 1.2;
+    context.lineWidth = 1.5;
     for (const handoff of this.handoffs) {
-      const a = this.rows.indexOf(handoff.from), b = this.rows.indexOf(handoff.to);
-      const down = b > a;
       const x0 = this.xOf(handoff.released), x1 = this.xOf(handoff.acquired);
-      const y0 = this.topOf(a) + (down ? this.lane : 0), y1 = this.topOf(b) + (down ? 0 : this.lane);
-      const tip = down ? -5 : 5;
-      context.beginPath();
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1 + tip);
-      context.stroke();
-      context.beginPath();
-      context.moveTo(x1, y1);
-      context.lineTo(x1 - 3, y1 + tip);
-      context.lineTo(x1 + 3, y1 + tip);
-      context.fill();
+      const y0 = this.topOf(this.rows.indexOf(handoff.from)) + this.lane / 2;
+      const y1 = this.topOf(this.rows.indexOf(handoff.to)) + this.lane / 2;
+      this.arrow(x0, y0, x1, y1);
     }
     context.restore();
+  }
+
+  arrow(x0, y0, x1, y1) {
+    const { context } = this;
+    const angle = Math.atan2(y1 - y0, x1 - x0), head = 7;
+    context.strokeStyle = context.fillStyle = this.css('text');
+    context.beginPath();
+    context.arc(x0, y0, 2.5, 0, 2 * Math.PI);
+    context.fill();
+    context.beginPath();
+    context.moveTo(x0, y0);
+    context.lineTo(x1 - head * 0.8 * Math.cos(angle), y1 - head * 0.8 * Math.sin(angle));
+    context.stroke();
+    context.beginPath();
+    context.moveTo(x1, y1);
+    context.lineTo(x1 - head * Math.cos(angle - 0.4), y1 - head * Math.sin(angle - 0.4));
+    context.lineTo(x1 - head * Math.cos(angle + 0.4), y1 - head * Math.sin(angle + 0.4));
+    context.fill();
   }
 }
