@@ -210,6 +210,23 @@ describe('for everybody', () => {
     });
   }
 
+  test('paper is white', async () => {
+    const { page, complaints, close } = await open(chrome, keptPage('asleep'), { colorScheme: 'dark' });
+    const corner = () => page.evaluate(() => {
+      const pixel = new OffscreenCanvas(1, 1).getContext('2d');
+      pixel.drawImage(document.getElementById('lanes'), 1, 1, 1, 1, 0, 0, 1, 1);
+      return pixel.getImageData(0, 0, 1, 1).data[0];
+    });
+    await page.waitForFunction(() => window.giltop.frames().length > 0);
+    assert.ok(await corner() < 64);
+    await page.evaluate(() => dispatchEvent(new Event('beforeprint')));
+    assert.equal(await corner(), 255);
+    await page.evaluate(() => dispatchEvent(new Event('afterprint')));
+    assert.ok(await corner() < 64);
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
   test('a table says what the picture shows', async () => {
     const { page, close } = await open(chrome, keptPage('asleep'));
     await page.waitForSelector('#matrix tbody tr');

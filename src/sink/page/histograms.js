@@ -56,11 +56,7 @@ function part(title, histogram, colour, plots) {
 export class Histograms {
   constructor() {
     this.plots = [];
-    const again = () => this.draw();
-    matchMedia('(prefers-color-scheme: dark)').addEventListener('change', again);
-    addEventListener('resize', again);
-    addEventListener('beforeprint', again);
-    addEventListener('afterprint', again);
+    addEventListener('resize', () => this.draw());
   }
 
   show(process) {

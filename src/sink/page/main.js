@@ -67,6 +67,12 @@ function showLegend(own) {
   fill('legend', ...items);
 }
 
+function restyle() {
+  timeline.restyle();
+  showLegend(timeline.rows);
+  histograms.draw();
+}
+
 function goToWait(wait) {
   const from = wait.start_s * 1e9, to = from + wait.duration_s * 1e9;
   const row = timeline.rows.find((r) => r.tid === wait.waiter_tid && r.first <= to && r.last >= from);
@@ -175,7 +181,13 @@ async function start() {
   timeline.onChange = changed;
   listen(timeline);
   buttons();
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => showLegend(timeline.rows));
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', restyle);
+  for (const [event, printing] of [['beforeprint', true], ['afterprint', false]]) {
+    addEventListener(event, () => {
+      document.documentElement.toggleAttribute('data-print', printing);
+      restyle();
+    });
+  }
   const choice = byId('choice');
   choice.parentElement.hidden = page.processes.length < 2;
   page.processes.forEach((said, place) =>

@@ -46,7 +46,7 @@ export function showRun(page) {
   fill('facts', ...facts.flatMap(([name, text]) => [el('dt', {}, name), el('dd', {}, text)]));
   const note = byId('resolution');
   note.hidden = page.resolution_ns === 0;
-  note.textContent = `Shown to ${duration(page.resolution_ns)}: what is shorter is drawn as a share. --html-size allows a larger page, that shows more.`;
+  note.textContent = `Shown to ${duration(page.resolution_ns)}: what is shorter is drawn as a share. A larger page (--html-size) shows more.`;
 }
 
 // --- where GIL time went ---

@@ -30,17 +30,15 @@ export class Timeline {
     this.frames = [];   // how long drawing took, ms
     this.onChange = () => {};
     this.readColours();
-    const dark = matchMedia('(prefers-color-scheme: dark)');
-    dark.addEventListener('change', () => this.restyle());
-    addEventListener('beforeprint', () => this.restyle());
-    addEventListener('afterprint', () => this.restyle());
     new ResizeObserver(() => this.resize()).observe(scroller);
     scroller.addEventListener('scroll', () => this.redraw());
   }
 
+  // The page's colours are others now. At once: a printer does not wait for a frame.
   restyle() {
     this.readColours();
-    this.redraw();
+    this.stale = true;
+    this.draw();
   }
 
   readColours() {
