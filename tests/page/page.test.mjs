@@ -1,11 +1,13 @@
 // What is on the page, and what one can do with it by mouse, by keys, and not see.
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 
-import { altered, api, browser, keptPage, median, noLive, open, overlap, record, removeDirectory,
-         stretches } from './support.mjs';
+import { altered, api, browser, directory, giltop, keptPage, median, noLive, open, overlap, record,
+         removeDirectory, sources, stretches } from './support.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 let chrome;
@@ -34,6 +36,45 @@ async function checkTurns(page, tids) {
 function reportOf(page) {
   return page.evaluate(() => window.giltop.report);
 }
+
+describe('giltop report --html', () => {
+  const recording = join(sources, 'tests/recordings/sleeping.pftrace');
+  const report = (...words) => spawnSync(giltop, ['report', ...words], { encoding: 'utf8', maxBuffer: 1 << 26 });
+
+  test('goes to stdout as other outputs do', () => {
+    const { status, stdout, stderr } = report(recording, '--html', '-');
+    assert.equal(status, 0);
+    assert.match(stdout, /^<!doctype html>/);
+    assert.equal(stderr, '');
+    assert.equal(report(recording, '--html', '-', '--json').status, 2);
+  });
+  test('goes with --json', () => {
+    const out = join(directory, 'both.html');
+    const { status, stdout } = report(recording, '--html', out, '--json');
+    assert.equal(status, 0);
+    assert.equal(JSON.parse(stdout).schema, 'giltop.report/1');
+    assert.match(readFileSync(out, 'utf8'), /giltop-spans/);
+  });
+  test('loses nothing', () => {
+    const out = join(directory, 'kept.html'), copy = join(directory, 'copy.pftrace');
+    writeFileSync(out, 'mine');
+    assert.equal(report(recording, '--html', out).status, 0);
+    assert.equal(readFileSync(`${out}.old`, 'utf8'), 'mine');
+    copyFileSync(recording, copy);
+    const { status, stderr } = report(copy, '--html', copy);
+    assert.equal(status, 1);
+    assert.equal(stderr, `giltop: cannot write ${copy}: it is the recording\n`);
+    assert.deepEqual(readFileSync(copy), readFileSync(recording));
+  });
+  test('says in a line why it cannot', () => {
+    for (const out of ['/nonexistent/x.html', directory]) {
+      const { status, stderr } = report(recording, '--html', out);
+      assert.equal(status, 1);
+      assert.match(stderr, /^giltop: cannot write [^\n]+\n$/);
+    }
+    assert.equal(report(recording, '--html-size', '9').status, 2);
+  });
+});
 
 describe('a recording of two threads that take turns', () => {
   let file, view;
@@ -268,6 +309,22 @@ describe('hostile names', () => {
     assert.ok(complaints.some((text) => text.includes('Content Security Policy')));
     await close();
   });
+});
+
+test('of several processes one is chosen', async () => {
+  const file = altered(keptPage('convoy'), 'two', (data) => {
+    const copy = structuredClone(data.report.processes[0]);
+    copy.pid = 7;
+    data.report.processes.push(copy);
+    data.processes.push({ process: 1, verdict: 'The other one.', advice: '' });
+  });
+  const { page, complaints, close } = await open(chrome, file);
+  assert.ok(await page.isVisible('#timeline-section'));
+  await page.selectOption('#choice', '1');
+  assert.match(await page.textContent('#verdict'), /The other one\./);
+  assert.ok(!await page.isVisible('#timeline-section'));  // no spans came with it
+  assert.deepEqual(complaints, []);
+  await close();
 });
 
 test('what is not shown in full says so', async () => {

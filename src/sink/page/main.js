@@ -128,11 +128,23 @@ function showMatrix({ from, to }, what) {
     shown.length > body.length ? el('p', {}, `… and ${count(shown.length - body.length)} more threads`) : null);
 }
 
+// The worst first.
+function offerProcesses() {
+  const choice = byId('choice');
+  byId('processes').hidden = page.processes.length < 2;
+  page.processes.forEach((said, place) =>
+    choice.append(el('option', { value: place }, processName(report.processes[said.process]))));
+  choice.addEventListener('change', () => showProcess(Number(choice.value)));
+  const shown = page.processes.slice(0, MOST_IN_TABLE);
+  fill('all-processes', table('Processes, the worst first', [['Process'], ['Verdict']], shown.map((said) =>
+    [processName(report.processes[said.process]), said.verdict])));
+}
+
 function buttons() {
   const on = (id, what) => byId(id).addEventListener('click', what);
   on('zoom-in', () => timeline.zoom(0.5));
   on('zoom-out', () => timeline.zoom(2));
-  on('whole', () => timeline.setView(0, page.duration_ns));
+  on('whole', () => timeline.showAll());
   on('clear', () => timeline.select(0, 0));
 }
 
@@ -188,11 +200,7 @@ async function start() {
       restyle();
     });
   }
-  const choice = byId('choice');
-  choice.parentElement.hidden = page.processes.length < 2;
-  page.processes.forEach((said, place) =>
-    choice.append(el('option', { value: place }, processName(report.processes[said.process]))));
-  choice.addEventListener('change', () => showProcess(Number(choice.value)));
+  offerProcesses();
   showProcess(0);
   update();
   window.giltop = api();

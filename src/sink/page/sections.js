@@ -19,6 +19,7 @@ export function processName(process) {
 export function showVerdict(process, said) {
   fill('verdict', el('p', { class: 'sentence' }, said.verdict),
        said.advice ? el('p', {}, said.advice) : null);
+  byId('sampled').hidden = process.exact;
   const python = process.python ? `Python ${process.python}${process.free_threaded ? ' free-threaded' : ''}` : '';
   fill('process', [processName(process), python].filter(Boolean).join(' · '));
 }
@@ -63,7 +64,8 @@ export function showLedgers(process) {
     const whole = ns(gil.life_s);
     const parts = LEDGER.map(([key, name, title]) => ({ name, title, ns: ns(gil.ledger[key]) }))
         .filter((part) => part.ns > 0);
-    const words = parts.map((part) => `${part.title} ${percent(part.ns, whole)} %`);
+    const about = process.exact ? '' : '~';
+    const words = parts.map((part) => `${part.title} ${about}${percent(part.ns, whole)} %`);
     const name = gil.folded ? `${count(gil.folded)} GILs` : `GIL ${gil.address}`;
     const interpreter = gils.length > 1 && gil.interpreter !== null ? ` of interpreter ${gil.interpreter}` : '';
     const { handoff } = gil;
@@ -76,7 +78,7 @@ export function showLedgers(process) {
       bar(parts, whole, `${name}: ${words.join(', ')}`),
       el('ul', { class: 'legend' }, ...parts.map((part) => el('li', {},
         el('span', { class: `swatch ${part.name}` }),
-        `${part.title} ${percent(part.ns, whole)} % `, el('span', { class: 'muted' }, duration(part.ns))))),
+        `${part.title} ${about}${percent(part.ns, whole)} % `, el('span', { class: 'muted' }, duration(part.ns))))),
       handed);
   });
   if (gils.length > shown.length) shown.push(el('p', {}, `… and ${count(gils.length - shown.length)} more GILs`));
@@ -106,7 +108,8 @@ export function showThreads(process) {
   const used = (thread) => sum(thread.matrix.holding) + sum(thread.matrix.waiting);
   const threads = process.threads.slice().sort((a, b) => used(b) - used(a));
   const off = process.free_threaded && process.gil_enabled === false;
-  const share = (thread, state) => off ? '–' : `${percent(sum(thread.matrix[state]), thread.life_s)} %`;
+  const share = (thread, state) => off ? '–'
+      : `${process.exact || state === 'waiting' ? '' : '~'}${percent(sum(thread.matrix[state]), thread.life_s)} %`;
   const of = (histogram, key) => histogram.count ? duration(ns(histogram[key])) : '–';
   const rows = threads.slice(0, 64).map((thread) => [
     threadName(thread), duration(ns(thread.life_s)), share(thread, 'holding'), share(thread, 'waiting'),

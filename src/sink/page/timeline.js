@@ -61,7 +61,7 @@ export class Timeline {
     this.canvas.parentElement.style.height = `${this.wholeHeight()}px`;
     this.scroller.scrollTop = 0;
     this.resize();
-    this.setView(0, this.run);
+    this.showAll();
   }
 
   // --- geometry ---
@@ -116,6 +116,11 @@ export class Timeline {
     this.view = { from: kept, to: kept + span };
     this.redraw();
     this.onChange();
+  }
+  // From the first thread's beginning to the last one's end.
+  showAll() {
+    this.setView(this.rows.reduce((first, row) => Math.min(first, row.first), this.run),
+                 this.rows.reduce((last, row) => Math.max(last, row.last), 0));
   }
   pan(share) {
     const { from, to } = this.view;

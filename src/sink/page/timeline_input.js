@@ -182,7 +182,7 @@ function key(timeline, name, shift) {
     case 'd': return timeline.pan(0.15), true;
     case 'w': case '+': case '=': return timeline.zoom(0.7, centre(timeline)), true;
     case 's': case '-': case '_': return timeline.zoom(1 / 0.7, centre(timeline)), true;
-    case '0': case 'Home': return timeline.setView(0, timeline.run), true;
+    case '0': case 'Home': return timeline.showAll(), true;
     case ',': case '<': return step(timeline, -1);
     case '.': case '>': return step(timeline, 1);
     case 'Enter':
