@@ -48,7 +48,7 @@ struct Spans {
 class SpanRecorder {
  public:
   // Of all threads; where there would be more they are made coarser, so that memory is bounded.
-  static constexpr size_t kMost = size_t{1} << 25;
+  static constexpr size_t kMost = size_t{1} << 24;
 
   explicit SpanRecorder(size_t most = kMost) : most_(most) {}
 

@@ -1,5 +1,5 @@
 // Figures and names, as the text report has them.
-import { HOLDING, MIXED, RELEASED, WAITING, cpuState, gilState } from './spans.js';
+import {cpuState, gilState, HOLDING, MIXED, RELEASED, WAITING} from './spans.js';
 
 const THIN = '\u202f';
 
@@ -20,7 +20,8 @@ export function moment(ns, digits = 9) {
   const text = (ns / 1e9).toFixed(digits);
   const dot = text.indexOf('.');
   if (dot < 0) return `${text}${THIN}s`;
-  return `${text.slice(0, dot + 1)}${text.slice(dot + 1).replace(/(\d{3})(?=\d)/g, `$1${THIN}`)}${THIN}s`;
+  return `${text.slice(0, dot + 1)}${text.slice(dot + 1).replace(/(\d{3})(?=\d)/g, `$1${THIN}`)}${
+      THIN}s`;
 }
 
 export function exact(ns) {
@@ -43,6 +44,10 @@ export function stateName(cell) {
   if (gil === WAITING)
     return ['waiting, on its CPU', 'waiting, no CPU yet', 'waiting', 'waiting'][cpu];
   if (gil === RELEASED)
-    return ['running without the GIL', 'wants a CPU, not the GIL', 'asleep', 'without the GIL'][cpu];
-  return ['running, GIL unknown', 'wants a CPU, GIL unknown', 'asleep, GIL unknown', 'unknown'][cpu];
+    return [
+      'running without the GIL', 'wants a CPU, not the GIL', 'asleep', 'without the GIL'
+    ][cpu];
+  return [
+    'running, GIL unknown', 'wants a CPU, GIL unknown', 'asleep, GIL unknown', 'unknown'
+  ][cpu];
 }

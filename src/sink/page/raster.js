@@ -1,11 +1,10 @@
 // Lanes of a timeline as pixels: a colour for the GIL state, a height for the scheduler's, and
 // hatching for whoever has the GIL, or wants a CPU, and is on none.
-import { BLOCKED, CELLS, HOLDING, MIXED, RELEASED, RUNNABLE, UNKNOWN, WAITING, cpuState,
-         gilState } from './spans.js';
+import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RELEASED, RUNNABLE, UNKNOWN, WAITING} from './spans.js';
 
-const HEIGHTS = [1, 0.75, 0.45, 0.45]; // of a lane: running, runnable, blocked, unknown
-const NARROW = 16; // below it a loop is faster than a fill
-const FEW = 24;    // spans that are added one by one sooner than looked up
+const HEIGHTS = [1, 0.75, 0.45, 0.45];  // of a lane: running, runnable, blocked, unknown
+const NARROW = 16;                      // below it a loop is faster than a fill
+const FEW = 24;                         // spans that are added one by one sooner than looked up
 const DENSE = 2, SPARSE = 1, PLAIN = 0;
 
 const hatching = (cell) => {
@@ -41,12 +40,13 @@ export class Raster {
     this.fills = [];
     this.hatches = [];
     for (let cell = 0; cell < CELLS; cell++) {
-      const colour = [colours.holding, colours.waiting, colours.released, colours.unknown]
-          [gilState(cell)];
+      const colour =
+          [colours.holding, colours.waiting, colours.released, colours.unknown][gilState(cell)];
       this.fills.push(packed(colour));
-      this.hatches.push(gilState(cell) === HOLDING
-          ? this.wrong
-          : packed(colour.map((part, i) => Math.round((part + 2 * colours.background[i]) / 3))));
+      this.hatches.push(
+          gilState(cell) === HOLDING ?
+              this.wrong :
+              packed(colour.map((part, i) => Math.round((part + 2 * colours.background[i]) / 3))));
     }
   }
 
@@ -57,7 +57,7 @@ export class Raster {
   // Pixels [x0, x1) of the lines [y0, y1). Diagonal stripes; dense ones are wider than what they
   // leave.
   block(cell, x0, x1, y0, y1) {
-    const { pixels, width } = this;
+    const {pixels, width} = this;
     const fill = this.fills[cell], pattern = hatching(cell), hatch = this.hatches[cell];
     const on = [0, 2, 5][pattern];
     if (on === 0 && x1 - x0 > NARROW) {
@@ -70,7 +70,7 @@ export class Raster {
   }
 
   baseline(x0, x1, bottom) {
-    for (let y = bottom - 2; y < bottom; y++)
+    for (let y = Math.max(0, bottom - 2); y < bottom; y++)
       this.pixels.fill(this.idle, y * this.width + x0, y * this.width + x1);
   }
 
@@ -95,7 +95,7 @@ export class Raster {
 
   // One thread between two moments, in the lines [top, bottom).
   lane(row, from, to, top, bottom) {
-    const { width, mix } = this;
+    const {width, mix} = this;
     const step = (to - from) / width;
     const firstX = Math.max(0, Math.floor((row.first - from) / step));
     const endX = Math.min(width, Math.ceil((row.last - from) / step));
@@ -123,8 +123,8 @@ export class Raster {
 // Walks along a row from moment to moment: what it did from each to the next.
 class Columns {
   constructor(row, from) {
-    Object.assign(this, { row, from, span: row.at(from), next: -1 });
-    this.sums = new Float64Array(CELLS); // up to `from`, where `known`
+    Object.assign(this, {row, from, span: row.at(from), next: -1});
+    this.sums = new Float64Array(CELLS);  // up to `from`, where `known`
     this.known = false;
   }
 
@@ -142,7 +142,7 @@ class Columns {
 
   // Into `out` what it does up to `to`, which spanUpTo() was asked for.
   upTo(to, out) {
-    const { row, span, next } = this;
+    const {row, span, next} = this;
     out.fill(0);
     if (next - span <= FEW) {
       row.addBetween(out, this.from, to, span, next);
@@ -167,7 +167,17 @@ class Columns {
 }
 
 export const legendCells = [
-  HOLDING * 4, HOLDING * 4 + RUNNABLE, HOLDING * 4 + BLOCKED, WAITING * 4 + BLOCKED,
-  WAITING * 4 + RUNNABLE, WAITING * 4, RELEASED * 4, RELEASED * 4 + RUNNABLE, RELEASED * 4 + BLOCKED,
-  UNKNOWN * 4, UNKNOWN * 4 + RUNNABLE, UNKNOWN * 4 + BLOCKED, UNKNOWN * 4 + 3,
+  HOLDING * 4,
+  HOLDING * 4 + RUNNABLE,
+  HOLDING * 4 + BLOCKED,
+  WAITING * 4 + BLOCKED,
+  WAITING * 4 + RUNNABLE,
+  WAITING * 4,
+  RELEASED * 4,
+  RELEASED * 4 + RUNNABLE,
+  RELEASED * 4 + BLOCKED,
+  UNKNOWN * 4,
+  UNKNOWN * 4 + RUNNABLE,
+  UNKNOWN * 4 + BLOCKED,
+  UNKNOWN * 4 + 3,
 ];

@@ -6,7 +6,7 @@ export const HOLDING = 0, WAITING = 1, RELEASED = 2, UNKNOWN = 3;
 export const RUNNING = 0, RUNNABLE = 1, BLOCKED = 2;
 export const MIXED = 16;
 const GIL = 17;
-const BLOCK = 32; // spans between two sums
+const BLOCK = 32;  // spans between two sums
 
 export const gilState = (cell) => cell >> 2;
 export const cpuState = (cell) => cell & 3;
@@ -49,7 +49,7 @@ export class Row {
     this.process = process;
     this.thread = thread;
     this.first = first;
-    this.gils = []; // from span `span` on it is about GIL `gil` of the process
+    this.gils = [];  // from span `span` on it is about GIL `gil` of the process
     // The parts of mixed span s: from partsOf[s] on, to partsOf[s + 1].
     this.partsOf = codes.includes(MIXED) ? new Uint32Array(codes.length + 1) : null;
     this.partCells = new Uint8Array(0);
@@ -66,11 +66,11 @@ export class Row {
 
   read(codes, numbers) {
     const running = new Float64Array(CELLS);
-    const { cells, starts, sums } = this;
+    const {cells, starts, sums} = this;
     let at = this.first, span = 0, part = 0;
     for (const code of codes) {
       if (code === GIL) {
-        this.gils.push({ span, gil: numbers.next() });
+        this.gils.push({span, gil: numbers.next()});
         continue;
       }
       if (span % BLOCK === 0) sums.set(running, span / BLOCK * CELLS);
@@ -108,12 +108,14 @@ export class Row {
   // The span at this moment; -1 before its life, `count` after it. `from` and `to` narrow it down.
   at(ns, from = 0, to = this.count) {
     if (ns < this.first) return -1;
-    const { starts } = this;
+    const {starts} = this;
     let low = from, high = to;
     while (low < high) {
       const middle = (low + high + 1) >> 1;
-      if (starts[middle] <= ns) low = middle;
-      else high = middle - 1;
+      if (starts[middle] <= ns)
+        low = middle;
+      else
+        high = middle - 1;
     }
     return low;
   }
@@ -175,15 +177,22 @@ export class Row {
     return out;
   }
 
-  // The GIL that a span is about, by its place in the process; -1: none yet.
-  gilOf(span) {
+  // Of `gils` the last that a span comes after; -1: none.
+  gilIndex(span) {
     let low = 0, high = this.gils.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (this.gils[middle].span <= span) low = middle + 1;
-      else high = middle;
+      if (this.gils[middle].span <= span)
+        low = middle + 1;
+      else
+        high = middle;
     }
-    return low === 0 ? -1 : this.gils[low - 1].gil;
+    return low - 1;
+  }
+
+  // The GIL that a span is about, by its place in the process; -1: none yet.
+  gilOf(span) {
+    return this.gils[this.gilIndex(span)]?.gil ?? -1;
   }
 
   // The spans around `span` that are of one GIL state with it: a hold, a wait.
@@ -195,7 +204,7 @@ export class Row {
       while (first > 0 && same(first - 1)) first--;
       while (last + 1 < this.count && same(last + 1)) last++;
     }
-    return { from: this.starts[first], to: this.starts[last + 1] };
+    return {from: this.starts[first], to: this.starts[last + 1]};
   }
 }
 
@@ -204,11 +213,11 @@ export async function unpack(text) {
   const numbers = new Numbers(bytes);
   const heads = [];
   for (let left = numbers.next(); left > 0; left--)
-    heads.push(Array.from({ length: 5 }, () => numbers.next()));
+    heads.push(Array.from({length: 5}, () => numbers.next()));
   let at = numbers.at;
   return heads.map(([process, thread, first, codes, values]) => {
-    const row = new Row(process, thread, first, bytes.subarray(at, at + codes),
-                        new Numbers(bytes, at + codes));
+    const row = new Row(
+        process, thread, first, bytes.subarray(at, at + codes), new Numbers(bytes, at + codes));
     at += codes + values;
     return row;
   });

@@ -1,14 +1,14 @@
 // The timeline: a lane for each thread. What is drawn, and which part of the run; what mice, keys
 // and fingers do to it is in timeline_input.js.
-import { duration, exact, moment, stateName } from './format.js';
-import { handoffsBetween, holdersBetween } from './handoffs.js';
-import { Raster } from './raster.js';
-import { MIXED, WAITING, gilState } from './spans.js';
+import {duration, exact, moment, stateName} from './format.js';
+import {handoffsBetween, holdersBetween} from './handoffs.js';
+import {Raster} from './raster.js';
+import {gilState, MIXED, WAITING} from './spans.js';
 
-const RULER = 26, GAP = 6; // CSS pixels
-const LEAST_NS = 200;      // across the whole width
-const MOST_PIXELS = 2600;  // of a lane
-const PIXELS_OF_HANDOFF = 12; // closer to each other they are not drawn
+const RULER = 26, GAP = 6;     // CSS pixels
+const LEAST_NS = 200;          // across the whole width
+const MOST_PIXELS = 2600;      // of a lane
+const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
 
 const hex = (text) => {
   const value = text.trim().replace('#', '');
@@ -19,15 +19,15 @@ const hex = (text) => {
 export class Timeline {
   // `rows` with a `label` each; `run` is the whole time, ns.
   constructor(scroller, canvas, tooltip, run) {
-    Object.assign(this, { scroller, canvas, tooltip, run });
+    Object.assign(this, {scroller, canvas, tooltip, run});
     this.context = canvas.getContext('2d');
     this.rows = [];
-    this.view = { from: 0, to: run };
+    this.view = {from: 0, to: run};
     this.selection = null;
-    this.chosen = null; // { row, span }
-    this.hover = null;  // { x, y }
+    this.chosen = null;  // { row, span }
+    this.hover = null;   // { x, y }
     this.pending = false;
-    this.frames = [];   // how long drawing took, ms
+    this.frames = [];  // how long drawing took, ms
     this.onChange = () => {};
     this.readColours();
     new ResizeObserver(() => this.resize()).observe(scroller);
@@ -44,17 +44,20 @@ export class Timeline {
   readColours() {
     const style = getComputedStyle(this.canvas);
     const of = (name) => hex(style.getPropertyValue(`--${name}`));
-    this.colours = Object.fromEntries(['background', 'holding', 'waiting', 'released', 'unknown',
-                                       'idle', 'wrong', 'text', 'muted', 'accent']
-        .map((name) => [name, of(name)]));
+    this.colours = Object.fromEntries([
+      'background', 'holding', 'waiting', 'released', 'unknown', 'idle', 'wrong', 'text', 'muted',
+      'accent'
+    ].map((name) => [name, of(name)]));
   }
 
   css(name, alpha = 1) {
     return `rgb(${this.colours[name].join(' ')} / ${alpha})`;
   }
 
-  show(rows) {
+  // `gils`: their addresses, by their place in the process.
+  show(rows, gils) {
     this.rows = rows;
+    this.gils = gils;
     this.chosen = null;
     this.selection = null;
     this.lane = rows.length <= 12 ? 30 : 20;
@@ -66,25 +69,37 @@ export class Timeline {
 
   // --- geometry ---
 
-  wholeHeight() { return RULER + this.rows.length * (this.lane + GAP) + GAP; }
-  get width() { return this.scroller.clientWidth; }
-  get gutter() { return this.width < 620 ? 84 : 190; }
-  get lanesWidth() { return Math.max(50, this.width - this.gutter); }
+  wholeHeight() {
+    return RULER + this.rows.length * (this.lane + GAP) + GAP;
+  }
+  get width() {
+    return this.scroller.clientWidth;
+  }
+  get gutter() {
+    return this.width < 620 ? 84 : 190;
+  }
+  get lanesWidth() {
+    return Math.max(50, this.width - this.gutter);
+  }
 
   timeAt(x) {
-    const { from, to } = this.view;
+    const {from, to} = this.view;
     return from + (x - this.gutter) / this.lanesWidth * (to - from);
   }
   xOf(ns) {
-    const { from, to } = this.view;
+    const {from, to} = this.view;
     return this.gutter + (ns - from) / (to - from) * this.lanesWidth;
   }
-  topOf(index) { return RULER + GAP + index * (this.lane + GAP) - this.scroller.scrollTop; }
+  topOf(index) {
+    return RULER + GAP + index * (this.lane + GAP) - this.scroller.scrollTop;
+  }
   rowAt(y) {
     const index = Math.floor((y - RULER - GAP / 2 + this.scroller.scrollTop) / (this.lane + GAP));
     return y < RULER ? null : this.rows[index] ?? null;
   }
-  isRuler(y) { return y < RULER; }
+  isRuler(y) {
+    return y < RULER;
+  }
 
   resize() {
     const height = Math.min(this.wholeHeight(), this.scroller.clientHeight || Infinity);
@@ -104,36 +119,37 @@ export class Timeline {
     const span = Math.min(Math.max(to - from, least), this.run);
     const middle = (from + to) / 2;
     const start = Math.min(Math.max(middle - span / 2, 0), this.run - span);
-    this.view = { from: start, to: start + span };
+    this.view = {from: start, to: start + span};
     this.redraw();
     this.onChange();
   }
   zoom(factor, at = (this.view.from + this.view.to) / 2) {
-    const { from, to } = this.view;
+    const {from, to} = this.view;
     const span = Math.min(Math.max((to - from) * factor, Math.min(LEAST_NS, this.run)), this.run);
     const start = at - (at - from) * (span / (to - from));
     const kept = Math.min(Math.max(start, 0), this.run - span);
-    this.view = { from: kept, to: kept + span };
+    this.view = {from: kept, to: kept + span};
     this.redraw();
     this.onChange();
   }
   // From the first thread's beginning to the last one's end.
   showAll() {
-    this.setView(this.rows.reduce((first, row) => Math.min(first, row.first), this.run),
-                 this.rows.reduce((last, row) => Math.max(last, row.last), 0));
+    this.setView(
+        this.rows.reduce((first, row) => Math.min(first, row.first), this.run),
+        this.rows.reduce((last, row) => Math.max(last, row.last), 0));
   }
   pan(share) {
-    const { from, to } = this.view;
+    const {from, to} = this.view;
     this.setView(from + share * (to - from), to + share * (to - from));
   }
   select(from, to) {
     const a = Math.max(0, Math.min(from, to)), b = Math.min(this.run, Math.max(from, to));
-    this.selection = b > a ? { from: a, to: b } : null;
+    this.selection = b > a ? {from: a, to: b} : null;
     this.redraw();
     this.onChange();
   }
   choose(row, span) {
-    this.chosen = row && span >= 0 && span < row.count ? { row, span } : null;
+    this.chosen = row && span >= 0 && span < row.count ? {row, span} : null;
     if (this.chosen) this.reveal(row);
     this.redraw();
     this.onChange();
@@ -141,8 +157,10 @@ export class Timeline {
   // Scrolls so that the lane is in sight.
   reveal(row) {
     const index = this.rows.indexOf(row), top = this.topOf(index);
-    if (top < RULER) this.scroller.scrollTop += top - RULER - GAP;
-    else if (top + this.lane + GAP > this.height) this.scroller.scrollTop += top + this.lane + GAP - this.height;
+    if (top < RULER)
+      this.scroller.scrollTop += top - RULER - GAP;
+    else if (top + this.lane + GAP > this.height)
+      this.scroller.scrollTop += top + this.lane + GAP - this.height;
   }
   // A stretch of time with some of what is around it, and the thread it is about.
   focusOn(from, to, row) {
@@ -156,8 +174,10 @@ export class Timeline {
   // What is at a span: lines of text.
   describe(row, span) {
     const cell = row.cells[span], from = row.starts[span], to = row.starts[span + 1];
-    const lines = [`${row.label}: ${stateName(cell)} for ${duration(to - from)} (${exact(to - from)})`,
-                   `from ${moment(from)} to ${moment(to)}`];
+    const lines = [
+      `${row.label}: ${stateName(cell)} for ${duration(to - from)} (${exact(to - from)})`,
+      `from ${moment(from)} to ${moment(to)}`
+    ];
     if (cell === MIXED) {
       const parts = [];
       for (let part = row.partsOf[span]; part < row.partsOf[span + 1]; part++)
@@ -165,16 +185,22 @@ export class Timeline {
       lines.push(parts.join(' · '));
       return lines;
     }
+    if (gilState(cell) <= WAITING && this.gils.length > 1)
+      lines[0] += `, GIL ${this.gils[row.gilOf(span)] ?? 'not known'}`;
     const stretch = row.stretch(span);
     if (stretch.to - stretch.from > to - from)
       lines.push(`part of ${duration(stretch.to - stretch.from)} of ${
-        ['holding', 'waiting', 'being without the GIL', 'an unknown state'][gilState(cell)]}`);
+              ['holding', 'waiting', 'being without the GIL', 'an unknown state']
+              [gilState(cell)]}`);
     if (gilState(cell) === WAITING) {
       const holders = holdersBetween(this.rows, row, row.gilOf(span), stretch.from, stretch.to);
       for (const holder of holders.slice(0, 3)) {
-        const parts = [['running', holder.running], ['preempted', holder.runnable],
-                       ['asleep', holder.blocked]]
-            .filter(([, ns]) => ns > 0).map(([name, ns]) => `${name} ${duration(ns)}`);
+        const parts =
+            [
+              ['running', holder.running], ['preempted', holder.runnable],
+              ['asleep', holder.blocked]
+            ].filter(([, ns]) => ns > 0)
+                .map(([name, ns]) => `${name} ${duration(ns)}`);
         lines.push(`behind ${holder.row.label}: ${parts.join(', ')}`);
       }
     }
@@ -201,12 +227,12 @@ export class Timeline {
     const begun = performance.now();
     if (this.stale) this.drawLanes();
     this.stale = false;
-    const { context, scale } = this;
+    const {context, scale} = this;
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = this.css('background');
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
-    context.putImageData(this.raster.image, Math.round(this.gutter * scale),
-                         Math.round(RULER * scale));
+    context.putImageData(
+        this.raster.image, Math.round(this.gutter * scale), Math.round(RULER * scale));
     context.scale(scale, scale);
     this.drawLabels();
     this.drawHandoffs();
@@ -218,7 +244,7 @@ export class Timeline {
   }
 
   drawLanes() {
-    const { scale } = this;
+    const {scale} = this;
     const width = Math.round(this.lanesWidth * scale);
     const height = Math.max(1, Math.round((this.height - RULER) * scale));
     if (this.raster?.width !== width || this.raster?.height !== height)
@@ -232,11 +258,12 @@ export class Timeline {
       if (bottom <= 0 || top >= height) return;
       shown.push(row);
       // Half a lane at an edge is drawn as one that is less tall.
-      this.raster.lane(row, this.view.from, this.view.to, Math.max(0, top), Math.min(bottom, height));
+      this.raster.lane(
+          row, this.view.from, this.view.to, Math.max(0, top), Math.min(bottom, height));
     });
     const most = Math.round(this.lanesWidth / PIXELS_OF_HANDOFF);
-    this.handoffs = handoffsBetween(this.rows.length <= 256 ? this.rows : shown, this.view.from,
-                                    this.view.to, most);
+    this.handoffs = handoffsBetween(
+        this.rows.length <= 256 ? this.rows : shown, this.view.from, this.view.to, most);
   }
 
   eachShown(what) {
@@ -247,7 +274,7 @@ export class Timeline {
   }
 
   drawLabels() {
-    const { context } = this;
+    const {context} = this;
     context.save();
     context.beginPath();
     context.rect(0, RULER, this.gutter - 8, this.height - RULER);
@@ -263,8 +290,8 @@ export class Timeline {
   }
 
   drawRuler() {
-    const { context } = this;
-    const { from, to } = this.view;
+    const {context} = this;
+    const {from, to} = this.view;
     context.fillStyle = this.css('background');
     context.fillRect(0, 0, this.width, RULER);
     const wanted = Math.max(2, this.lanesWidth / 110);
@@ -289,12 +316,12 @@ export class Timeline {
   }
 
   drawSelection() {
-    const { context, selection } = this;
+    const {context, selection} = this;
     if (!selection) return;
     const left = Math.max(this.xOf(selection.from), this.gutter);
     const right = Math.min(this.xOf(selection.to), this.width);
     if (right < left) return;
-    context.fillStyle = this.css('background', 0.6); // what is not selected stands back
+    context.fillStyle = this.css('background', 0.6);  // what is not selected stands back
     context.fillRect(this.gutter, RULER, left - this.gutter, this.height);
     context.fillRect(right, RULER, this.width - right, this.height);
     context.fillStyle = this.css('accent');
@@ -304,8 +331,8 @@ export class Timeline {
 
   drawChosen() {
     if (!this.chosen) return;
-    const { context } = this;
-    const { row, span } = this.chosen;
+    const {context} = this;
+    const {row, span} = this.chosen;
     const top = this.topOf(this.rows.indexOf(row));
     const left = Math.max(this.xOf(row.starts[span]), this.gutter);
     const right = Math.min(this.xOf(row.starts[span + 1]), this.width);
@@ -317,7 +344,7 @@ export class Timeline {
 
   drawHandoffs() {
     if (!this.handoffs) return;
-    const { context } = this;
+    const {context} = this;
     context.save();
     context.beginPath();
     context.rect(this.gutter, RULER, this.lanesWidth, this.height - RULER);
@@ -333,7 +360,7 @@ export class Timeline {
   }
 
   arrow(x0, y0, x1, y1) {
-    const { context } = this;
+    const {context} = this;
     const angle = Math.atan2(y1 - y0, x1 - x0), head = 7;
     context.strokeStyle = context.fillStyle = this.css('text');
     context.beginPath();
