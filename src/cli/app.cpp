@@ -40,7 +40,7 @@ int run(int argc, char** argv) {
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
-      "  giltop report giltop.pftrace --html a.html   the same, with pictures\n"
+      "  giltop report a.pftrace --html a.html    the same, with pictures\n"
       "  sudo giltop hist -p 4242 10 1            ten seconds' waits, as a histogram\n"
       "  sudo giltop demo                         five workloads, compared\n"
       "  sudo giltop doctor                       what works here, and which Pythons there are");
@@ -132,7 +132,7 @@ int run(int argc, char** argv) {
   CLI::Option* html_size =
       report_app
           ->add_option("--html-size", report.html_megabytes,
-                       "Of the page, at most: what does not fit is shown coarser")
+                       "The page's size, at most: what does not fit is shown coarser")
           ->type_name("MB")
           ->check(CLI::Range(1u, 1024u))
           ->capture_default_str();

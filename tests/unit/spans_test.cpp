@@ -26,8 +26,9 @@ constexpr unsigned kHoldingRunning = 0, kHoldingBlocked = 2, kWaitingRunning = 4
                    kReleasedBlocked = 10;
 
 struct Recorded {
-  Recorded(EventTables& tables, const std::vector<Event>& events, size_t most = SpanRecorder::kMost)
-      : model(tables) {
+  Recorded(EventTables& tables, const std::vector<Event>& events, size_t most = SpanRecorder::kMost,
+           const ModelLimits& limits = {})
+      : model(tables, limits) {
     SpanRecorder recorder(most);
     for (const Event& event : events) {
       const Change change = model.apply(event);
@@ -132,11 +133,14 @@ TEST(SpanRecorder, SpansAddUpToTheMatrix) {
   size_t rows = 0;
   for (uint64_t seed = 1; seed <= 60; seed++) {
     Simulation simulation(seed, {.steps = 3000, .max_threads = 12});
-    const Recorded recorded(simulation.tables(), history(simulation, seed));
+    // Where few are kept, the place of one that is gone is another's.
+    const ModelLimits few{.ended_threads = 3, .ended_processes = 2, .ended_gils = 4, .programs = 2};
+    const Recorded recorded(simulation.tables(), history(simulation, seed), SpanRecorder::kMost,
+                            seed % 4 == 0 ? few : ModelLimits());
     std::map<uint64_t, const SpanRow*> by_number;
     for (const SpanRow& row : recorded.spans.rows) by_number[row.thread] = &row;
     for (const Thread& thread : recorded.model.threads()) {
-      if (thread.gone) continue;
+      if (thread.gone || thread.folded != 0) continue;
       const auto found = by_number.find(thread.number);
       if (found == by_number.end()) {  // never more than a moment
         EXPECT_EQ(thread.life_ns(), 0u) << "seed " << seed << " tid " << thread.tid;

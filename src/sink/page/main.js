@@ -32,7 +32,7 @@ function showProcess(place) {
 }
 
 function showTimeline(index) {
-  const own = rows.filter((row) => row.process === index);
+  const own = rows.filter((row) => row.process === index && row.count > 0);
   for (const row of own) {
     const thread = process.threads[row.thread];
     row.tid = thread.tid;
