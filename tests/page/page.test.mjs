@@ -177,6 +177,36 @@ describe('a recording of two threads that take turns', () => {
   });
 });
 
+test('fingers: one moves, two zoom, a tap tells', async () => {
+  const {page, complaints, close} =
+      await open(chrome, keptPage('convoy'), {hasTouch: true, viewport: {width: 500, height: 900}});
+  await page.locator('#lanes').scrollIntoViewIfNeeded();
+  const box = await page.locator('#lanes').boundingBox();
+  const y = box.y + box.height - 20, x = box.x + 250;
+  const session = await page.context().newCDPSession(page);
+  const touch = (type, ...at) => session.send(
+      'Input.dispatchTouchEvent', {type, touchPoints: at.map((each, id) => ({x: each, y, id}))});
+  const before = await api(page, 'view');
+  await touch('touchStart', x - 40);
+  await touch('touchStart', x - 40, x + 40);
+  for (let step = 1; step <= 4; step++)
+    await touch('touchMove', x - 40 - 10 * step, x + 40 + 10 * step);
+  await touch('touchEnd');
+  const zoomed = await api(page, 'view');
+  const part = (zoomed.to - zoomed.from) / (before.to - before.from);
+  assert.ok(part > 0.4 && part < 0.6, `${part} of it is in view`);
+  await touch('touchStart', x);
+  for (let step = 1; step <= 4; step++) await touch('touchMove', x - 15 * step);
+  await touch('touchEnd');
+  const moved = await api(page, 'view');
+  assert.ok(moved.from > zoomed.from, JSON.stringify({zoomed, moved}));
+  assert.ok(Math.abs(moved.to - moved.from - (zoomed.to - zoomed.from)) < 1);
+  await page.touchscreen.tap(x, y);
+  assert.ok(await api(page, 'chosen'));
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
 describe('by keys alone', () => {
   let view;
   before(async () => {
