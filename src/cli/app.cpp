@@ -40,6 +40,7 @@ int run(int argc, char** argv) {
       "  sudo giltop record -p 4242 -d 10         trace a process for ten seconds\n"
       "  sudo giltop record -a -d 10              every Python of the host\n"
       "  giltop report giltop.pftrace             the summary of a recording\n"
+      "  giltop report a.pftrace --html a.html    the same, with pictures\n"
       "  giltop open giltop.pftrace               its timeline, at ui.perfetto.dev\n"
       "  sudo giltop hist -p 4242 10 1            ten seconds' waits, as a histogram\n"
       "  sudo giltop demo                         five workloads, compared\n"
@@ -127,19 +128,33 @@ int run(int argc, char** argv) {
   report_app->add_option("FILE", report.file, "A file that giltop record wrote")->required();
   CLI::Option* report_json = report_app->add_flag("-j{-},--json{-}", report.json,
                                                   "Report as JSON, to stdout or --json=FILE");
-  report_app
-      ->add_option("-f,--format", report.format,
-                   "text, json, or chrometrace: the timeline as Chrome's JSON trace events, to "
-                   "be put together with VizTracer's of the same run")
-      ->check(CLI::IsMember({"text", "json", "chrometrace"}))
-      ->excludes(report_json)
-      ->capture_default_str();
-  report_app->add_option("-o,--output", report.output, "File for that; - is stdout")
-      ->excludes(report_json)
-      ->capture_default_str();
+  CLI::Option* report_format =
+      report_app
+          ->add_option("-f,--format", report.format,
+                       "text, json, or chrometrace: the timeline as Chrome's JSON trace events, to "
+                       "be put together with VizTracer's of the same run")
+          ->check(CLI::IsMember({"text", "json", "chrometrace"}))
+          ->excludes(report_json)
+          ->capture_default_str();
+  CLI::Option* report_output =
+      report_app->add_option("-o,--output", report.output, "File for that; - is stdout")
+          ->excludes(report_json)
+          ->capture_default_str();
   report_app->add_flag("--anonymize", report.anonymize,
                        "Names of threads and programs, command lines and paths become thread-1, "
                        "program-1; ids, times and Python's version and build-id stay");
+  report_app
+      ->add_option("--html", report.html, "One page, for a browser; an old one becomes OUT.old")
+      ->type_name("OUT")
+      ->excludes(report_format)
+      ->excludes(report_output);
+  CLI::Option* html_size =
+      report_app
+          ->add_option("--html-size", report.html_megabytes,
+                       "The page's size, at most: what does not fit is shown coarser")
+          ->type_name("MB")
+          ->check(CLI::Range(1u, 1024u))
+          ->capture_default_str();
   report_app->add_flag("--strict", report.strict, "Exit with 4 when events were lost");
 
   OpenArguments open;
@@ -235,7 +250,17 @@ int run(int argc, char** argv) {
     record.command = command;
     return run_record(record);
   }
-  if (report_app->parsed()) return run_report(report);
+  if (report_app->parsed()) {
+    if (html_size->count() != 0 && report.html.empty()) {
+      say("--html-size is the size of the page that --html writes");
+      return static_cast<int>(Exit::usage);
+    }
+    if (report.html == "-" && report.json == "-") {
+      say("--html and --json cannot both go to stdout: give one of them a file");
+      return static_cast<int>(Exit::usage);
+    }
+    return run_report(report);
+  }
   if (open_app->parsed()) return run_open(open);
   if (hist.parsed()) return hist.run(command);
   if (doctor_app->parsed()) return run_doctor(doctor);

@@ -48,7 +48,9 @@ int run_top(const TopArguments& arguments);
 
 struct ReportArguments {
   std::string file;
-  std::string json;
+  std::string json;             // empty: none; "-": stdout
+  std::string html;             // the same
+  unsigned html_megabytes = 5;  // of the page, at most
   std::string format = "text";  // or "json", "chrometrace"
   std::string output = "-";     // of that format
   bool anonymize = false;

@@ -11,6 +11,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "base/keep_old.h"
+
 namespace giltop {
 namespace {
 
@@ -87,6 +89,12 @@ Status write_text(const std::string& path, const std::string& text) {
   if (!output) return output.error();
   const auto written = output->write(text);  // a reader may have seen enough
   return written ? ok() : Status(written.error());
+}
+
+Status write_new_file(const std::string& path, const std::string& text) {
+  if (path != "-")
+    if (const auto kept = keep_old(path); !kept) return kept.error();
+  return write_text(path, text);
 }
 
 std::optional<User> invoking_user() {

@@ -18,6 +18,8 @@ void say(const Error& error);
 
 // Writes `text` to `path`, "-" being stdout. Errors: it cannot be written.
 Status write_text(const std::string& path, const std::string& text);
+// The same; but a file that was there becomes FILE.old.
+Status write_new_file(const std::string& path, const std::string& text);
 
 // A place that is written to time and again.
 class Output {

@@ -1,32 +1,74 @@
-// giltop report: read a recording and print what record printed.
+// giltop report: read a recording and print what record printed, or draw it.
+#include <fmt/format.h>
+
 #include <filesystem>
+#include <optional>
 #include <system_error>
+#include <utility>
 
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/playback.h"
 #include "model/model.h"
+#include "model/spans.h"
+#include "sink/html.h"
 #include "sink/json.h"
+#include "view/format.h"
 #include "view/text_report.h"
+#include "view/verdict.h"
 
 namespace giltop {
+namespace {
+
+Status write_page(const ReportArguments& arguments, const Snapshot& snapshot, Spans spans) {
+  std::vector<PageProcess> processes;
+  for (const auto& [process, verdict] : verdicts_of(snapshot))
+    processes.push_back({static_cast<size_t>(process - snapshot.processes.data()), verdict.sentence,
+                         verdict.advice});
+  PageOptions options;
+  options.most_bytes = size_t{arguments.html_megabytes} * 1'000'000;
+  options.breaks_off = !snapshot.run.finished;
+  const std::string page = to_html(snapshot, std::move(spans), processes, options);
+  const Status written = write_new_file(arguments.html, page);
+  if (written && arguments.html != "-")
+    say(fmt::format("wrote {} ({}): open it in a browser", arguments.html,
+                    format_bytes(page.size())));
+  return written;
+}
+
+Status write_all(const ReportArguments& arguments, const Snapshot& snapshot,
+                 std::optional<Spans> spans) {
+  if (spans)
+    if (const Status written = write_page(arguments, snapshot, *std::move(spans)); !written)
+      return written;
+  if (!arguments.json.empty()) return write_text(arguments.json, to_json(snapshot));
+  if (!arguments.html.empty()) return ok();
+  return write_text(arguments.output,
+                    arguments.format == "json" ? to_json(snapshot) : text_report(snapshot));
+}
+
+}  // namespace
 
 int run_report(const ReportArguments& arguments) {
   std::error_code no_such_file;
-  if (std::filesystem::equivalent(arguments.file, arguments.output, no_such_file)) {
-    say("cannot write " + arguments.output + ": it is the recording");
+  for (const std::string& output : {arguments.output, arguments.html}) {
+    if (!std::filesystem::equivalent(arguments.file, output, no_such_file)) continue;
+    say("cannot write " + output + ": it is the recording");
     return 1;
   }
   if (arguments.format == "chrometrace") return run_chrometrace(arguments);
   EventTables tables;
   Model model(tables);
+  std::optional<SpanRecorder> recorder;
+  if (!arguments.html.empty()) recorder.emplace();
   auto playback = Playback::open(arguments.file, tables, arguments.anonymize);
   if (!playback) {
     say(playback.error());
     return 1;
   }
   const auto outcome = playback->read([&](const Event& event) {
-    model.apply(event);
+    const Change change = model.apply(event);
+    if (recorder) recorder->take(model, event, change);
     if (tables.crowded()) model.forget_unused(tables);
   });
   if (!outcome) {
@@ -34,10 +76,9 @@ int run_report(const ReportArguments& arguments) {
     return 1;
   }
   const Snapshot snapshot = snapshot_of(model, outcome->run);
-  const bool json = !arguments.json.empty() || arguments.format == "json";
-  const std::string text = json ? to_json(snapshot) : text_report(snapshot);
-  const std::string& output = arguments.json.empty() ? arguments.output : arguments.json;
-  if (const Status written = write_text(output, text); !written) {
+  std::optional<Spans> spans;
+  if (recorder) spans = recorder->finish();
+  if (const Status written = write_all(arguments, snapshot, std::move(spans)); !written) {
     say(written.error());
     return 1;
   }

@@ -2,13 +2,13 @@
 
 #include <fcntl.h>
 #include <libdeflate.h>
-#include <sys/stat.h>
 
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
 
 #include "base/clock.h"
+#include "base/keep_old.h"
 #include "sink/proto_buffer.h"
 #include "sink/trace_format.h"
 
@@ -16,17 +16,9 @@ namespace giltop {
 
 Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
                                                    std::optional<Owner> owner) {
-  struct stat info;
-  bool exists = stat(path.c_str(), &info) == 0;
-  bool renamed = false;
-  if (exists && S_ISDIR(info.st_mode)) return Error("cannot write " + path + ": it is a directory");
-  if (exists && S_ISREG(info.st_mode) && info.st_size > 0) {
-    if (access(path.c_str(), W_OK) != 0) return system_error("cannot write " + path, errno);
-    if (std::rename(path.c_str(), (path + ".old").c_str()) != 0)
-      return system_error("cannot rename " + path + " to " + path + ".old", errno);
-    exists = false;
-    renamed = true;
-  }
+  const auto renamed = keep_old(path);
+  if (!renamed) return renamed.error();
+  const bool exists = !*renamed && access(path.c_str(), F_OK) == 0;
   Fd fd(
       ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0644));
   if (!fd) return system_error("cannot write " + path, errno);
@@ -35,7 +27,7 @@ Result<std::unique_ptr<TraceFile>> TraceFile::make(const std::string& path,
   if (owner && !exists && fchown(fd.get(), owner->uid, owner->gid) != 0) {
     // A file system without owners: the file stays root's, which is no reason not to record.
   }
-  return std::unique_ptr<TraceFile>(new TraceFile(std::move(fd), path, !exists, renamed));
+  return std::unique_ptr<TraceFile>(new TraceFile(std::move(fd), path, !exists, *renamed));
 }
 
 TraceFile::TraceFile(Fd fd, std::string path, bool made, bool renamed)

@@ -203,13 +203,7 @@ std::string text_report(const Snapshot& s) {
   if (s.processes.empty()) {
     out += "No CPython process was seen.\n";
   } else {
-    // The worst first.
-    std::vector<std::pair<const ProcessSnapshot*, Verdict>> processes;
-    for (const ProcessSnapshot& p : s.processes) processes.emplace_back(&p, verdict_of(p, s));
-    std::stable_sort(processes.begin(), processes.end(), [](const auto& a, const auto& b) {
-      return std::pair(a.second.lost_ns, cpu_ns(*a.first)) >
-             std::pair(b.second.lost_ns, cpu_ns(*b.first));
-    });
+    const auto processes = verdicts_of(s);
     const size_t shown = processes.size() <= kMaxProcesses + 1 ? processes.size() : kMaxProcesses;
     for (size_t i = 0; i < shown; i++) {
       const auto& [p, verdict] = processes[i];

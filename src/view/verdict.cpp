@@ -473,4 +473,14 @@ Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run) {
   return {};  // the last rule always finds something
 }
 
+std::vector<std::pair<const ProcessSnapshot*, Verdict>> verdicts_of(const Snapshot& run) {
+  std::vector<std::pair<const ProcessSnapshot*, Verdict>> out;
+  for (const ProcessSnapshot& p : run.processes) out.emplace_back(&p, verdict_of(p, run));
+  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second.lost_ns, cpu_ns(*a.first)) >
+           std::pair(b.second.lost_ns, cpu_ns(*b.first));
+  });
+  return out;
+}
+
 }  // namespace giltop

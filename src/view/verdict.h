@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/snapshot.h"
@@ -17,6 +18,9 @@ struct Verdict {
 };
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);
+
+// All processes of `run`, the worst first.
+std::vector<std::pair<const ProcessSnapshot*, Verdict>> verdicts_of(const Snapshot& run);
 
 // A free-threaded build whose GIL was off all the time: what is said of a GIL does not apply.
 bool gil_is_off(const ProcessSnapshot& process);

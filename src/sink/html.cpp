@@ -1,0 +1,101 @@
+#include "sink/html.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "page.embed.h"
+#include "sink/hist_json.h"
+#include "sink/json.h"
+#include "sink/page_spans.h"
+
+namespace giltop {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr std::string_view kPlace = "<!--giltop-data-->";
+constexpr size_t kMostBlame = 256;  // rows of a GIL: a page shows the worst of them
+
+double blame_s(const Json& row) {
+  double sum = 0;
+  for (const char* part : {"running_s", "runnable_s", "blocked_s", "handoff_s", "unknown_s"})
+    sum += row.at(part).get<double>();
+  return sum;
+}
+
+void shorten_blame(Json& gil) {
+  Json& blame = gil["blame"];
+  std::stable_sort(blame.begin(), blame.end(),
+                   [](const Json& a, const Json& b) { return blame_s(a) > blame_s(b); });
+  const size_t kept = std::min(blame.size(), kMostBlame);
+  double left_out_s = 0;
+  for (size_t i = kept; i < blame.size(); i++) left_out_s += blame_s(blame[i]);
+  const size_t left_out = blame.size() - kept;
+  blame.erase(blame.begin() + static_cast<std::ptrdiff_t>(kept), blame.end());
+  gil["blame_left_out"] = {{"rows", left_out}, {"sum_s", left_out_s}};  // `blame` is moved by it
+}
+
+// What `report --json` says; but for buckets, which are a process's, not a thread's.
+Json report_of(const Snapshot& snapshot) {
+  Json report = Json::parse(to_json(snapshot, true));
+  for (size_t p = 0; p < snapshot.processes.size(); p++) {
+    Json& process = report["processes"][p];
+    std::vector<const HistogramSnapshot*> waits, holds;
+    for (const ThreadSnapshot& thread : snapshot.processes[p].threads) {
+      waits.push_back(&thread.wait);
+      holds.push_back(&thread.hold);
+    }
+    process["wait"] = histogram_json(sum_of(waits));
+    process["hold"] = histogram_json(sum_of(holds));
+    for (Json& thread : process["threads"])
+      for (const char* histogram : {"wait", "hold"}) thread[histogram].erase("buckets");
+    for (Json& gil : process["gils"]) shorten_blame(gil);
+  }
+  return report;
+}
+
+// A `<` can only be part of a text there: written otherwise, no name can end the block it is in.
+std::string inert(const std::string& json) {
+  std::string out;
+  out.reserve(json.size());
+  for (const char c : json) c == '<' ? out += "\\u003c" : out += c;
+  return out;
+}
+
+std::string block(const char* id, const char* type, const std::string& text) {
+  return std::string("<script type=\"") + type + "\" id=\"" + id + "\">" + text + "</script>\n";
+}
+
+}  // namespace
+
+std::string to_html(const Snapshot& snapshot, Spans spans,
+                    const std::vector<PageProcess>& processes, const PageOptions& options) {
+  const std::string_view shell(reinterpret_cast<const char*>(embedded::page),
+                               sizeof(embedded::page));
+  Json page = {{"report", report_of(snapshot)},
+               {"cpus", snapshot.run.cpus},
+               {"breaks_off", options.breaks_off},
+               {"duration_ns", snapshot.duration_ns()},
+               {"processes", Json::array()}};
+  for (const PageProcess& each : processes)
+    page["processes"].push_back(
+        {{"process", each.process}, {"verdict", each.verdict}, {"advice", each.advice}});
+  const auto dump = [&] {
+    return inert(page.dump(-1, ' ', false, Json::error_handler_t::replace));
+  };
+  constexpr size_t kMargin = 1024;       // the blocks' tags, and what is still to say
+  constexpr size_t kLeastSpans = 65536;  // a page without a timeline is none
+  const size_t taken = shell.size() + dump().size() + kMargin;
+  const size_t left = options.most_bytes - std::min(options.most_bytes, taken);
+  const std::string packed = packed_spans(spans, snapshot, std::max(left, kLeastSpans));
+  page["resolution_ns"] = spans.resolution_ns;
+
+  const size_t place = shell.find(kPlace);
+  std::string out(shell.substr(0, place));
+  out += block("giltop-report", "application/json", dump());
+  out += block("giltop-spans", "application/octet-stream", packed);
+  return out += shell.substr(place + kPlace.size());
+}
+
+}  // namespace giltop

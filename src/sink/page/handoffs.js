@@ -1,0 +1,83 @@
+// Who held the GIL meanwhile, and who handed it to whom.
+import {CELLS, gilState, HOLDING, MIXED, WAITING} from './spans.js';
+
+// What a thread did between two moments while it was about this GIL (-1: any), ns in each cell.
+function cellsOfGil(row, gil, from, to) {
+  if (gil < 0) return row.between(from, to);
+  const sum = new Float64Array(CELLS), {gils, starts, count} = row;
+  for (let i = Math.max(0, row.gilIndex(row.at(from))); i < gils.length; i++) {
+    const begin = starts[gils[i].span], end = starts[gils[i + 1]?.span ?? count];
+    if (begin >= to) break;
+    if (gils[i].gil !== gil) continue;
+    row.between(Math.max(from, begin), Math.min(to, end)).forEach((ns, cell) => {
+      sum[cell] += ns;
+    });
+  }
+  return sum;
+}
+
+// What others did with the GIL between two moments: the longest holders first.
+export function holdersBetween(rows, waiter, gil, from, to) {
+  const holders = [];
+  for (const row of rows) {
+    if (row === waiter || row.last <= from || row.first >= to) continue;
+    const cells = cellsOfGil(row, gil, from, to);
+    const ns = cells.slice(HOLDING * 4, HOLDING * 4 + 4);
+    const sum = ns.reduce((a, b) => a + b, 0);
+    if (sum > 0) holders.push({row, running: ns[0], runnable: ns[1], blocked: ns[2], sum});
+  }
+  return holders.sort((a, b) => b.sum - a.sum);
+}
+
+function holdsOf(row, from, to, most) {
+  const holds = [];
+  let span = Math.max(0, row.at(from));
+  const end = row.at(to);
+  if (end - span > most) return null;
+  const holding = (i) => row.cells[i] !== MIXED && gilState(row.cells[i]) === HOLDING;
+  while (span > 0 && holding(span) && holding(span - 1)) span--;
+  for (; span <= end && span < row.count; span++) {
+    if (!holding(span)) continue;
+    const first = span;
+    while (span + 1 < row.count && holding(span + 1)) span++;
+    const before = first > 0 ? row.cells[first - 1] : MIXED;
+    holds.push({
+      row,
+      from: row.starts[first],
+      to: row.starts[span + 1],
+      gil: row.gilOf(first),
+      waited: before !== MIXED && gilState(before) === WAITING
+    });
+  }
+  return holds;
+}
+
+// The hand-offs that end between two moments, each from the end of a hold to the beginning of the
+// next one of that GIL by a thread that had waited. Null: more than can be told apart.
+export function handoffsBetween(rows, from, to, most = 200) {
+  const holds = [];
+  for (const row of rows) {
+    if (row.last <= from || row.first >= to) continue;
+    const own = holdsOf(row, from, to, 4 * most);
+    if (!own || holds.length + own.length > 2 * most) return null;
+    holds.push(...own);
+  }
+  holds.sort((a, b) => a.from - b.from);
+  const last = new Map();  // by GIL
+  const handoffs = [];
+  for (const hold of holds) {
+    const before = last.get(hold.gil);
+    if (hold.waited && before && before.row !== hold.row && before.to <= hold.from)
+      handoffs.push({from: before.row, to: hold.row, released: before.to, acquired: hold.from});
+    last.set(hold.gil, hold);
+  }
+  return handoffs.length > most ? null : handoffs;
+}
+
+// Sums of cells, for a table.
+export function matrixBetween(row, from, to) {
+  const cells = row.between(from, to);
+  let life = 0;
+  for (let i = 0; i < CELLS; i++) life += cells[i];
+  return {cells, life};
+}

@@ -1,0 +1,122 @@
+#include "sink/page_spans.h"
+
+#include <libdeflate.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+
+namespace giltop {
+namespace {
+
+constexpr int kLevel = 7;  // of compression
+constexpr uint64_t kFinest_ns = 1000;
+
+void put_number(std::string& out, uint64_t value) {
+  for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(0x80 | (value & 0x7f)));
+  out.push_back(static_cast<char>(value));
+}
+
+struct Encoded {
+  std::string codes, values;
+};
+
+Encoded encode_row(const SpanRow& row, const std::unordered_map<uint64_t, size_t>& gils) {
+  Encoded out;
+  size_t gil = 0, part = 0;
+  for (size_t i = 0; i < row.spans.size(); i++) {
+    for (; gil < row.gils.size() && row.gils[gil].first == i; gil++) {
+      const auto place = gils.find(row.gils[gil].second);
+      if (place == gils.end()) continue;
+      out.codes.push_back(static_cast<char>(kGilCode));
+      put_number(out.values, place->second);
+    }
+    const Span span = row.spans[i];
+    out.codes.push_back(static_cast<char>(span.cell));
+    if (span.cell != kMixedCode) {
+      put_number(out.values, span.ns);
+      continue;
+    }
+    const size_t first = part;
+    for (uint64_t sum = 0; sum < span.ns;) sum += row.parts[part++].ns;
+    put_number(out.values, part - first);
+    for (size_t p = first; p < part; p++) {
+      put_number(out.values, row.parts[p].cell);
+      put_number(out.values, row.parts[p].ns);
+    }
+  }
+  return out;
+}
+
+std::string base64(std::string_view bytes) {
+  static constexpr char kDigits[] =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  out.reserve((bytes.size() + 2) / 3 * 4);
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    uint32_t three = 0;
+    for (size_t k = 0; k < 3; k++)
+      three = three << 8 | (i + k < bytes.size() ? static_cast<uint8_t>(bytes[i + k]) : 0u);
+    for (size_t k = 0; k < 4; k++)
+      out.push_back(i + k > bytes.size() ? '=' : kDigits[three >> (18 - 6 * k) & 63]);
+  }
+  return out;
+}
+
+std::string compressed(const std::string& bytes) {
+  struct Deleter {
+    void operator()(libdeflate_compressor* c) const { libdeflate_free_compressor(c); }
+  };
+  const std::unique_ptr<libdeflate_compressor, Deleter> compressor(
+      libdeflate_alloc_compressor(kLevel));
+  std::string out(libdeflate_zlib_compress_bound(compressor.get(), bytes.size()), '\0');
+  out.resize(libdeflate_zlib_compress(compressor.get(), bytes.data(), bytes.size(), out.data(),
+                                      out.size()));
+  return out;
+}
+
+}  // namespace
+
+std::string encode_spans(const Spans& spans, const Snapshot& snapshot) {
+  std::unordered_map<uint64_t, const SpanRow*> rows;
+  for (const SpanRow& row : spans.rows) rows.emplace(row.thread, &row);
+  std::string heads, bodies;
+  size_t count = 0;
+  for (size_t p = 0; p < snapshot.processes.size(); p++) {
+    const ProcessSnapshot& process = snapshot.processes[p];
+    std::unordered_map<uint64_t, size_t> gils;
+    for (size_t g = 0; g < process.gils.size(); g++) gils.emplace(process.gils[g].number, g);
+    for (size_t t = 0; t < process.threads.size(); t++) {
+      const auto found = rows.find(process.threads[t].number);
+      if (found == rows.end() || process.threads[t].folded != 0) continue;
+      const Encoded row = encode_row(*found->second, gils);
+      for (const uint64_t head :
+           {p, t, found->second->first_ns - snapshot.first_ns, row.codes.size(), row.values.size()})
+        put_number(heads, head);
+      bodies += row.codes + row.values;
+      count++;
+    }
+  }
+  std::string out;
+  put_number(out, count);
+  return out + heads + bodies;
+}
+
+std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes) {
+  const size_t most_compressed = most_bytes / 4 * 3;
+  // A span that has been compressed takes two bytes at least, as a rule: where there are so many
+  // that they would not fit, not to try saves time.
+  constexpr size_t kLeastBytes = 2;
+  for (;;) {
+    if (spans.count() * kLeastBytes <= most_compressed || spans.resolution_ns >= uint64_t{1}
+                                                                                     << 40) {
+      std::string bytes = base64(compressed(encode_spans(spans, snapshot)));
+      if (bytes.size() <= most_bytes || spans.resolution_ns >= uint64_t{1} << 40) return bytes;
+    }
+    spans.coarsen(std::max(kFinest_ns, spans.resolution_ns * 2));
+  }
+}
+
+}  // namespace giltop

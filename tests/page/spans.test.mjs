@@ -1,0 +1,84 @@
+// The page's own arithmetic, against sums made the slow way.
+import assert from 'node:assert/strict';
+import {join} from 'node:path';
+import {test} from 'node:test';
+
+const sources = join(process.env.GILTOP_SOURCE_DIR, 'src/sink/page');
+const {CELLS, MIXED, Row} = await import(join(sources, 'spans.js'));
+const {holdersBetween, handoffsBetween} = await import(join(sources, 'handoffs.js'));
+const GIL = 17;
+
+// `spans`: [cell, ns], [MIXED, [cell, ns], …] or [GIL, place].
+function rowOf(first, spans) {
+  const values = spans.flatMap(
+      ([code, ...rest]) => code === MIXED ? [rest.length, ...rest.flat()] : [rest[0]]);
+  return new Row(
+      0, 0, first, Uint8Array.from(spans, ([code]) => code), {next: () => values.shift()});
+}
+
+// Not Math.random: a failure must come again.
+function randomNumbers(seed) {
+  let state = seed;
+  return (below) => {
+    state = (state * 1103515245 + 12345) % 2147483648;
+    return Math.floor(state / 65536) % below;
+  };
+}
+
+test('sums between any two moments', () => {
+  const random = randomNumbers(7), spans = [], flat = [];
+  let at = 500;
+  for (let i = 0; i < 1000; i++) {
+    const parts = random(10) === 0 ? [[0, 1 + random(50)], [6, 1 + random(50)]] :
+                                     [[random(CELLS), 1 + random(99)]];
+    spans.push(parts.length > 1 ? [MIXED, ...parts] : parts[0]);
+    const ns = parts.reduce((sum, part) => sum + part[1], 0);
+    flat.push({from: at, to: at + ns, parts, ns});
+    at += ns;
+  }
+  const row = rowOf(500, spans);
+  assert.equal(row.last, at);
+  const slow = (a, b) => {
+    const out = new Float64Array(CELLS);
+    for (const {from, to, parts, ns} of flat) {
+      const share = Math.max(0, Math.min(b, to) - Math.max(a, from)) / ns;
+      for (const [cell, part] of parts) out[cell] += share * part;
+    }
+    return out;
+  };
+  for (let i = 0; i < 2000; i++) {
+    const a = random(at + 1000), b = a + random([50, 5000, at][i % 3]);
+    const fast = row.between(a, b), exact = slow(a, b);
+    for (let cell = 0; cell < CELLS; cell++)
+      assert.ok(
+          Math.abs(fast[cell] - exact[cell]) < 1e-6,
+          `${a} to ${b}, cell ${cell}: ${fast[cell]}, not ${exact[cell]}`);
+  }
+  for (let i = 0; i < 2000; i++) {
+    const ns = 500 + random(at - 500), near = random(row.count);
+    const span = row.at(ns);
+    assert.ok(row.starts[span] <= ns && (ns < row.starts[span + 1] || span === row.count));
+    if (near <= span) assert.equal(row.atNear(ns, near), span);
+  }
+});
+
+test('a wait is behind who held the same GIL', () => {
+  const waiter = rowOf(0, [[GIL, 0], [6, 100], [0, 10]]);
+  const other = rowOf(0, [[GIL, 1], [0, 100]]);
+  const both = rowOf(0, [[GIL, 1], [0, 40], [8, 10], [GIL, 0], [0, 30], [2, 20]]);
+  assert.deepEqual(
+      holdersBetween([waiter, other, both], waiter, 0, 0, 100),
+      [{row: both, running: 30, runnable: 0, blocked: 20, sum: 50}]);
+  assert.deepEqual(
+      holdersBetween([waiter, other, both], waiter, 1, 0, 100).map(({sum}) => sum), [100, 40]);
+});
+
+test('a hand-off leads from a hold to the next one of its GIL, by who waited', () => {
+  const a = rowOf(0, [[GIL, 0], [0, 50], [8, 20], [6, 30], [0, 50]]);
+  const b = rowOf(0, [[GIL, 0], [6, 55], [0, 40], [10, 55]]);
+  const passer = rowOf(0, [[GIL, 1], [0, 52], [10, 98]]);
+  assert.deepEqual(handoffsBetween([a, b, passer], 0, 150), [
+    {from: a, to: b, released: 50, acquired: 55}, {from: b, to: a, released: 95, acquired: 100}
+  ]);
+  assert.equal(handoffsBetween([a, b, passer], 0, 150, 1), null);
+});
