@@ -60,6 +60,7 @@ struct task_struct {
 
 struct user_pt_regs {
 	__u64 regs[31];
+	__u64 pc;
 };
 
 struct file;
