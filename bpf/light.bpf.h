@@ -29,7 +29,8 @@ struct await {
 	__u64 futex; /* NOT_KNOWN: what it slept on */
 	__u32 cond;  /* in `gil`, bytes */
 	__u32 how;
-	__u64 swapped; /* GT_SWAP: where the trap was that the newer probes told */
+	__u64 swapped; /* GT_SWAP: where the trap was that the newer probes told, */
+	__u64 swapped_ns; /* and when: the older ones may be gone by then */
 };
 
 struct {
@@ -52,7 +53,7 @@ static __always_inline struct await *new_await(struct task_struct *task)
 static __always_inline bool counts(struct pt_regs *ctx, __u32 tgid, __u64 cookie)
 {
 	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
-	__u64 at = PT_REGS_IP(ctx);
+	__u64 at = PT_REGS_IP(ctx), now;
 	struct await *await;
 	bool mine, told;
 
@@ -66,8 +67,10 @@ static __always_inline bool counts(struct pt_regs *ctx, __u32 tgid, __u64 cookie
 	await = new_await(bpf_get_current_task_btf());
 	if (!await)
 		return mine;
-	told = await->swapped == at;
+	now = bpf_ktime_get_ns();
+	told = await->swapped == at && now - await->swapped_ns < 1000000000;
 	await->swapped = mine ? at : 0;
+	await->swapped_ns = now;
 	return mine || !told;
 }
 

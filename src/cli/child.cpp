@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "base/descriptor_limit.h"
+
 namespace giltop {
 namespace {
 
@@ -63,6 +65,7 @@ struct Identity {
   for (const std::string& argument : options.command)
     arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
+  restore_descriptor_limit();
   execvp(arguments[0], arguments.data());
   fail(errno);
   _exit(127);

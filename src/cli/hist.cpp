@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 
 #include <ctime>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <system_error>
 #include <utility>
 
 #include "cli/commands.h"
@@ -95,6 +97,8 @@ class Shown {
 
   const What& what() const { return what_; }
 
+  void insist() { output_.insist(); }
+
   // False: nobody reads it any more.
   Result<bool> show(const HistReport& report) {
     begun_ = true;
@@ -163,6 +167,7 @@ int run_live(const HistArguments& arguments, Shown& shown) {
   }
   const bool interrupted = StopSignals::stop_requested();
   live.stop();
+  shown.insist();
   if (open) {
     if (const auto read = show(); !read) return failed(read.error());
   }
@@ -179,6 +184,12 @@ int run_live(const HistArguments& arguments, Shown& shown) {
 
 int run_hist(const HistArguments& arguments) {
   if (!arguments.diff.empty()) return run_diff(arguments);
+  for (const std::string& output : {arguments.json, arguments.output}) {
+    std::error_code no_such_file;
+    if (!std::filesystem::equivalent(arguments.file, output, no_such_file)) continue;
+    say("cannot write " + output + ": it is the recording");
+    return 1;
+  }
   // Under `-- CMD` stdout is the command's.
   auto output = !arguments.json.empty()     ? Output::make(arguments.json)
                 : arguments.command.empty() ? Output::make("-")

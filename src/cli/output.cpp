@@ -72,7 +72,7 @@ Result<bool> Output::write(const std::string& text) {
     // Never more than there is room for: a reader that stalls does not keep us from ending.
     pollfd ready{fd_, POLLOUT, 0};
     const int can = poll(&ready, 1, kPatience_ms);
-    if (can == 0 && StopSignals::stop_requested()) return false;
+    if (can == 0 && !insists_ && StopSignals::stop_requested()) return false;
     if (can <= 0) continue;
     const size_t some = std::min(text.size() - done, size_t{PIPE_BUF});
     const ssize_t put = ::write(fd_, text.data() + done, some);
@@ -87,6 +87,7 @@ Result<bool> Output::write(const std::string& text) {
 Status write_text(const std::string& path, const std::string& text) {
   auto output = Output::make(path);
   if (!output) return output.error();
+  output->insist();
   const auto written = output->write(text);  // a reader may have seen enough
   return written ? ok() : Status(written.error());
 }

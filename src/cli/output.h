@@ -28,14 +28,17 @@ class Output {
   static Result<Output> make(const std::string& path);
   static Result<Output> to_stderr() { return Output(Fd(), STDERR_FILENO, "stderr"); }
 
-  // False: nobody reads it any more. Errors: it cannot be written.
+  // False: nobody reads it any more, or a signal came and the reader stalls. Errors: it cannot be
+  // written.
   Result<bool> write(const std::string& text);
+  // What comes now is what it was all for: only another signal ends it.
+  void insist() { insists_ = true; }
 
  private:
   Output(Fd file, int fd, std::string name)
       : file_(std::move(file)), fd_(fd), name_(std::move(name)) {}
   Fd file_;  // where it is our own
-  bool begun_ = false;
+  bool begun_ = false, insists_ = false;
   int fd_;
   std::string name_;
 };

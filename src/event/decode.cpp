@@ -52,8 +52,7 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       if (!well_formed) break;
       if (exec.h.state & GT_LEFT) {  // to the model it ends here
         event.kind = EventKind::exit;
-        event.state = 2;
-        event.value = uint64_t{exec.user} + 1;
+        event.state = 2;  // its user may be another's already: a setuid program's
         break;
       }
       wanted = !(exec.h.state & GT_UNSEEN);

@@ -194,7 +194,9 @@ void SpanRecorder::correct(Recorded& recorded, const Cells& now) {
       const unsigned to = gaining_cell(told, now, from);
       if (to == from) break;
       const uint64_t ns = std::min(told[from] - now[from], now[to] - told[to]);
+      const size_t before = recorded.row.spans.size();
       move(recorded.row, from, to, ns);
+      count_ += recorded.row.spans.size() - before;
       told[from] -= ns;
       told[to] += ns;
     }

@@ -70,7 +70,7 @@ class SpanRecorder {
 
   void look(const Thread& thread, bool moved);
   void append(Recorded& recorded, uint64_t ns);
-  static void correct(Recorded& recorded, const Cells& now);
+  void correct(Recorded& recorded, const Cells& now);
   void limit();
 
   size_t most_;

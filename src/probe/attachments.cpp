@@ -276,16 +276,21 @@ Result<Uprobes> Attachments::attach_own(const File& file, uint32_t tgid) const {
   return exact_probes(file, file.fd, static_cast<int>(tgid), GT_COOKIE_OWN);
 }
 
-Status Attachments::attach_light(File& file, const Fd& fd) {
+std::string Attachments::light_refusal(const File& file) {
   const CPythonFile& python = file.inspection.cpython;
   if (python.major == 3 && python.minor < 7)
-    return Error("light mode needs CPython 3.7 or newer, this is " + python.version +
-                 ": record it with --mode exact");
+    return "light mode needs CPython 3.7 or newer, this is " + python.version +
+           ": record it with --mode exact";
   // Elsewhere a condition variable's waiters sleep on futexes of their own.
   if (!python.glibc)
-    return Error(
-        "light mode needs GNU's C library, this Python is linked to another: record it "
-        "with --mode exact");
+    return "light mode needs GNU's C library, this Python is linked to another: record it with "
+           "--mode exact";
+  return {};
+}
+
+Status Attachments::attach_light(File& file, const Fd& fd) {
+  const CPythonFile& python = file.inspection.cpython;
+  if (const std::string reason = light_refusal(file); !reason.empty()) return Error(reason);
   std::vector<UprobePlace> resumes;
   for (const GilSite& site : python.sites)
     if (site.kind == SiteKind::wait)

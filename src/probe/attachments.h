@@ -24,8 +24,9 @@ class Attachments {
     std::string path;     // for messages
     uint32_t number = 0;  // what its probes' cookies say of it; 0: none were ever set
     Inspection inspection;
-    std::string error;       // unreadable, not ELF, or a site that could not be probed
-    std::string mode_error;  // why its mode could not be changed
+    std::string error;           // unreadable, not ELF, or a site that could not be probed
+    std::string mode_error;      // why its mode could not be changed
+    uint64_t mode_retry_ns = 0;  // and until when it is not tried again
     bool on_overlay = false;
     Uprobes sites;                 // exact mode's
     Fd fd;                         // where its mode may change
@@ -59,6 +60,8 @@ class Attachments {
   // The file's probes become those of the other mode: first come the new ones, then `tell` says who
   // is in that mode, then the old ones go. Errors: nothing has changed.
   Status set_light(File& file, bool light, const std::function<void()>& tell);
+  // Why it cannot be traced in light mode, or nothing.
+  static std::string light_refusal(const File& file);
   // Exact mode's, in one process alone, which may have the file's, too (GT_OWN, GT_SWAP).
   Result<Uprobes> attach_own(const File& file, uint32_t tgid) const;
   bool can_attach_own() const { return only_pid_ < 0 && can_probe_one_process(programs_.way); }

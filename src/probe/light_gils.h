@@ -27,6 +27,7 @@ class LightGils {
   // The process runs `file`, which outlives it, from now on; `alone`: and no other CPython.
   void add(uint32_t tgid, const CPythonFile& file, bool alone);
   void forget(uint32_t tgid);
+  bool empty() const { return processes_.empty(); }
 
   // Somebody waits for this one: if it is new, look soon.
   void see(uint32_t tgid, uint64_t gil, uint64_t now_ns);

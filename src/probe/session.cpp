@@ -18,6 +18,7 @@
 #include <span>
 #include <variant>
 
+#include "base/descriptor_limit.h"
 #include "giltop.skel.h"
 #include "giltop/abi.h"
 #include "probe/attachments.h"
@@ -131,6 +132,7 @@ class LiveSession final : public Session {
 
 Status LiveSession::load() {
   libbpf_set_print(print_libbpf);
+  raise_descriptor_limit();
   if (access("/sys/kernel/btf/vmlinux", R_OK) != 0)
     return Error(
         "cannot trace: this kernel has no type information (/sys/kernel/btf/vmlinux, "
@@ -461,6 +463,7 @@ void LiveSession::detach() {
   scheduler_.clear();
   sampler_.reset();
   if (attachments_) attachments_->clear();
+  if (targets_) targets_->drop_own();
   if (!skeleton_ || !ring_) return;
   if (targets_) drain();
   // Whoever was stopped and not yet looked at.

@@ -243,7 +243,11 @@ void Targets::forget_some() {
       forget_mode(image.first);
       return true;
     });
-    std::erase_if(inherited_, [this](const auto& child) { return !is_tracked(child.first); });
+    std::erase_if(inherited_, [this](const auto& child) {
+      if (is_tracked(child.first)) return false;
+      forget_mode(child.first);
+      return true;
+    });
     many_images_ = std::max(kFewImages, 2 * images_.size());
   }
 }

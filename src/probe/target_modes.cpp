@@ -22,10 +22,13 @@ namespace giltop {
 namespace {
 
 constexpr uint64_t kSettled_ns = 10'000'000'000;
-constexpr size_t kMostOwn = 1024;  // processes with probes of their own; the others share a fate
+// Processes with probes of their own; what is more shares a fate. The kernel goes through all sets
+// of a place at each trap there: of 50 other processes they took 0.2 us, of 200 1.2 us.
+constexpr size_t kMostOwn = 64;
 // To set probes takes some milliseconds, to remove them some ten: so many at once, as the ring is
-// not drained meanwhile.
+// not drained meanwhile. One is removed at a time.
 constexpr size_t kSetAtOnce = 4;
+constexpr uint64_t kRetry_ns = 10'000'000'000;  // a lack of memory or descriptors may be over
 
 }  // namespace
 
@@ -60,7 +63,7 @@ const std::vector<Targets::File*>& Targets::files_of(uint32_t tgid) const {
 void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)>& share_of) {
   wants_light_.clear();
   for (const File* file : attachments_.numbered()) {
-    if (!file || !file->is_traced() || !file->mode_error.empty()) continue;
+    if (!file || !file->is_traced() || now_ns < file->mode_retry_ns) continue;
     const std::vector<uint32_t> processes = processes_of(*file);
     if (attachments_.can_attach_own()) {
       for (const uint32_t tgid : processes)
@@ -73,7 +76,10 @@ void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)
     if (chooser_->choose(file->number, share, now_ns))
       wants_light_.insert(processes.begin(), processes.end());
   }
-  changing_ = !unneeded_.empty() || !wants_light_.empty() || any_light();
+  const auto& files = attachments_.numbered();
+  changing_ = !own_.empty() || !wants_light_.empty() ||
+              std::any_of(files.begin(), files.end(),
+                          [](const File* file) { return file && file->is_light(); });
 }
 
 void Targets::forget_mode(uint32_t tgid) {
@@ -144,7 +150,9 @@ bool Targets::set_own_where_needed(const std::vector<File*>& mixed) {
   for (const File* file : mixed) {
     for (const uint32_t tgid : processes_of(*file)) {
       const uint32_t how = how_of(tgid);
-      if (wants_light_.contains(tgid) || own_.contains(tgid) || how == 0) continue;
+      if (wants_light_.contains(tgid) || how == 0) continue;
+      if (has_own(tgid) && how & GT_LIGHT) leave_light(tgid);
+      if (own_.contains(tgid)) continue;
       if (own_.size() >= kMostOwn) return true;
       if (tried++ == kSetAtOnce) return false;
       set_own(tgid);
@@ -152,6 +160,25 @@ bool Targets::set_own_where_needed(const std::vector<File*>& mixed) {
     }
   }
   return true;
+}
+
+// Those that nobody uses, or is about to use.
+void Targets::find_unneeded(const std::vector<File*>& mixed) {
+  for (const auto& [tgid, probes] : own_) {
+    const uint32_t how = how_of(tgid);
+    if (how & GT_OWN) continue;
+    const std::vector<File*>& files = files_of(tgid);
+    const bool needed =
+        !wants_light_.contains(tgid) && std::any_of(files.begin(), files.end(), [&](File* file) {
+          return std::find(mixed.begin(), mixed.end(), file) != mixed.end();
+        });
+    if (!needed || how & GT_SWAP) unneeded_.push_back(tgid);
+  }
+}
+
+void Targets::fail_to_change(File& file, const std::string& reason, uint64_t retry_ns) {
+  file.mode_error = reason;
+  file.mode_retry_ns = retry_ns;
 }
 
 void Targets::mix(File& file) {
@@ -169,10 +196,11 @@ void Targets::mix(File& file) {
     }
   });
   for (const uint32_t tgid : swapped) tell_how(tgid, GT_OWN);
-  if (changed) return;
-  file.mode_error = changed.error().message();
-  for (const uint32_t tgid : processes_of(file))
-    if (!(how_of(tgid) & GT_OWN)) own_.erase(tgid);
+  if (changed) {
+    file.mode_error.clear();
+  } else {
+    fail_to_change(file, changed.error().message(), boot_ns() + kRetry_ns);
+  }
 }
 
 void Targets::unmix(File& file) {
@@ -183,20 +211,17 @@ void Targets::unmix(File& file) {
         return other != &file && other->is_light();
       });
       if (elsewhere) continue;
-      if (!has_own(tgid)) {
-        own_.erase(tgid);
-        leave_light(tgid);
-      } else if (files.size() == 1) {
+      const bool own = how_of(tgid) & GT_OWN;
+      if (own && files.size() == 1) {
         tell_how(tgid, GT_SWAP);
-        unneeded_.push_back(tgid);
-      } else {  // of another file its own probes are the newer ones
-        go_light(tgid);
-        own_.erase(tgid);
-        leave_light(tgid);
+        continue;
       }
+      if (own) go_light(tgid);  // of another file its own probes are the newer ones
+      own_.erase(tgid);
+      leave_light(tgid);
     }
   });
-  if (!changed) file.mode_error = changed.error().message();
+  if (!changed) fail_to_change(file, changed.error().message(), boot_ns() + kRetry_ns);
 }
 
 void Targets::change_modes(uint64_t now_ns) {
@@ -204,18 +229,26 @@ void Targets::change_modes(uint64_t now_ns) {
   if (!unneeded_.empty()) {
     const uint32_t tgid = unneeded_.back();
     unneeded_.pop_back();
-    if (own_.erase(tgid) != 0) tell_how(tgid, 0);
+    const uint32_t how = how_of(tgid);
+    own_.erase(tgid);
+    if (how & GT_SWAP) tell_how(tgid, 0);
     return;
   }
   changing_ = false;
   std::vector<File*> mixed, to_mix, to_unmix;
   for (File* file : attachments_.numbered()) {
-    if (!file || !file->is_traced() || !file->mode_error.empty()) continue;
+    if (!file || !file->is_traced() || now_ns < file->mode_retry_ns) continue;
     const std::vector<uint32_t> processes = processes_of(*file);
     const bool any = std::any_of(processes.begin(), processes.end(),
                                  [&](uint32_t tgid) { return wants_light_.contains(tgid); });
     if (any) file->light_wanted_ns = now_ns;
-    if (any && !file->is_light()) to_mix.push_back(file);
+    if (any && !file->is_light()) {
+      if (const std::string reason = attachments_.light_refusal(*file); !reason.empty()) {
+        fail_to_change(*file, reason, ~uint64_t{0});
+        continue;
+      }
+      to_mix.push_back(file);
+    }
     const bool settled =
         !attachments_.can_attach_own() || now_ns - file->light_wanted_ns >= kSettled_ns;
     if (!any && file->is_light() && settled) {
@@ -229,7 +262,6 @@ void Targets::change_modes(uint64_t now_ns) {
       const uint32_t how = how_of(tgid);
       if (!wants_light_.contains(tgid) || !file->is_light() || how == 0 || how & GT_LIGHT) continue;
       go_light(tgid);
-      own_.erase(tgid);
     }
   }
   if (!set_own_where_needed(mixed)) {
@@ -238,13 +270,9 @@ void Targets::change_modes(uint64_t now_ns) {
   }
   for (File* file : to_mix) mix(*file);
   for (File* file : to_unmix) unmix(*file);
+  std::erase_if(mixed, [](const File* file) { return !file->is_light(); });
+  find_unneeded(mixed);
   changing_ = !unneeded_.empty();
-}
-
-bool Targets::any_light() const {
-  const auto& files = attachments_.numbered();
-  return std::any_of(files.begin(), files.end(),
-                     [](const File* file) { return file && file->is_light(); });
 }
 
 }  // namespace giltop

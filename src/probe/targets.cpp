@@ -369,12 +369,12 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     facts.cmdline = info->cmdline;
     if (info->user) facts.user = info->user;
   }
-  own_.erase(tgid);  // this Python is not among them
   const bool light = image.is_light();
   if (light)
     light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
   const uint32_t how = GT_TELL | (light ? GT_LIGHT : 0);
   if (chooser_) bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
+  own_.erase(tgid);  // this Python is not among them
   if (ts_ns == kWhenSeen) {
     unseen_.emplace_back(tgid, std::move(facts));
     return;

@@ -100,8 +100,10 @@ class Targets {
   void choose_modes(uint64_t now_ns, const std::function<double(uint32_t tgid)>& share_of);
   // Puts them into those modes, a few at a call.
   void change_modes(uint64_t now_ns);
+  void drop_own() { own_.clear(); }
 
-  bool any_light() const;
+  // Whether a process is in light mode, where that may change.
+  bool any_light() const { return !light_gils_.empty(); }
 
   // Every record up to `now_ns` was passed on: a thread that no fork told of was there before.
   void settle_threads(uint64_t now_ns);
@@ -201,6 +203,8 @@ class Targets {
   bool set_own_where_needed(const std::vector<File*>& mixed);
   void mix(File& file);
   void unmix(File& file);
+  void find_unneeded(const std::vector<File*>& mixed);
+  static void fail_to_change(File& file, const std::string& reason, uint64_t retry_ns);
   void forget_mode(uint32_t tgid);
   std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);

@@ -178,6 +178,7 @@ Figures figures_of(const ThreadSnapshot& t, const ProcessSnapshot& p, const Snap
   f.off_cpu = percent(
       t.in(GilState::holding, CpuState::runnable) + t.in(GilState::holding, CpuState::blocked),
       span);
+  f.off_cpu = std::min(f.off_cpu, f.held);
   f.wait = percent(t.in(GilState::waiting), span);
   f.acquires_per_s = per_second(t.acquires, span);
   f.wait_p99_ns = t.wait.p99_ns;
@@ -201,7 +202,7 @@ Figures figures_of(const GilSnapshot& g, const ProcessSnapshot& p, const Snapsho
   const uint64_t running = g.of(LedgerColumn::running), runnable = g.of(LedgerColumn::runnable),
                  blocked = g.of(LedgerColumn::blocked);
   f.held = held_percent(running + runnable + blocked, p, 1, span);
-  f.off_cpu = percent(runnable + blocked, span);
+  f.off_cpu = std::min(percent(runnable + blocked, span), f.held);
   uint64_t waited = 0;
   for (const BlameSnapshot& b : g.blame) waited += b.total_ns();
   f.wait = percent(waited, span);

@@ -283,7 +283,8 @@ TEST_F(Light, AutoSparesTheOtherProcesses) {
              "calm.wait()\n"
              "storm.wait()\n"
              "start(sys.argv[1], '0').wait()\n");
-  const Recorded recorded = record({python(), all, calm, storm}, {"--mode", "auto"});
+  const Recorded recorded =
+      record({python(), all, calm, storm}, {"--mode", "auto", "--overhead", "10%"});
   const auto process = [&](const std::string& script) -> const Json& {
     for (const Json& p : recorded.report.at("processes"))
       if (p.at("cmdline").get<std::string>().ends_with("-E " + script)) return p;

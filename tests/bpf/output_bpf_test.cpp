@@ -10,6 +10,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -132,6 +133,8 @@ TEST_F(OutputOf, ARunThatDoesNotBeginEmptiesNothing) {
         {"hist", "-p", none, "--json=" + there, "1", "1"},
         {"hist", "-p", none, "-o", there, "1", "1"},
         {"hist", "/no/such/recording", "--json=" + there},
+        {"hist", there, "--json=" + there},
+        {"hist", there, "-o", there},
         {"report", "/no/such/recording", "--json=" + there}}) {
     const Ran ran = run(giltop(command));
     EXPECT_EQ(ran.status, 1) << command[0] << " " << ran.err;
@@ -140,44 +143,73 @@ TEST_F(OutputOf, ARunThatDoesNotBeginEmptiesNothing) {
   }
 }
 
-// Its reader has stopped reading, and the pipe is full.
-TEST_F(OutputOf, AStalledReaderDoesNotKeepItFromEnding) {
-  int ends[2];
-  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const Fd reading(ends[0]);
-  Fd writing(ends[1]);
-  const int room = fcntl(reading.get(), F_SETPIPE_SZ, 4096);
-  ASSERT_GE(room, 4096);
-  std::vector<std::string> words = giltop({"-p", pid_, "-d", "0.1", "--json"});
-  std::vector<char*> arguments;
-  for (std::string& word : words) arguments.push_back(word.data());
-  arguments.push_back(nullptr);
-  const pid_t viewer = fork();
-  if (viewer == 0) {
+// giltop with a pipe of one page for its stdout, of which nobody reads until we do.
+class WithAStalledReader : public OutputOf {
+ protected:
+  void start(std::vector<std::string> words) {
+    int ends[2];
+    ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+    reading_ = Fd(ends[0]);
+    const Fd writing(ends[1]);
+    room_ = fcntl(reading_.get(), F_SETPIPE_SZ, 4096);
+    ASSERT_GE(room_, 4096);
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    pid_of_giltop_ = fork();
+    if (pid_of_giltop_ != 0) return;
     dup2(writing.get(), STDOUT_FILENO);
     execv(arguments[0], arguments.data());
     _exit(127);
   }
-  writing = Fd();
-  int status = 0, unread = 0;
-  bool ended = false;
-  const auto wait_until = [&](const std::function<bool()>& is) {
-    for (int i = 0; i < 1500 && !is() && !ended; i++) {
-      ended = waitpid(viewer, &status, WNOHANG) == viewer;
+  void TearDown() override {
+    if (pid_of_giltop_ > 0 && !ended_) {
+      kill(pid_of_giltop_, SIGKILL);
+      waitpid(pid_of_giltop_, &status_, 0);
+    }
+    OutputOf::TearDown();
+  }
+  bool wait_until(const std::function<bool()>& is) {
+    for (int i = 0; i < 1500 && !is() && !ended_; i++) {
+      ended_ = waitpid(pid_of_giltop_, &status_, WNOHANG) == pid_of_giltop_;
       usleep(20'000);
     }
     return is();
-  };
-  EXPECT_TRUE(wait_until([&] {
-    return ioctl(reading.get(), FIONREAD, &unread) == 0 && unread >= room;
-  })) << unread;
-  if (!ended) kill(viewer, SIGTERM);
-  EXPECT_TRUE(wait_until([&] { return ended; })) << "it still waits for its reader";
-  if (!ended) {
-    kill(viewer, SIGKILL);
-    waitpid(viewer, &status, 0);
   }
-  EXPECT_TRUE(WIFEXITED(status)) << "in order";
+  bool is_full() const {
+    int unread = 0;
+    return ioctl(reading_.get(), FIONREAD, &unread) == 0 && unread >= room_;
+  }
+
+  Fd reading_;
+  int room_ = 0, status_ = 0;
+  pid_t pid_of_giltop_ = 0;
+  bool ended_ = false;
+};
+
+TEST_F(WithAStalledReader, ItEndsAllTheSame) {
+  start(giltop({"-p", pid_, "-d", "0.1", "--json"}));
+  EXPECT_TRUE(wait_until([&] { return is_full(); }));
+  if (!ended_) kill(pid_of_giltop_, SIGTERM);
+  EXPECT_TRUE(wait_until([&] { return ended_; })) << "it still waits for its reader";
+  EXPECT_TRUE(WIFEXITED(status_)) << "in order";
+}
+
+// The report of a recording that Ctrl-C ended is what it was made for.
+TEST_F(WithAStalledReader, TheResultIsWhole) {
+  const std::string trace = file("r.pftrace");
+  start(giltop({"record", "-q", "-p", pid_, "-o", trace, "--json"}));
+  EXPECT_TRUE(wait_until([&] { return std::filesystem::exists(trace); }));
+  kill(pid_of_giltop_, SIGINT);
+  EXPECT_TRUE(wait_until([&] { return is_full(); }));
+  usleep(1'500'000);  // longer than it has patience with the reader of a view
+  std::string text;
+  char some[4096];
+  for (ssize_t got; (got = read(reading_.get(), some, sizeof(some))) > 0;)
+    text.append(some, static_cast<size_t>(got));
+  EXPECT_TRUE(Json::accept(text)) << text.size();
+  EXPECT_TRUE(wait_until([&] { return ended_; }));
+  EXPECT_TRUE(WIFEXITED(status_) && WEXITSTATUS(status_) == 0) << status_;
 }
 
 }  // namespace
