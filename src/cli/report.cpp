@@ -1,11 +1,10 @@
 // giltop report: read a recording and print what record printed, or draw it.
 #include <fmt/format.h>
 
-#include <filesystem>
 #include <optional>
-#include <system_error>
 #include <utility>
 
+#include "cli/checks.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/playback.h"
@@ -47,13 +46,23 @@ Status write_all(const ReportArguments& arguments, const Snapshot& snapshot,
                     arguments.format == "json" ? to_json(snapshot) : text_report(snapshot));
 }
 
+// A recording cannot be made again: nothing may be written over it.
+Status spare_recording(const ReportArguments& arguments) {
+  for (const std::string& output : {arguments.output, arguments.json, arguments.html})
+    if (output != "-" && is_same_output(arguments.file, output))
+      return Error("cannot write " + output + ": it is the recording");
+  if (arguments.html.empty() || arguments.html == "-") return ok();
+  const std::string old = arguments.html + ".old";
+  if (!is_same_output(arguments.file, old)) return ok();
+  return Error("cannot write " + arguments.html + ": what is there would become " + old +
+               ", which is the recording");
+}
+
 }  // namespace
 
 int run_report(const ReportArguments& arguments) {
-  std::error_code no_such_file;
-  for (const std::string& output : {arguments.output, arguments.html}) {
-    if (!std::filesystem::equivalent(arguments.file, output, no_such_file)) continue;
-    say("cannot write " + output + ": it is the recording");
+  if (const Status spared = spare_recording(arguments); !spared) {
+    say(spared.error());
     return 1;
   }
   if (arguments.format == "chrometrace") return run_chrometrace(arguments);
