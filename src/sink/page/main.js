@@ -39,14 +39,16 @@ function showTimeline(index) {
     row.label = threadName(thread);
     row.short = String(thread.tid);
   }
-  byId('timeline-section').hidden = own.length === 0;
-  if (own.length === 0) return;
-  timeline.show(own, process.gils.map((gil) => gil.address));
-  showLegend(own);
   const without = process.threads.reduce((all, thread) => all + (thread.folded || 0), 0);
+  byId('timeline-section').hidden = own.length === 0;
+  // What was chosen of another process is of no use here, lanes or not.
+  timeline.show(own, process.gils.map((gil) => gil.address), without === 0);
+  if (own.length === 0) return;
+  showLegend(own);
   byId('without').hidden = without === 0;
-  byId('without').textContent =
-      `${count(without)} threads that ended early have no lane: they are summed up.`;
+  byId('without').textContent = `${
+      count(
+          without)} threads that ended early have no lane: they are summed up, and without them no hand-offs are drawn.`;
 }
 
 // What of all that may be drawn is there.

@@ -54,9 +54,10 @@ export class Timeline {
     return `rgb(${this.colours[name].join(' ')} / ${alpha})`;
   }
 
-  // `gils`: their addresses, by their place in the process.
-  show(rows, gils) {
+  // `gils`: their addresses, by their place in the process. `complete`: every thread has a lane.
+  show(rows, gils, complete) {
     this.rows = rows;
+    this.complete = complete;
     this.gils = gils;
     this.chosen = null;
     this.selection = null;
@@ -262,8 +263,11 @@ export class Timeline {
           row, this.view.from, this.view.to, Math.max(0, top), Math.min(bottom, height));
     });
     const most = Math.round(this.lanesWidth / PIXELS_OF_HANDOFF);
-    this.handoffs = handoffsBetween(
-        this.rows.length <= 256 ? this.rows : shown, this.view.from, this.view.to, most);
+    // A thread without a lane may have held the GIL meanwhile, and nothing here would tell.
+    this.handoffs = this.complete ? handoffsBetween(
+                                        this.rows.length <= 256 ? this.rows : shown, this.view.from,
+                                        this.view.to, most, this.rows) :
+                                    null;
   }
 
   eachShown(what) {
