@@ -5,13 +5,13 @@
 #include <optional>
 #include <utility>
 
+#include "base/format.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/playback.h"
 #include "model/model.h"
 #include "sink/chrome_trace.h"
 #include "sink/trace_writer.h"
-#include "view/format.h"
 
 namespace giltop {
 namespace {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/format.h"
 #include "cli/checks.h"
 #include "cli/commands.h"
 #include "cli/output.h"
@@ -12,22 +13,16 @@
 #include "model/spans.h"
 #include "sink/html.h"
 #include "sink/json.h"
-#include "view/format.h"
 #include "view/text_report.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {
 
 Status write_page(const ReportArguments& arguments, const Snapshot& snapshot, Spans spans) {
-  std::vector<PageProcess> processes;
-  for (const auto& [process, verdict] : verdicts_of(snapshot))
-    processes.push_back({static_cast<size_t>(process - snapshot.processes.data()), verdict.sentence,
-                         verdict.advice});
   PageOptions options;
   options.most_bytes = size_t{arguments.html_megabytes} * 1'000'000;
   options.breaks_off = !snapshot.run.finished;
-  const std::string page = to_html(snapshot, std::move(spans), processes, options);
+  const std::string page = to_html(snapshot, std::move(spans), options);
   const Status written = write_new_file(arguments.html, page);
   if (written && arguments.html != "-")
     say(fmt::format("wrote {} ({}): open it in a browser", arguments.html,

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "model/verdict.h"
 #include "page.embed.h"
 #include "sink/hist_json.h"
 #include "sink/json.h"
@@ -69,18 +70,16 @@ std::string block(const char* id, const char* type, const std::string& text) {
 
 }  // namespace
 
-std::string to_html(const Snapshot& snapshot, Spans spans,
-                    const std::vector<PageProcess>& processes, const PageOptions& options) {
+std::string to_html(const Snapshot& snapshot, Spans spans, const PageOptions& options) {
   const std::string_view shell(reinterpret_cast<const char*>(embedded::page),
                                sizeof(embedded::page));
   Json page = {{"report", report_of(snapshot)},
                {"cpus", snapshot.run.cpus},
                {"breaks_off", options.breaks_off},
                {"duration_ns", snapshot.duration_ns()},
-               {"processes", Json::array()}};
-  for (const PageProcess& each : processes)
-    page["processes"].push_back(
-        {{"process", each.process}, {"verdict", each.verdict}, {"advice", each.advice}});
+               {"order", Json::array()}};  // of the report's processes: the worst first
+  for (const auto& [process, verdict] : verdicts_of(snapshot))
+    page["order"].push_back(process - snapshot.processes.data());
   const auto dump = [&] {
     return inert(page.dump(-1, ' ', false, Json::error_handler_t::replace));
   };

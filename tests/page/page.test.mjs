@@ -333,9 +333,9 @@ describe('hostile names', () => {
     const file = altered(keptPage('convoy'), 'hostile', (data) => {
       for (const process of data.report.processes) {
         process.comm = process.cmdline = process.python = name;
+        process.verdict.text = process.verdict.advice = name;
         for (const thread of process.threads) thread.comm = name;
       }
-      for (const process of data.processes) process.verdict = process.advice = name;
     });
     const {page, complaints, close} = await open(chrome, file);
     assert.equal(await page.locator('main img, main b').count(), 0);
@@ -366,8 +366,9 @@ test('of several processes one is chosen', async () => {
   const file = altered(keptPage('convoy'), 'two', (data) => {
     const copy = structuredClone(data.report.processes[0]);
     copy.pid = 7;
+    copy.verdict = {text: 'The other one.', advice: null};
     data.report.processes.push(copy);
-    data.processes.push({process: 1, verdict: 'The other one.', advice: ''});
+    data.order.push(1);
   });
   const {page, complaints, close} = await open(chrome, file);
   assert.ok(await page.isVisible('#timeline-section'));

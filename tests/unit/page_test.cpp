@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "model/verdict.h"
 #include "sink/html.h"
 #include "sink/page_spans.h"
 #include "support/event_builder.h"
@@ -210,10 +211,12 @@ TEST(Page, HoldsWhatTheReportSays) {
   story.sleeps("main").runs("a").acquires("a").runs("b").waits("b").sleeps("b");
   story.at(5'000'000).releases("a").runs("b").acquires("b").at(6'000'000).releases("b").ends();
   Recorded run(story.tables(), story.events());
-  const std::string page = to_html(run.snapshot, run.spans, {{0, "It waited.", ""}}, {});
+  const std::string page = to_html(run.snapshot, run.spans, {});
   const Json data = Json::parse(block(page, "giltop-report"));
   EXPECT_EQ(data["report"]["schema"], "giltop.report/1");
-  EXPECT_EQ(data["processes"][0]["verdict"], "It waited.");
+  EXPECT_EQ(data["order"], Json::array({0}));
+  EXPECT_EQ(data["report"]["processes"][0]["verdict"]["text"],
+            verdict_of(run.snapshot.processes[0], run.snapshot).sentence);
   EXPECT_EQ(data["resolution_ns"], 0);
   EXPECT_EQ(data["breaks_off"], false);
   const Json& process = data["report"]["processes"][0];
@@ -235,9 +238,9 @@ TEST(Page, NamesStayWithinTheirBlock) {
   story.at(0).execs("main", name).is_python("main", facts);
   story.acquires("main").at(10).releases("main").at(20).ends();
   Recorded run(story.tables(), story.events());
-  const std::string page = to_html(run.snapshot, run.spans, {{0, name + command, command}}, {});
+  const std::string page = to_html(run.snapshot, run.spans, {});
   const std::string harmless =
-      to_html({}, {}, {}, {});  // the shell alone: as many tags as there may be
+      to_html({}, {}, {});  // the shell alone: as many tags as there may be
   EXPECT_EQ(count_of(page, "</script"), count_of(harmless, "</script"));
   EXPECT_EQ(count_of(page, "<script"), count_of(harmless, "<script"));
   EXPECT_EQ(count_of(page, "<!--"), count_of(harmless, "<!--"));

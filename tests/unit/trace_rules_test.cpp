@@ -99,7 +99,7 @@ TEST(TraceRules, ATraceOfTwoThreads) {
 TEST(TraceRules, EachNameOfAThreadIsInternedOnItsOwn) {
   Story story = two_threads();
   story.at(10).acquires("worker").at(20).releases("worker").renamed("worker", "loader");
-  story.at(30).acquires("worker").at(40).releases("worker").loses(1, 1, kStart_ns + 50);
+  story.at(30).acquires("worker").at(40).releases("worker").loses(1, 1, 50);
   story.at(60).acquires("worker").at(70).releases("worker").renamed("worker", "saver");
   story.at(80).acquires("worker").at(90).releases("worker").ends();
   EXPECT_THAT(check(story.tables(), story.events()), IsEmpty());

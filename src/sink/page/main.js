@@ -15,10 +15,10 @@ const {report} = page;
 const histograms = new Histograms();
 let timeline = null, rows = [], process = null;
 
+// `place`: in the order of the page, the worst first.
 function showProcess(place) {
-  const said = page.processes[place];
-  process = report.processes[said.process];
-  showVerdict(process, said);
+  process = report.processes[page.order[place]];
+  showVerdict(process);
   showLedgers(process);
   showThreads(process);
   showBlame(process);
@@ -28,7 +28,7 @@ function showProcess(place) {
     goToWait(process.longest_waits[index]);
   });
   histograms.show(process);
-  showTimeline(said.process);
+  showTimeline(page.order[place]);
 }
 
 function showTimeline(index) {
@@ -89,8 +89,7 @@ function goToWait(wait) {
 // An address that ends in #wait-2-1 is about the first wait of the second process.
 function followAddress() {
   const [, place, index] = location.hash.match(/^#wait-(\d+)-(\d+)$/) ?? [];
-  const said = page.processes[place - 1];
-  const wait = said && report.processes[said.process].longest_waits[index - 1];
+  const wait = report.processes[page.order[place - 1]]?.longest_waits[index - 1];
   if (!wait) return;
   byId('choice').value = String(place - 1);
   showProcess(place - 1);
@@ -146,17 +145,15 @@ function showMatrix({from, to}, what) {
 // The worst first.
 function offerProcesses() {
   const choice = byId('choice');
-  byId('processes').hidden = page.processes.length < 2;
-  page.processes.forEach(
-      (said, place) =>
-          choice.append(el('option', {value: place}, processName(report.processes[said.process]))));
+  const ordered = page.order.map((index) => report.processes[index]);
+  byId('processes').hidden = ordered.length < 2;
+  ordered.forEach((each, place) => choice.append(el('option', {value: place}, processName(each))));
   choice.addEventListener('change', () => showProcess(Number(choice.value)));
-  const shown = page.processes.slice(0, MOST_IN_TABLE);
   fill(
       'all-processes',
       table(
           'Processes, the worst first', [['Process'], ['Verdict']],
-          shown.map((said) => [processName(report.processes[said.process]), said.verdict])));
+          ordered.slice(0, MOST_IN_TABLE).map((each) => [processName(each), each.verdict.text])));
 }
 
 function buttons() {
@@ -215,7 +212,7 @@ async function start() {
   document.title =
       `giltop: ${report.processes.map((p) => p.comm).slice(0, 3).join(', ') || 'report'}`;
   showRun(page);
-  if (page.processes.length === 0) {
+  if (page.order.length === 0) {
     fill('verdict', el('p', {class: 'sentence'}, 'No CPython process was seen.'));
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;

@@ -16,10 +16,9 @@ export function processName(process) {
 
 // --- the verdict and the run ---
 
-export function showVerdict(process, said) {
-  fill(
-      'verdict', el('p', {class: 'sentence'}, said.verdict),
-      said.advice ? el('p', {}, said.advice) : null);
+export function showVerdict(process) {
+  const {text, advice} = process.verdict;
+  fill('verdict', el('p', {class: 'sentence'}, text), advice ? el('p', {}, advice) : null);
   byId('sampled').hidden = process.exact;
   const python = process.python ?
       `Python ${process.python}${process.free_threaded ? ' free-threaded' : ''}` :
