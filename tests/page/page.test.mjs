@@ -318,6 +318,37 @@ describe('for everybody', () => {
     await close();
   });
 
+  test('paper has all lanes', async () => {
+    const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+    // The same threads again and again: more lanes than a screen has.
+    const sizes = await page.evaluate(() => {
+      const {canvas, scroller, rows} = window.giltop.timeline;
+      window.giltop.timeline.show(
+          Array.from({length: 61}, (_, i) => rows[i % rows.length]), ['0x1'], true);
+      const whole = canvas.parentElement.offsetHeight;
+      const onScreen = canvas.offsetHeight;
+      scroller.scrollTop = 300;
+      dispatchEvent(new Event('beforeprint'));
+      const printed = canvas.offsetHeight, scrolled = scroller.scrollTop;
+      dispatchEvent(new Event('afterprint'));
+      return {
+        whole,
+        onScreen,
+        printed,
+        scrolled,
+        after: canvas.offsetHeight,
+        back: scroller.scrollTop
+      };
+    });
+    assert.ok(sizes.onScreen < sizes.whole);
+    assert.equal(sizes.printed, sizes.whole);
+    assert.equal(sizes.scrolled, 0);
+    assert.equal(sizes.after, sizes.onScreen);
+    assert.equal(sizes.back, 300);
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
   test('a table says what the picture shows', async () => {
     const {page, close} = await open(chrome, keptPage('asleep'));
     await page.waitForSelector('#matrix tbody tr');

@@ -71,8 +71,8 @@ function showLegend(own) {
   fill('legend', ...items);
 }
 
-function restyle() {
-  timeline.restyle();
+function restyle(printing) {
+  timeline.restyle(printing);
   showLegend(timeline.rows);
   histograms.draw();
 }
@@ -170,6 +170,7 @@ function api() {
   const rowOf = (tid) => timeline.rows.find((row) => row.tid === tid);
   return {
     report,
+    timeline,
     resolution_ns: page.resolution_ns,
     threads: () => timeline.rows.map((row) => row.tid),
     spanCount: () => rows.reduce((all, row) => all + row.count, 0),
@@ -222,11 +223,12 @@ async function start() {
   timeline.onChange = changed;
   listen(timeline);
   buttons();
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', restyle);
+  matchMedia('(prefers-color-scheme: dark)')
+      .addEventListener('change', () => restyle(timeline.printing));
   for (const [event, printing] of [['beforeprint', true], ['afterprint', false]]) {
     addEventListener(event, () => {
       document.documentElement.toggleAttribute('data-print', printing);
-      restyle();
+      restyle(printing);
     });
   }
   offerProcesses();
