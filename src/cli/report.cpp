@@ -1,6 +1,7 @@
 // giltop report: read a recording and print what record printed, or draw it.
 #include <fmt/format.h>
 
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/playback.h"
+#include "cli/progress.h"
 #include "model/model.h"
 #include "model/spans.h"
 #include "sink/html.h"
@@ -22,7 +24,14 @@ Status write_page(const ReportArguments& arguments, const Snapshot& snapshot, Sp
   PageOptions options;
   options.most_bytes = size_t{arguments.html_megabytes} * 1'000'000;
   options.breaks_off = !snapshot.run.finished;
-  const std::string page = to_html(snapshot, std::move(spans), options);
+  const std::string page = [&] {
+    Progress progress("writing " +
+                      (arguments.html == "-"
+                           ? "the page"
+                           : std::filesystem::path(arguments.html).filename().string()));
+    options.progress = [&](uint64_t done, uint64_t all) { progress.update(done, all); };
+    return to_html(snapshot, std::move(spans), options);
+  }();
   const Status written = write_new_file(arguments.html, page);
   if (written && arguments.html != "-")
     say(fmt::format("wrote {} ({}): open it in a browser", arguments.html,

@@ -87,7 +87,8 @@ std::string to_html(const Snapshot& snapshot, Spans spans, const PageOptions& op
   constexpr size_t kLeastSpans = 65536;  // a page without a timeline is none
   const size_t taken = shell.size() + dump().size() + kMargin;
   const size_t left = options.most_bytes - std::min(options.most_bytes, taken);
-  const std::string packed = packed_spans(spans, snapshot, std::max(left, kLeastSpans));
+  const std::string packed =
+      packed_spans(spans, snapshot, std::max(left, kLeastSpans), options.progress);
   page["resolution_ns"] = spans.resolution_ns;
 
   const size_t place = shell.find(kPlace);

@@ -195,7 +195,14 @@ TEST(PageSpans, AreMadeCoarserUntilTheyFit) {
   EXPECT_EQ(fine.resolution_ns, 0u);
   Spans spans = run.spans;
   const size_t most = whole.size() / 5;
-  const std::string packed = packed_spans(spans, run.snapshot, most);
+  std::vector<uint64_t> told;
+  const std::string packed =
+      packed_spans(spans, run.snapshot, most, [&](uint64_t done, uint64_t all) {
+        told.push_back(done);
+        EXPECT_LT(done, all);
+      });
+  EXPECT_GT(told.size(), 1u);
+  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
   EXPECT_LE(packed.size(), most);
   EXPECT_GT(packed.size(), most / 5);
   EXPECT_GT(spans.resolution_ns, 0u);
