@@ -183,9 +183,9 @@ const PARTS = [
   ['handoff_s', 'hand-off'], ['unknown_s', 'unknown']
 ];
 const blamed = (row) => PARTS.reduce((all, [key]) => all + row[key], 0);
-const waiterOf = (row) => row.waiter_tid === null ? 'ended threads' : String(row.waiter_tid);
+const waiterOf = (row) => row.waiter_tid === null ? 'other threads' : String(row.waiter_tid);
 const holderOf = (row) => row.holder_tid !== null ? String(row.holder_tid) :
-    row.holder_folded                             ? 'ended threads' :
+    row.holder_folded                             ? 'other threads' :
                                                     'nobody known';
 
 function blamePicture(rows) {
