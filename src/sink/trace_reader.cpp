@@ -117,7 +117,7 @@ Result<TraceReader::Outcome> TraceReader::read(const EventSink& sink) {
   sink_ = &sink;
   uint64_t packet_at = 0;
   try {
-    while (fill(1)) {
+    while (!stopped_ && fill(1)) {
       packet_at = offset_ + at_;
       if (static_cast<unsigned char>(buffer_[at_]) != (kTracePacket << 3 | 2)) {
         if (packet_at == 0) return Error(path_ + " is not a Perfetto trace");

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -113,6 +114,25 @@ TEST(Report, ChromeTraceOfADamagedRecording) {
   EXPECT_EQ(ran.status, 1);
   EXPECT_THAT(ran.err, HasSubstr("damaged at byte"));
   EXPECT_GT(Json::parse(ran.out)["traceEvents"].size(), 1000u);
+}
+
+TEST(Report, ChromeTraceOfNoRecordingSparesWhatWasThere) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("none"), out = directory.path("out.json");
+  testing::write_file(file, "no recording");
+  testing::write_file(out, "mine");
+  EXPECT_EQ(report({"-f", "chrometrace", "-o", out}, file).status, 1);
+  EXPECT_EQ(read_file(out), "mine");
+  const std::string other = directory.path("new.json");
+  EXPECT_EQ(report({"-f", "chrometrace", "-o", other}, file).status, 1);
+  EXPECT_NE(access(other.c_str(), F_OK), 0) << "nothing was written";
+}
+
+TEST(Report, ChromeTraceToAFullDeviceSaysSoOnce) {
+  const Ran ran = report({"-f", "chrometrace", "-o", "/dev/full"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("cannot write /dev/full: No space left on device\n"));
+  EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1);
 }
 
 TEST(Report, AnonymousInEveryFormat) {
