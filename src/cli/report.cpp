@@ -1,5 +1,6 @@
 // giltop report: read a recording and print what record printed, or draw it.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <optional>
@@ -65,6 +66,10 @@ Status spare_recording(const ReportArguments& arguments) {
 }  // namespace
 
 int run_report(const ReportArguments& arguments) {
+  if (arguments.html == "-" && isatty(STDOUT_FILENO)) {
+    say("the page is not for a terminal: give --html FILE.html");
+    return static_cast<int>(Exit::usage);
+  }
   if (const Status spared = spare_recording(arguments); !spared) {
     say(spared.error());
     return 1;
