@@ -377,6 +377,21 @@ describe('hostile names', () => {
     await close();
   });
 
+  test('do not turn around what is beside them', async () => {
+    const file = altered(keptPage('convoy'), 'turned', (data) => {
+      for (const process of data.report.processes) {
+        process.comm = process.cmdline = '\u202eevil\u2066';
+        for (const thread of process.threads) thread.comm = '\u2067evil\u202c';
+      }
+    });
+    const {page, close} = await open(chrome, file);
+    assert.match(await page.textContent('#threads'), /\d evil/);
+    assert.match(await page.textContent('#process'), /· evil/);
+    assert.doesNotMatch(await page.textContent('main'), /[\u202a-\u202e\u2066-\u2069]/);
+    assert.match(await page.title(), /^giltop: evil/);
+    await close();
+  });
+
   test('could do nothing even if they were not', async () => {
     const {page, complaints, close} = await open(chrome, keptPage('convoy'));
     await page.evaluate(() => {

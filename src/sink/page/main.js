@@ -1,6 +1,6 @@
 // The page: reads the two blocks of data it came with, and fills its sections.
 import {byId, el, fill, table} from './dom.js';
-import {count, duration, moment, stateName} from './format.js';
+import {count, duration, moment, stateName, undirected} from './format.js';
 import {handoffsBetween, matrixBetween} from './handoffs.js';
 import {Histograms} from './histograms.js';
 import {legendCells, Raster} from './raster.js';
@@ -210,8 +210,8 @@ function api() {
 }
 
 async function start() {
-  document.title =
-      `giltop: ${report.processes.map((p) => p.comm).slice(0, 3).join(', ') || 'report'}`;
+  document.title = `giltop: ${
+      report.processes.map((p) => undirected(p.comm)).slice(0, 3).join(', ') || 'report'}`;
   showRun(page);
   if (page.order.length === 0) {
     fill('verdict', el('p', {class: 'sentence'}, 'No CPython process was seen.'));

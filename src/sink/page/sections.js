@@ -1,17 +1,18 @@
 // The page's parts, but for the timeline: each fills its section from the report of one process.
 import {bar, byId, el, fill, table} from './dom.js';
-import {count, duration, moment, percent} from './format.js';
+import {count, duration, moment, percent, undirected} from './format.js';
 
 const ns = (seconds) => seconds * 1e9;
 const MOST_ROWS = 24;
 const MOST_IN_PICTURE = 12;
 
-export const threadName = (thread) =>
-    thread.folded ? `${count(thread.folded)} ended threads` : `${thread.tid} ${thread.comm}`;
+export const threadName = (thread) => thread.folded ? `${count(thread.folded)} ended threads` :
+                                                      `${thread.tid} ${undirected(thread.comm)}`;
 
 export function processName(process) {
-  if (process.folded) return `${count(process.folded)} ended processes · ${process.comm}`;
-  return `${process.pid} · ${process.cmdline || process.comm}`;
+  const name = undirected(process.folded ? process.comm : process.cmdline || process.comm);
+  return process.folded ? `${count(process.folded)} ended processes · ${name}` :
+                          `${process.pid} · ${name}`;
 }
 
 // --- the verdict and the run ---
