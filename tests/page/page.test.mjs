@@ -191,15 +191,24 @@ test('fingers: one moves, two zoom, a tap tells', async () => {
   await touch('touchStart', x - 40, x + 40);
   for (let step = 1; step <= 4; step++)
     await touch('touchMove', x - 40 - 10 * step, x + 40 + 10 * step);
-  await touch('touchEnd');
+  await touch('touchEnd', x - 80);  // the other finger is left, and goes on
   const zoomed = await api(page, 'view');
   const part = (zoomed.to - zoomed.from) / (before.to - before.from);
   assert.ok(part > 0.4 && part < 0.6, `${part} of it is in view`);
+  for (let step = 1; step <= 3; step++)
+    await session.send(
+        'Input.dispatchTouchEvent',
+        {type: 'touchMove', touchPoints: [{x: x + 80 - 15 * step, y, id: 1}]});
+  await touch('touchEnd');
+  const left = await api(page, 'view');
+  assert.ok(left.from > zoomed.from, JSON.stringify({zoomed, left}));
+  assert.ok(Math.abs(left.to - left.from - (zoomed.to - zoomed.from)) < 1);
+  assert.equal(await api(page, 'chosen'), null);
   await touch('touchStart', x);
   for (let step = 1; step <= 4; step++) await touch('touchMove', x - 15 * step);
   await touch('touchEnd');
   const moved = await api(page, 'view');
-  assert.ok(moved.from > zoomed.from, JSON.stringify({zoomed, moved}));
+  assert.ok(moved.from > left.from, JSON.stringify({left, moved}));
   assert.ok(Math.abs(moved.to - moved.from - (zoomed.to - zoomed.from)) < 1);
   await page.touchscreen.tap(x, y);
   assert.ok(await api(page, 'chosen'));
