@@ -252,6 +252,8 @@ void ChromeTrace::annotation(std::string_view data, TrackEvent& event) const {
     event.add(name, json_text(fields.text(annotation::kString)));
   } else if (fields.has(annotation::kBool)) {
     event.add(name, fields.number(annotation::kBool) != 0 ? "true" : "false");
+  } else if (name == kUntil) {
+    event.add(name, time(fields.number(annotation::kUint)));
   } else {
     event.add(name, std::to_string(fields.number(annotation::kUint)));
   }

@@ -103,7 +103,8 @@ inline constexpr const char* kNsId = "namespace id";  // of a thread in a PID na
 inline constexpr const char* kGilRead = "GIL read";   // from memory
 inline constexpr const char* kThreadRead = "thread read";
 inline constexpr const char* kLost = "lost events";
-inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for
+inline constexpr const char* kUntil = "until";  // of kLost: CLOCK_BOOTTIME, ns
+inline constexpr const char* kRaw = "event";    // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";
 
 inline constexpr const char* kGilTrackName = "GIL";  // described by the GIL's address

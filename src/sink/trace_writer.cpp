@@ -456,7 +456,7 @@ void TraceWriter::write_loss(const Event& event) {
   root_begin(kLost);
   note("kind", kRecordKinds[std::min<size_t>(event.state, kRecordKinds.size() - 1)]);
   note("count", event.other);
-  note("until", event.value);
+  note(kUntil, event.value);
   root_end(ts);
 }
 

@@ -139,6 +139,18 @@ TEST(ChromeTrace, WhoIsRenamedHasTheNewNameFromThenOn) {
   EXPECT_EQ(processes.back(), "gunicorn");
 }
 
+TEST(ChromeTrace, ALossLastsOnTheFilesOwnClock) {
+  Story story = two_threads();
+  story.at(90).loses(0, 3, 95).at(100).ends();
+  const Drawn drawn = draw(story.tables(), story.events());
+  const auto instants = events_of(drawn.json, "i");
+  const auto lost = std::find_if(instants.begin(), instants.end(),
+                                 [](const Json& e) { return e["name"] == "lost events"; });
+  ASSERT_NE(lost, instants.end());
+  EXPECT_EQ((*lost)["args"]["count"], 3);
+  EXPECT_NEAR((*lost)["args"]["until"].get<double>() - (*lost)["ts"].get<double>(), 0.005, 1e-6);
+}
+
 TEST(ChromeTrace, TotalsAreTheReports) {
   for (uint64_t seed = 1; seed <= 200; seed++) {
     const Simulation simulation(seed, {.steps = 300, .gils = 1 + unsigned(seed % 2)});
