@@ -6,7 +6,7 @@ import {createRequire} from 'node:module';
 import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 
-import {altered, api, browser, directory, giltop, keptPage, median, noLive, open, overlap, record, removeDirectory, sources, stretches} from './support.mjs';
+import {altered, api, browser, directory, giltop, keptPage, median, noLive, open, overlap, record, recordPython, removeDirectory, sources, stretches} from './support.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 let chrome;
@@ -382,6 +382,18 @@ describe('hostile names', () => {
     assert.equal(await page.evaluate(() => window.pwned), undefined);
     assert.ok((await page.textContent('#threads')).includes(name));
     assert.ok((await page.textContent('#verdict')).includes(name));
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
+  test('are text all the way from a command line', {skip: noLive || false}, async () => {
+    const name = '</script><!-- <script>window.pwned=1</script><img src=x onerror=alert(1)><b>';
+    const comm = 'open("/proc/self/comm", "w").write("</script><b>")';
+    const {page, complaints, close} = await open(chrome, recordPython('named', comm, name));
+    assert.equal(await page.locator('main img, main b').count(), 0);
+    assert.equal(await page.evaluate(() => window.pwned), undefined);
+    assert.ok((await page.textContent('#process')).includes(name));
+    assert.ok((await page.textContent('#threads')).includes('</script><b>'));
     assert.deepEqual(complaints, []);
     await close();
   });

@@ -35,6 +35,13 @@ export const noLive = process.getuid() !== 0 ? 'not root' :
 if (noLive && process.env.GILTOP_REQUIRE_LIVE)
   throw new Error(`live recordings are required: ${noLive}`);
 
+// The page of a python that has these words on its command line.
+export function recordPython(name, ...words) {
+  const recording = join(directory, `${name}.pftrace`);
+  run(giltop, 'record', '-q', '-o', recording, '--', 'python3', '-c', ...words);
+  return pageOf(recording, name);
+}
+
 // What a workload did: the page of its recording, and what it says of itself.
 export function record(workload, ...words) {
   const recording = join(directory, `${workload}.pftrace`),
