@@ -34,6 +34,11 @@ Status write_page(const ReportArguments& arguments, const Snapshot& snapshot, Sp
     return to_html(snapshot, std::move(spans), options);
   }();
   const Status written = write_new_file(arguments.html, page);
+  if (written && page.size() > options.most_bytes)
+    say(fmt::format(
+        "the page has {}, not {}: its figures alone take that much, and the timeline is "
+        "as coarse as it can be",
+        format_bytes(page.size()), format_bytes(options.most_bytes)));
   if (written && arguments.html != "-")
     say(fmt::format("wrote {} ({}): open it in a browser", arguments.html,
                     format_bytes(page.size())));

@@ -104,6 +104,8 @@ std::string encode_spans(const Spans& spans, const Snapshot& snapshot) {
   return out + heads + bodies;
 }
 
+std::string packed(const std::string& bytes) { return base64(compressed(bytes)); }
+
 std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes,
                          const PageProgress& progress) {
   const size_t most_compressed = most_bytes / 4 * 3;
@@ -116,7 +118,7 @@ std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_byt
     if (progress) progress(all - spans.count(), all);
     if (spans.count() * kLeastBytes <= most_compressed || spans.resolution_ns >= uint64_t{1}
                                                                                      << 40) {
-      std::string bytes = base64(compressed(encode_spans(spans, snapshot)));
+      std::string bytes = packed(encode_spans(spans, snapshot));
       if (bytes.size() <= most_bytes || spans.resolution_ns >= uint64_t{1} << 40) return bytes;
     }
     spans.coarsen(std::max(kFinest_ns, spans.resolution_ns * 2));

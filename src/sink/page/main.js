@@ -5,14 +5,13 @@ import {handoffsBetween, matrixBetween} from './handoffs.js';
 import {Histograms} from './histograms.js';
 import {legendCells, Raster} from './raster.js';
 import {processName, showBlame, showLedgers, showRun, showThreads, showVerdict, showWaits, threadName} from './sections.js';
-import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
+import {BLOCKED, bytesOf, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
 import {Timeline} from './timeline.js';
 import {listen} from './timeline_input.js';
 
 const MOST_IN_TABLE = 48;
-const page = JSON.parse(byId('giltop-report').textContent);
-const {report} = page;
 const histograms = new Histograms();
+let page = null, report = null;
 let timeline = null, rows = [], process = null;
 
 // `place`: in the order of the page, the worst first.
@@ -210,6 +209,8 @@ function api() {
 }
 
 async function start() {
+  page = JSON.parse(new TextDecoder().decode(await bytesOf(byId('giltop-report').textContent)));
+  report = page.report;
   document.title = `giltop: ${
       report.processes.map((p) => undirected(p.comm)).slice(0, 3).join(', ') || 'report'}`;
   showRun(page);
