@@ -255,8 +255,10 @@ int run(int argc, char** argv) {
       say("--html-size is the size of the page that --html writes");
       return static_cast<int>(Exit::usage);
     }
-    if (report.html == "-" && report.json == "-") {
-      say("--html and --json cannot both go to stdout: give one of them a file");
+    if (is_same_output(report.html, report.json)) {
+      say(report.html == "-"
+              ? "--html and --json cannot both go to stdout: give one of them a file"
+              : "--html and --json cannot both go to " + report.html + ": give each its own file");
       return static_cast<int>(Exit::usage);
     }
     return run_report(report);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 
 namespace giltop {
 
@@ -71,6 +73,19 @@ std::string check_seconds(std::string& text) {
   if (text.empty() || *end != 0 || !(seconds > 0) || seconds > 366 * 86400.0)
     return "not a duration in seconds: " + text;
   return {};
+}
+
+bool is_same_output(const std::string& a, const std::string& b) {
+  if (a.empty() || b.empty()) return false;
+  if (a == "-" || b == "-") return a == b;
+  namespace fs = std::filesystem;
+  std::error_code failed;
+  if (fs::equivalent(a, b, failed)) return true;
+  // Of a relative path that is not there nothing would be resolved.
+  const fs::path one = fs::weakly_canonical(fs::absolute(a, failed), failed);
+  if (failed) return a == b;
+  const fs::path other = fs::weakly_canonical(fs::absolute(b, failed), failed);
+  return failed ? a == b : one == other;
 }
 
 }  // namespace giltop

@@ -18,4 +18,7 @@ std::string check_delay(std::string& text);
 // More than nothing, at most a year.
 std::string check_seconds(std::string& text);
 
+// Whether two outputs would be written to the same place, there already or not. "-" is stdout.
+bool is_same_output(const std::string& a, const std::string& b);
+
 }  // namespace giltop

@@ -5,23 +5,24 @@
 #include <optional>
 #include <utility>
 
+#include "base/format.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/playback.h"
 #include "model/model.h"
 #include "sink/chrome_trace.h"
 #include "sink/trace_writer.h"
-#include "view/format.h"
 
 namespace giltop {
 namespace {
 
 constexpr size_t kBlockBytes = 256 * 1024;  // of text, before it is written
 
-// Text on its way out. The first error is kept; nothing is written after it, or when nobody reads.
+// Text on its way out, which is opened when there is some: what was there stays until then. The
+// first error is kept; nothing is written after it, or when nobody reads.
 class TextFile {
  public:
-  explicit TextFile(Output output) : output_(std::move(output)) {}
+  explicit TextFile(std::string path) : path_(std::move(path)) {}
   void add(std::string_view text) {
     text_ += text;
     if (text_.size() >= kBlockBytes) flush();
@@ -37,12 +38,21 @@ class TextFile {
   void flush() {
     const std::string text = std::exchange(text_, {});
     if (!open_ || text.empty()) return;
-    const auto written = output_.write(text);
+    const auto written = write(text);
     if (!written) error_ = written.error();
     open_ = written && *written;
     bytes_ += text.size();
   }
-  Output output_;
+  Result<bool> write(const std::string& text) {
+    if (!output_) {
+      auto made = Output::make(path_);
+      if (!made) return made.error();
+      output_ = *std::move(made);
+    }
+    return output_->write(text);
+  }
+  std::string path_;
+  std::optional<Output> output_;
   std::string text_;
   std::optional<Error> error_;
   bool open_ = true;
@@ -64,12 +74,7 @@ int run_chrometrace(const ReportArguments& arguments) {
     say(playback.error());
     return 1;
   }
-  auto output = Output::make(arguments.output);
-  if (!output) {
-    say(output.error());
-    return 1;
-  }
-  TextFile file(*std::move(output));
+  TextFile file(arguments.output);
   ChromeTrace chrome([&](std::string_view text) { file.add(text); });
   TraceWriter writer(tables, [&](const std::string& block) { chrome.take(block); });
   std::optional<uint64_t> clocks_ns;
@@ -81,9 +86,14 @@ int run_chrometrace(const ReportArguments& arguments) {
       writer.clocks(clocks);
     }
     clocks_ns = clocks.boottime_ns;
-    if (file.is_open()) writer.write(event, model.apply(event));
+    writer.write(event, model.apply(event));
+    if (!file.is_open()) playback->stop();
     if (tables.crowded()) model.forget_unused(tables);
   });
+  if (!outcome && !clocks_ns) {  // there is nothing to write
+    say(outcome.error());
+    return 1;
+  }
   const RunFacts run = outcome ? outcome->run : RunFacts();
   writer.finish(model.last_ns(), run);
   chrome.finish(run, model.lost());
@@ -96,6 +106,7 @@ int run_chrometrace(const ReportArguments& arguments) {
     say(closed.error());
     return 1;
   }
+  if (!file.is_open()) return 0;  // who read it has seen enough
   if (arguments.output != "-")
     say(fmt::format(
         "wrote {} ({}): open it at ui.perfetto.dev, or put it together with VizTracer's "

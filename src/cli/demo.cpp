@@ -9,12 +9,12 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
+#include "base/format.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/recording.h"
 #include "sink/json.h"
 #include "view/comparison.h"
-#include "view/format.h"
 #include "workload.embed.h"
 
 namespace giltop {

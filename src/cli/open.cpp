@@ -4,12 +4,12 @@
 #include <event2/http.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -24,6 +24,7 @@ namespace {
 constexpr uint16_t kPort = 9001;
 constexpr const char* kHost = "127.0.0.1";
 constexpr const char* kPage = "https://ui.perfetto.dev";
+constexpr ev_ssize_t kMostHeaderBytes = 16384;
 
 template <auto Free>
 struct FreeBy {
@@ -36,7 +37,6 @@ using Loop = std::unique_ptr<event_base, FreeBy<event_base_free>>;
 using Http = std::unique_ptr<evhttp, FreeBy<evhttp_free>>;
 using Timer = std::unique_ptr<event, FreeBy<event_free>>;
 using Buffer = std::unique_ptr<evbuffer, FreeBy<evbuffer_free>>;
-using Text = std::unique_ptr<char, FreeBy<std::free>>;
 
 struct File {
   Fd fd;
@@ -52,9 +52,18 @@ Result<File> open_file(const std::string& path) {
   return File{std::move(fd), static_cast<uint64_t>(info.st_size)};
 }
 
-// Serves one file until it was fetched once: to a page of kPage, or to who is no page at all. To
-// nobody else, since any page of the browser can ask; one that reaches us by another name says so
-// in Host.
+// What nobody can guess: any user of this host, and any page of a browser, can ask for the file.
+Result<std::string> random_token() {
+  std::array<uint8_t, 16> bytes;
+  if (getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size()))
+    return system_error("cannot make a secret address", errno);
+  std::string token;
+  for (const uint8_t byte : bytes) token += fmt::format("{:02x}", byte);
+  return token;
+}
+
+// Serves one file until it was fetched once, by who knows its address: a page of kPage, or who is
+// no page at all. To nobody else; a page that reaches us by another name says so in Host.
 class Server {
  public:
   static Result<Server> make(const std::string& path);
@@ -63,26 +72,32 @@ class Server {
   std::string address() const;
 
  private:
-  Server(Loop loop, Http http, std::string path)
-      : loop_(std::move(loop)), http_(std::move(http)), path_(std::move(path)) {}
+  Server(Loop loop, Http http, std::string file, std::string token)
+      : loop_(std::move(loop)),
+        http_(std::move(http)),
+        file_(std::move(file)),
+        path_(fmt::format("/{}/recording.pftrace", token)) {}
   static void on_request(evhttp_request* request, void* server);
   static void on_sent(evhttp_request* request, void* server);
   static void on_tick(evutil_socket_t, short, void* server);
   bool is_allowed(evhttp_request* request) const;
   bool is_for_file(evhttp_request* request) const;
   void answer(evhttp_request* request);
-  std::string name() const { return std::filesystem::path(path_).filename().string(); }
 
   Loop loop_;
   Http http_;
-  std::string path_;
+  std::string file_;
+  std::string path_;  // where it is served
   bool fetched_ = false;
 };
 
 Result<Server> Server::make(const std::string& path) {
+  auto token = random_token();
+  if (!token) return token.error();
   Loop loop(event_base_new());
   Http http(loop ? evhttp_new(loop.get()) : nullptr);
   if (!http) return Error("cannot serve: no memory");
+  evhttp_set_max_headers_size(http.get(), kMostHeaderBytes);
   evhttp_set_allowed_methods(http.get(), EVHTTP_REQ_GET | EVHTTP_REQ_OPTIONS);
   if (!evhttp_bind_socket_with_handle(http.get(), kHost, kPort)) {
     if (errno != EADDRINUSE)
@@ -92,14 +107,11 @@ Result<Server> Server::make(const std::string& path) {
                     "open, or trace_processor, at work?",
                     kPort, kHost, kPage));
   }
-  return Server(std::move(loop), std::move(http), path);
+  return Server(std::move(loop), std::move(http), path, *std::move(token));
 }
 
 std::string Server::address() const {
-  const std::string file = name();
-  const Text escaped(evhttp_uriencode(file.data(), static_cast<ev_ssize_t>(file.size()), 0));
-  return fmt::format("{}/#!/?url=http://{}:{}/{}", kPage, kHost, kPort,
-                     escaped ? escaped.get() : "");
+  return fmt::format("{}/#!/?url=http://{}:{}{}", kPage, kHost, kPort, path_);
 }
 
 bool Server::serve() {
@@ -131,17 +143,17 @@ bool Server::is_allowed(evhttp_request* request) const {
   const evkeyvalq* const headers = evhttp_request_get_input_headers(request);
   const char* const origin = evhttp_find_header(headers, "Origin");
   const char* const host = evhttp_find_header(headers, "Host");
-  return (!origin || std::strcmp(origin, kPage) == 0) && host &&
-         fmt::format("{}:{}", kHost, kPort) == host;
+  if (!host || fmt::format("{}:{}", kHost, kPort) != host) return false;
+  if (origin) return std::strcmp(origin, kPage) == 0;
+  // A picture or a frame of a page comes without Origin. Who typed the address has "none".
+  const char* const site = evhttp_find_header(headers, "Sec-Fetch-Site");
+  return !site || std::strcmp(site, "none") == 0;
 }
 
 bool Server::is_for_file(evhttp_request* request) const {
   const evhttp_uri* const uri = evhttp_request_get_evhttp_uri(request);
   const char* const path = uri ? evhttp_uri_get_path(uri) : nullptr;
-  if (!path) return false;
-  size_t size = 0;
-  const Text decoded(evhttp_uridecode(path, 0, &size));
-  return decoded && std::string_view(decoded.get(), size) == fmt::format("/{}", name());
+  return path && path_ == path;
 }
 
 void Server::answer(evhttp_request* request) {
@@ -159,7 +171,7 @@ void Server::answer(evhttp_request* request) {
     evhttp_send_reply(request, 204, "No Content", nullptr);
     return;
   }
-  auto file = open_file(path_);
+  auto file = open_file(file_);
   const Buffer body(evbuffer_new());
   if (!is_for_file(request) || !file || !body) {
     evhttp_send_error(request, 404, "Not Found");

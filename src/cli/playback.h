@@ -21,6 +21,8 @@ class Playback {
 
   // Errors: as TraceReader::read().
   Result<TraceReader::Outcome> read(const std::function<void(const Event&)>& sink);
+  // As TraceReader::stop().
+  void stop() { reader_.stop(); }
   // The last reading of the clocks before the event that the sink has.
   const ClockReading& clocks() const { return reader_.clocks(); }
 

@@ -3,11 +3,11 @@
 
 #include <utility>
 
+#include "base/format.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/recording.h"
 #include "sink/json.h"
-#include "view/format.h"
 #include "view/text_report.h"
 
 namespace giltop {

@@ -1,35 +1,44 @@
 // giltop report: read a recording and print what record printed, or draw it.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <optional>
-#include <system_error>
 #include <utility>
 
+#include "base/format.h"
+#include "cli/checks.h"
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/playback.h"
+#include "cli/progress.h"
 #include "model/model.h"
 #include "model/spans.h"
 #include "sink/html.h"
 #include "sink/json.h"
-#include "view/format.h"
 #include "view/text_report.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {
 
 Status write_page(const ReportArguments& arguments, const Snapshot& snapshot, Spans spans) {
-  std::vector<PageProcess> processes;
-  for (const auto& [process, verdict] : verdicts_of(snapshot))
-    processes.push_back({static_cast<size_t>(process - snapshot.processes.data()), verdict.sentence,
-                         verdict.advice});
   PageOptions options;
   options.most_bytes = size_t{arguments.html_megabytes} * 1'000'000;
   options.breaks_off = !snapshot.run.finished;
-  const std::string page = to_html(snapshot, std::move(spans), processes, options);
+  const std::string page = [&] {
+    Progress progress("writing " +
+                      (arguments.html == "-"
+                           ? "the page"
+                           : std::filesystem::path(arguments.html).filename().string()));
+    options.progress = [&](uint64_t done, uint64_t all) { progress.update(done, all); };
+    return to_html(snapshot, std::move(spans), options);
+  }();
   const Status written = write_new_file(arguments.html, page);
+  if (written && page.size() > options.most_bytes)
+    say(fmt::format(
+        "the page has {}, not {}: its figures alone take that much, and the timeline is "
+        "as coarse as it can be",
+        format_bytes(page.size()), format_bytes(options.most_bytes)));
   if (written && arguments.html != "-")
     say(fmt::format("wrote {} ({}): open it in a browser", arguments.html,
                     format_bytes(page.size())));
@@ -47,13 +56,27 @@ Status write_all(const ReportArguments& arguments, const Snapshot& snapshot,
                     arguments.format == "json" ? to_json(snapshot) : text_report(snapshot));
 }
 
+// A recording cannot be made again: nothing may be written over it.
+Status spare_recording(const ReportArguments& arguments) {
+  for (const std::string& output : {arguments.output, arguments.json, arguments.html})
+    if (output != "-" && is_same_output(arguments.file, output))
+      return Error("cannot write " + output + ": it is the recording");
+  if (arguments.html.empty() || arguments.html == "-") return ok();
+  const std::string old = arguments.html + ".old";
+  if (!is_same_output(arguments.file, old)) return ok();
+  return Error("cannot write " + arguments.html + ": what is there would become " + old +
+               ", which is the recording");
+}
+
 }  // namespace
 
 int run_report(const ReportArguments& arguments) {
-  std::error_code no_such_file;
-  for (const std::string& output : {arguments.output, arguments.html}) {
-    if (!std::filesystem::equivalent(arguments.file, output, no_such_file)) continue;
-    say("cannot write " + output + ": it is the recording");
+  if (arguments.html == "-" && isatty(STDOUT_FILENO)) {
+    say("the page is not for a terminal: give --html FILE.html");
+    return static_cast<int>(Exit::usage);
+  }
+  if (const Status spared = spare_recording(arguments); !spared) {
+    say(spared.error());
     return 1;
   }
   if (arguments.format == "chrometrace") return run_chrometrace(arguments);

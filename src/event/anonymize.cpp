@@ -1,5 +1,6 @@
 #include "event/anonymize.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace giltop {
@@ -50,7 +51,16 @@ std::string Anonymizer::thread(const Event& event) {
 }
 
 std::string Anonymizer::release(std::string_view kernel) {
-  return std::string(kernel.substr(0, kernel.find_first_not_of("0123456789.")));
+  // Three numbers; a maker's own may follow.
+  size_t end = 0;
+  for (int numbers = 0; numbers < 3; numbers++) {
+    const size_t begin = numbers == 0 ? 0 : end + 1;
+    if (numbers != 0 && (end >= kernel.size() || kernel[end] != '.')) break;
+    const size_t after = std::min(kernel.find_first_not_of("0123456789", begin), kernel.size());
+    if (after <= begin) break;
+    end = after;
+  }
+  return std::string(kernel.substr(0, end));
 }
 
 }  // namespace giltop

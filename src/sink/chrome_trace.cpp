@@ -139,10 +139,12 @@ void ChromeTrace::interned(std::string_view data) {
     auto& names = kind == interned::kEventNames ? names_ : argument_names_;
     names[id] = entry.text(interned::kName);
     if (kind != interned::kEventNames || id < kFirstThreadName) continue;
-    // "31874 worker": forgotten with the thread.
+    // "31874 worker": forgotten with the thread, or when it gets another name.
     const auto tid = static_cast<uint32_t>(std::strtoul(names[id].c_str(), nullptr, 10));
-    if (const auto thread = threads_.find(tid); thread != threads_.end())
-      thread->second.name_id = id;
+    const auto thread = threads_.find(tid);
+    if (thread == threads_.end()) continue;
+    const uint64_t former = std::exchange(thread->second.name_id, id);
+    if (former != id) names_.erase(former);
   }
 }
 
@@ -250,6 +252,8 @@ void ChromeTrace::annotation(std::string_view data, TrackEvent& event) const {
     event.add(name, json_text(fields.text(annotation::kString)));
   } else if (fields.has(annotation::kBool)) {
     event.add(name, fields.number(annotation::kBool) != 0 ? "true" : "false");
+  } else if (name == kUntil) {
+    event.add(name, time(fields.number(annotation::kUint)));
   } else {
     event.add(name, std::to_string(fields.number(annotation::kUint)));
   }

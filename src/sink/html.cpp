@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "model/verdict.h"
 #include "page.embed.h"
 #include "sink/hist_json.h"
 #include "sink/json.h"
@@ -55,46 +56,39 @@ Json report_of(const Snapshot& snapshot) {
   return report;
 }
 
-// A `<` can only be part of a text there: written otherwise, no name can end the block it is in.
-std::string inert(const std::string& json) {
-  std::string out;
-  out.reserve(json.size());
-  for (const char c : json) c == '<' ? out += "\\u003c" : out += c;
-  return out;
-}
-
-std::string block(const char* id, const char* type, const std::string& text) {
-  return std::string("<script type=\"") + type + "\" id=\"" + id + "\">" + text + "</script>\n";
+// Base64 has no `<`: no name can end the block it is in.
+std::string block(const char* id, const std::string& text) {
+  return std::string("<script type=\"application/octet-stream\" id=\"") + id + "\">" + text +
+         "</script>\n";
 }
 
 }  // namespace
 
-std::string to_html(const Snapshot& snapshot, Spans spans,
-                    const std::vector<PageProcess>& processes, const PageOptions& options) {
+std::string to_html(const Snapshot& snapshot, Spans spans, const PageOptions& options) {
   const std::string_view shell(reinterpret_cast<const char*>(embedded::page),
                                sizeof(embedded::page));
   Json page = {{"report", report_of(snapshot)},
                {"cpus", snapshot.run.cpus},
                {"breaks_off", options.breaks_off},
                {"duration_ns", snapshot.duration_ns()},
-               {"processes", Json::array()}};
-  for (const PageProcess& each : processes)
-    page["processes"].push_back(
-        {{"process", each.process}, {"verdict", each.verdict}, {"advice", each.advice}});
-  const auto dump = [&] {
-    return inert(page.dump(-1, ' ', false, Json::error_handler_t::replace));
+               {"order", Json::array()}};  // of the report's processes: the worst first
+  for (const auto& [process, verdict] : verdicts_of(snapshot))
+    page["order"].push_back(process - snapshot.processes.data());
+  const auto figures = [&] {
+    return packed(page.dump(-1, ' ', false, Json::error_handler_t::replace));
   };
   constexpr size_t kMargin = 1024;       // the blocks' tags, and what is still to say
   constexpr size_t kLeastSpans = 65536;  // a page without a timeline is none
-  const size_t taken = shell.size() + dump().size() + kMargin;
+  const size_t taken = shell.size() + figures().size() + kMargin;
   const size_t left = options.most_bytes - std::min(options.most_bytes, taken);
-  const std::string packed = packed_spans(spans, snapshot, std::max(left, kLeastSpans));
+  const std::string moments =
+      packed_spans(spans, snapshot, std::max(left, kLeastSpans), options.progress);
   page["resolution_ns"] = spans.resolution_ns;
 
   const size_t place = shell.find(kPlace);
   std::string out(shell.substr(0, place));
-  out += block("giltop-report", "application/json", dump());
-  out += block("giltop-spans", "application/octet-stream", packed);
+  out += block("giltop-report", figures());
+  out += block("giltop-spans", moments);
   return out += shell.substr(place + kPlace.size());
 }
 

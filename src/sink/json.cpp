@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "model/verdict.h"
 #include "sink/hist_json.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

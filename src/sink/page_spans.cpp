@@ -104,15 +104,21 @@ std::string encode_spans(const Spans& spans, const Snapshot& snapshot) {
   return out + heads + bodies;
 }
 
-std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes) {
+std::string packed(const std::string& bytes) { return base64(compressed(bytes)); }
+
+std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes,
+                         const PageProgress& progress) {
   const size_t most_compressed = most_bytes / 4 * 3;
   // A span that has been compressed takes two bytes at least, as a rule: where there are so many
   // that they would not fit, not to try saves time.
   constexpr size_t kLeastBytes = 2;
+  // What takes time is to go through the spans, which become fewer with each round.
+  const uint64_t all = spans.count();
   for (;;) {
+    if (progress) progress(all - spans.count(), all);
     if (spans.count() * kLeastBytes <= most_compressed || spans.resolution_ns >= uint64_t{1}
                                                                                      << 40) {
-      std::string bytes = base64(compressed(encode_spans(spans, snapshot)));
+      std::string bytes = packed(encode_spans(spans, snapshot));
       if (bytes.size() <= most_bytes || spans.resolution_ns >= uint64_t{1} << 40) return bytes;
     }
     spans.coarsen(std::max(kFinest_ns, spans.resolution_ns * 2));

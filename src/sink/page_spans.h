@@ -1,6 +1,8 @@
 // The spans of a page: bytes that its script unpacks (src/sink/page/spans.js).
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 
 #include "model/snapshot.h"
@@ -20,8 +22,14 @@ namespace giltop {
 inline constexpr unsigned kMixedCode = Span::kMixed, kGilCode = 17;
 std::string encode_spans(const Spans& spans, const Snapshot& snapshot);
 
-// The same, compressed (zlib) and as base64, in at most `most_bytes`: `spans` are made coarser
-// until they fit.
-std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes);
+// Compressed (zlib) and as base64, as the page's script unpacks it.
+std::string packed(const std::string& bytes);
+
+// How far long work is: so much of all.
+using PageProgress = std::function<void(uint64_t done, uint64_t all)>;
+
+// The spans, packed, in at most `most_bytes`: they are made coarser until they fit.
+std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes,
+                         const PageProgress& progress = {});
 
 }  // namespace giltop

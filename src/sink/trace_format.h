@@ -86,7 +86,7 @@ inline constexpr const char* kArgumentNames[] = {
     "holder_tid",        "holder_running_ns", "holder_preempted_ns", "holder_asleep_ns",
     "handoff_ns",        "unknown_ns",        "contended",           "release_forced",
     "held_preempted_ns", "held_asleep_ns"};
-inline constexpr uint64_t kFirstThreadName = 16;  // interned id of a thread's name: this + number
+inline constexpr uint64_t kFirstThreadName = 16;  // interned ids of threads' names begin here
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
 inline constexpr uint64_t kRootTrack = 1;
@@ -103,7 +103,8 @@ inline constexpr const char* kNsId = "namespace id";  // of a thread in a PID na
 inline constexpr const char* kGilRead = "GIL read";   // from memory
 inline constexpr const char* kThreadRead = "thread read";
 inline constexpr const char* kLost = "lost events";
-inline constexpr const char* kRaw = "event";  // one that the format has no legal picture for
+inline constexpr const char* kUntil = "until";  // of kLost: CLOCK_BOOTTIME, ns
+inline constexpr const char* kRaw = "event";    // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";
 
 inline constexpr const char* kGilTrackName = "GIL";  // described by the GIL's address

@@ -117,7 +117,7 @@ Result<TraceReader::Outcome> TraceReader::read(const EventSink& sink) {
   sink_ = &sink;
   uint64_t packet_at = 0;
   try {
-    while (fill(1)) {
+    while (!stopped_ && fill(1)) {
       packet_at = offset_ + at_;
       if (static_cast<unsigned char>(buffer_[at_]) != (kTracePacket << 3 | 2)) {
         if (packet_at == 0) return Error(path_ + " is not a Perfetto trace");
@@ -630,7 +630,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.kind = EventKind::loss;
     e.state = static_cast<uint8_t>(kind - kRecordKinds.begin());
     e.other = static_cast<uint32_t>(std::min<uint64_t>(notes.number("count"), ~uint32_t{0}));
-    e.value = notes.number("until");
+    e.value = notes.number(kUntil);
     // Slices that were open are over.
     for (auto& [uuid, t] : tracks_) t.open = 0;
   } else if (name == kRaw) {

@@ -45,6 +45,8 @@ class TraceReader {
 
   // Errors: not a giltop recording; damaged at a byte.
   Result<Outcome> read(const EventSink& sink);
+  // For the sink: read() returns soon, and what its outcome says is of what was read.
+  void stop() { stopped_ = true; }
 
  private:
   enum class TrackKind : uint8_t { none, root, thread, gil, stolen, lead };
@@ -88,6 +90,7 @@ class TraceReader {
   std::string path_;
   EventTables& tables_;
   const EventSink* sink_ = nullptr;
+  bool stopped_ = false;
   Outcome outcome_;
   uint64_t size_ = 0;
   ClockReading clocks_;

@@ -244,9 +244,8 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
       slice_begin(ts, uuid, kNameHeld, change.handoff ? flow_of(gil) : 0, std::span(&contended, 1));
       open(Open::held, uuid);
       shown.held_before = change.thread->matrix[static_cast<size_t>(GilState::holding)];
-      intern_thread_name(shown, ts);
       GilTracks& tracks = gil_tracks(gil, ts);
-      slice_begin(ts, tracks.owner, name_of(shown));
+      slice_begin(ts, tracks.owner, name_of(shown, ts));
       tracks.owner_open = true;
       show_waiters(gil, ts);
       return;
@@ -381,10 +380,7 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   if (!change.thread && !change.ended) return;
   if (change.thread) {
     ThreadTrack& shown = track_of(*change.thread, ts);
-    if (shown.comm != change.thread->comm) {
-      shown.comm = change.thread->comm;
-      describe_thread(shown, ts);
-    }
+    if (shown.comm != change.thread->comm) rename(shown, *change.thread, ts);
   }
   const char* name = nullptr;
   switch (event.kind) {
@@ -460,7 +456,7 @@ void TraceWriter::write_loss(const Event& event) {
   root_begin(kLost);
   note("kind", kRecordKinds[std::min<size_t>(event.state, kRecordKinds.size() - 1)]);
   note("count", event.other);
-  note("until", event.value);
+  note(kUntil, event.value);
   root_end(ts);
 }
 

@@ -58,7 +58,8 @@ class TraceWriter : private TracePackets {
     uint8_t task_state = 0;  // trace::task; 0: none that the importer could hold against us
     uint16_t cpu = 0;
     uint32_t comm = 0;
-    uint32_t name_epoch = 0;  // when its name was interned
+    uint64_t name_id = 0;     // of its name, interned; 0: it is not yet
+    uint32_t name_epoch = 0;  // when it was
     bool ended = false;
   };
   struct GilTracks {
@@ -97,8 +98,8 @@ class TraceWriter : private TracePackets {
   void describe_process(const Process& process, uint64_t ts_ns);
   void describe_thread(const ThreadTrack& track, uint64_t ts_ns);
 
-  uint64_t name_of(const ThreadTrack& track) const;
-  void intern_thread_name(ThreadTrack& track, uint64_t ts_ns);
+  uint64_t name_of(ThreadTrack& track, uint64_t ts_ns);
+  void rename(ThreadTrack& track, const Thread& thread, uint64_t ts_ns);
 
   void close_slice(ThreadTrack& track, uint64_t ts_ns);
   void end_wait(ThreadTrack& track, const Thread& thread, uint64_t ts_ns, bool cut);
@@ -134,6 +135,7 @@ class TraceWriter : private TracePackets {
 
   const EventTables& tables_;
   uint64_t next_uuid_ = 2;
+  uint64_t next_name_id_ = trace::kFirstThreadName;
   std::vector<ThreadTrack> threads_;
   std::unordered_map<uint32_t, uint32_t> by_tid_;  // tracks that are not ended
   std::vector<ProcessTrack> processes_;

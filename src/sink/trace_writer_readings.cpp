@@ -40,9 +40,8 @@ void TraceWriter::draw_state(ThreadTrack& shown, const Gil& gil, bool held, uint
   slice_begin(ts_ns, shown.open_uuid, held ? kNameHeldRead : kNameWaitRead);
   show_waiters(gil, ts_ns);
   if (!held) return;
-  intern_thread_name(shown, ts_ns);
   GilTracks& tracks = gil_tracks(gil, ts_ns);
-  slice_begin(ts_ns, tracks.owner, name_of(shown));
+  slice_begin(ts_ns, tracks.owner, name_of(shown, ts_ns));
   tracks.owner_open = true;
 }
 

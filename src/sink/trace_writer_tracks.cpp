@@ -1,4 +1,5 @@
 // The tracks that a recording is drawn on: made when they are first needed.
+#include <algorithm>
 #include <cstdio>
 
 #include "sink/trace_format.h"
@@ -22,7 +23,12 @@ std::string hex(uint64_t value) {
 
 void TraceWriter::describe_process(const Process& process, uint64_t ts_ns) {
   const ProcessFacts& facts = tables_.facts(process.facts);
-  const std::string_view comm = tables_.text(process.comm);
+  // A process is called as its main thread, which may have got another name.
+  const auto main =
+      std::find_if(process.threads.begin(), process.threads.end(),
+                   [&](const Thread* t) { return t->tid == process.tgid && t->comm != 0; });
+  const std::string_view comm =
+      tables_.text(main == process.threads.end() ? process.comm : (*main)->comm);
   ProtoBuffer p;
   p.field(track::kPid, process.tgid);
   if (!facts.cmdline.empty()) p.bytes(track::kCmdline, facts.cmdline);
@@ -139,20 +145,28 @@ void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
       ts_ns);
 }
 
-uint64_t TraceWriter::name_of(const ThreadTrack& shown) const {
-  return kFirstThreadName + shown.number;
-}
-
-void TraceWriter::intern_thread_name(ThreadTrack& shown, uint64_t ts_ns) {
-  if (shown.name_epoch == epoch()) return;
+// The id of the thread's name, interned if it is not yet.
+uint64_t TraceWriter::name_of(ThreadTrack& shown, uint64_t ts_ns) {
+  if (shown.name_epoch == epoch()) return shown.name_id;
   shown.name_epoch = epoch();
+  if (shown.name_id == 0) shown.name_id = next_name_id_++;
   ProtoBuffer entry;
-  entry.field(interned::kId, name_of(shown));
+  entry.field(interned::kId, shown.name_id);
   entry.bytes(interned::kName,
               std::to_string(shown.tid) + " " + std::string(tables_.text(shown.comm)));
   ProtoBuffer data;
   data.bytes(interned::kEventNames, entry.data());
   packet(ts_ns, packet::kInternedData, data.data());
+  return shown.name_id;
+}
+
+// An interned id keeps its name: another name needs another one.
+void TraceWriter::rename(ThreadTrack& shown, const Thread& thread, uint64_t ts_ns) {
+  shown.comm = thread.comm;
+  shown.name_id = 0;
+  shown.name_epoch = 0;
+  describe_thread(shown, ts_ns);
+  if (shown.tid == shown.tgid) describe_process(*thread.process, ts_ns);
 }
 
 // A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.

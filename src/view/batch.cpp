@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/format.h"
 #include "view/format.h"
 #include "view/live_parts.h"
 #include "view/live_rows.h"

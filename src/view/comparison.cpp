@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
+#include "base/format.h"
+#include "model/verdict.h"
 #include "view/format.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

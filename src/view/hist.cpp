@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/format.h"
 #include "view/format.h"
 
 namespace giltop {

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
-#include "view/format.h"
+#include "base/format.h"
+#include "model/verdict.h"
 #include "view/live_parts.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

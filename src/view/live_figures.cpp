@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "base/format.h"
 #include "view/format.h"
 
 namespace giltop {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "view/format.h"
+#include "base/format.h"
 #include "view/live_columns.h"
 #include "view/live_keys.h"
 #include "view/live_parts.h"

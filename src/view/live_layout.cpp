@@ -4,10 +4,11 @@
 
 #include <algorithm>
 
+#include "base/format.h"
+#include "model/verdict.h"
 #include "view/format.h"
 #include "view/live_keys.h"
 #include "view/live_parts.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

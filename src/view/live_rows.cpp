@@ -4,8 +4,8 @@
 #include <cctype>
 #include <cmath>
 
+#include "model/verdict.h"
 #include "view/live_columns.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

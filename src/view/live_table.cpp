@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "view/format.h"
+#include "base/format.h"
+#include "model/verdict.h"
 #include "view/live_columns.h"
 #include "view/live_parts.h"
 #include "view/live_rows.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

@@ -4,8 +4,9 @@
 
 #include <algorithm>
 
+#include "base/format.h"
+#include "model/verdict.h"
 #include "view/format.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

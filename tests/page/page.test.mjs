@@ -6,7 +6,7 @@ import {createRequire} from 'node:module';
 import {join} from 'node:path';
 import {after, before, describe, test} from 'node:test';
 
-import {altered, api, browser, directory, giltop, keptPage, median, noLive, open, overlap, record, removeDirectory, sources, stretches} from './support.mjs';
+import {altered, api, browser, directory, giltop, keptPage, median, noLive, open, overlap, record, recordPython, removeDirectory, sources, stretches} from './support.mjs';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 let chrome;
@@ -191,15 +191,24 @@ test('fingers: one moves, two zoom, a tap tells', async () => {
   await touch('touchStart', x - 40, x + 40);
   for (let step = 1; step <= 4; step++)
     await touch('touchMove', x - 40 - 10 * step, x + 40 + 10 * step);
-  await touch('touchEnd');
+  await touch('touchEnd', x - 80);  // the other finger is left, and goes on
   const zoomed = await api(page, 'view');
   const part = (zoomed.to - zoomed.from) / (before.to - before.from);
   assert.ok(part > 0.4 && part < 0.6, `${part} of it is in view`);
+  for (let step = 1; step <= 3; step++)
+    await session.send(
+        'Input.dispatchTouchEvent',
+        {type: 'touchMove', touchPoints: [{x: x + 80 - 15 * step, y, id: 1}]});
+  await touch('touchEnd');
+  const left = await api(page, 'view');
+  assert.ok(left.from > zoomed.from, JSON.stringify({zoomed, left}));
+  assert.ok(Math.abs(left.to - left.from - (zoomed.to - zoomed.from)) < 1);
+  assert.equal(await api(page, 'chosen'), null);
   await touch('touchStart', x);
   for (let step = 1; step <= 4; step++) await touch('touchMove', x - 15 * step);
   await touch('touchEnd');
   const moved = await api(page, 'view');
-  assert.ok(moved.from > zoomed.from, JSON.stringify({zoomed, moved}));
+  assert.ok(moved.from > left.from, JSON.stringify({left, moved}));
   assert.ok(Math.abs(moved.to - moved.from - (zoomed.to - zoomed.from)) < 1);
   await page.touchscreen.tap(x, y);
   assert.ok(await api(page, 'chosen'));
@@ -318,6 +327,37 @@ describe('for everybody', () => {
     await close();
   });
 
+  test('paper has all lanes', async () => {
+    const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+    // The same threads again and again: more lanes than a screen has.
+    const sizes = await page.evaluate(() => {
+      const {canvas, scroller, rows} = window.giltop.timeline;
+      window.giltop.timeline.show(
+          Array.from({length: 61}, (_, i) => rows[i % rows.length]), ['0x1'], true);
+      const whole = canvas.parentElement.offsetHeight;
+      const onScreen = canvas.offsetHeight;
+      scroller.scrollTop = 300;
+      dispatchEvent(new Event('beforeprint'));
+      const printed = canvas.offsetHeight, scrolled = scroller.scrollTop;
+      dispatchEvent(new Event('afterprint'));
+      return {
+        whole,
+        onScreen,
+        printed,
+        scrolled,
+        after: canvas.offsetHeight,
+        back: scroller.scrollTop
+      };
+    });
+    assert.ok(sizes.onScreen < sizes.whole);
+    assert.equal(sizes.printed, sizes.whole);
+    assert.equal(sizes.scrolled, 0);
+    assert.equal(sizes.after, sizes.onScreen);
+    assert.equal(sizes.back, 300);
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
   test('a table says what the picture shows', async () => {
     const {page, close} = await open(chrome, keptPage('asleep'));
     await page.waitForSelector('#matrix tbody tr');
@@ -333,9 +373,9 @@ describe('hostile names', () => {
     const file = altered(keptPage('convoy'), 'hostile', (data) => {
       for (const process of data.report.processes) {
         process.comm = process.cmdline = process.python = name;
+        process.verdict.text = process.verdict.advice = name;
         for (const thread of process.threads) thread.comm = name;
       }
-      for (const process of data.processes) process.verdict = process.advice = name;
     });
     const {page, complaints, close} = await open(chrome, file);
     assert.equal(await page.locator('main img, main b').count(), 0);
@@ -343,6 +383,33 @@ describe('hostile names', () => {
     assert.ok((await page.textContent('#threads')).includes(name));
     assert.ok((await page.textContent('#verdict')).includes(name));
     assert.deepEqual(complaints, []);
+    await close();
+  });
+
+  test('are text all the way from a command line', {skip: noLive || false}, async () => {
+    const name = '</script><!-- <script>window.pwned=1</script><img src=x onerror=alert(1)><b>';
+    const comm = 'open("/proc/self/comm", "w").write("</script><b>")';
+    const {page, complaints, close} = await open(chrome, recordPython('named', comm, name));
+    assert.equal(await page.locator('main img, main b').count(), 0);
+    assert.equal(await page.evaluate(() => window.pwned), undefined);
+    assert.ok((await page.textContent('#process')).includes(name));
+    assert.ok((await page.textContent('#threads')).includes('</script><b>'));
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
+  test('do not turn around what is beside them', async () => {
+    const file = altered(keptPage('convoy'), 'turned', (data) => {
+      for (const process of data.report.processes) {
+        process.comm = process.cmdline = '\u202eevil\u2066';
+        for (const thread of process.threads) thread.comm = '\u2067evil\u202c';
+      }
+    });
+    const {page, close} = await open(chrome, file);
+    assert.match(await page.textContent('#threads'), /\d evil/);
+    assert.match(await page.textContent('#process'), /· evil/);
+    assert.doesNotMatch(await page.textContent('main'), /[\u202a-\u202e\u2066-\u2069]/);
+    assert.match(await page.title(), /^giltop: evil/);
     await close();
   });
 
@@ -366,8 +433,9 @@ test('of several processes one is chosen', async () => {
   const file = altered(keptPage('convoy'), 'two', (data) => {
     const copy = structuredClone(data.report.processes[0]);
     copy.pid = 7;
+    copy.verdict = {text: 'The other one.', advice: null};
     data.report.processes.push(copy);
-    data.processes.push({process: 1, verdict: 'The other one.', advice: ''});
+    data.order.push(1);
   });
   const {page, complaints, close} = await open(chrome, file);
   assert.ok(await page.isVisible('#timeline-section'));

@@ -78,7 +78,98 @@ test('a hand-off leads from a hold to the next one of its GIL, by who waited', (
   const b = rowOf(0, [[GIL, 0], [6, 55], [0, 40], [10, 55]]);
   const passer = rowOf(0, [[GIL, 1], [0, 52], [10, 98]]);
   assert.deepEqual(handoffsBetween([a, b, passer], 0, 150), [
-    {from: a, to: b, released: 50, acquired: 55}, {from: b, to: a, released: 95, acquired: 100}
+    {from: a, to: b, gil: 0, released: 50, acquired: 55},
+    {from: b, to: a, gil: 0, released: 95, acquired: 100}
   ]);
   assert.equal(handoffsBetween([a, b, passer], 0, 150, 1), null);
+});
+
+test('no hand-off goes around a hold that is not told apart, or not asked about', () => {
+  const a = rowOf(0, [[GIL, 0], [0, 50], [8, 100]]);
+  const b = rowOf(0, [[GIL, 0], [6, 100], [0, 50]]);
+  assert.equal(handoffsBetween([a, b], 0, 150).length, 1);
+  const between = [[GIL, 0], [6, 60], [0, 20], [8, 70]];
+  const mixed = rowOf(0, [[GIL, 0], [MIXED, [6, 60], [0, 20], [8, 10]], [8, 60]]);
+  const without = rowOf(0, [[GIL, 0], [MIXED, [6, 70], [8, 20]], [8, 60]]);
+  const other = rowOf(0, [[GIL, 1], [MIXED, [6, 60], [0, 20], [8, 10]], [8, 60]]);
+  assert.deepEqual(handoffsBetween([a, b, mixed], 0, 150), []);
+  assert.equal(handoffsBetween([a, b, without, other], 0, 150).length, 1);
+  assert.deepEqual(handoffsBetween([a, b], 0, 150, 200, [a, b, rowOf(0, between)]), []);
+});
+
+test('who had not waited yet was handed nothing', () => {
+  const a = rowOf(0, [[GIL, 0], [0, 50], [8, 100]]);
+  const late = rowOf(0, [[GIL, 0], [8, 60], [6, 40], [0, 50]]);
+  assert.deepEqual(handoffsBetween([a, late], 0, 150), []);
+});
+
+// A history of one GIL that threads wait for and hold, one at a time.
+function turns(random, threads, steps) {
+  const lives = Array.from({length: threads}, () => [[GIL, 0]]);
+  const add = (thread, cell, ns) => ns > 0 && lives[thread].push([cell, ns]);
+  const waiting = Array.from({length: threads}, () => random(2) === 0);
+  for (let i = 0; i < steps; i++) {
+    const holder = random(threads), free = random(5), held = 1 + random(200);
+    lives.forEach((life, thread) => {
+      if (thread === holder) {
+        const ran = random(held);
+        add(thread, waiting[thread] ? 6 : 8, free);
+        add(thread, 0, ran);
+        add(thread, 2, held - ran);
+        waiting[thread] = random(2) === 0;
+      } else {
+        const before = waiting[thread] ? 0 : random(free + held + 1);
+        const begins = !waiting[thread] && random(2) === 0;
+        add(thread, waiting[thread] ? 6 : 8, before);
+        waiting[thread] ||= begins;
+        add(thread, waiting[thread] ? 6 : 8, free + held - before);
+      }
+    });
+  }
+  return lives;
+}
+
+// As the page's writer does: neighbours that are short become one span.
+function coarsened(life, resolution) {
+  const out = [life[0]];
+  let group = [];
+  const length = () => group.reduce((sum, [, ns]) => sum + ns, 0);
+  const end = () => {
+    if (group.length) out.push(group.length === 1 ? group[0] : [MIXED, ...group]);
+    group = [];
+  };
+  for (const span of life.slice(1)) {
+    if (span[1] >= resolution || length() >= resolution) end();
+    if (span[1] >= resolution)
+      out.push(span);
+    else
+      group.push(span);
+  }
+  end();
+  return out;
+}
+
+test('a coarser page draws no other hand-offs', () => {
+  const random = randomNumbers(11);
+  let fineOnes = 0, coarseOnes = 0;
+  for (let round = 0; round < 50; round++) {
+    const lives = turns(random, 2 + round % 5, 60);
+    const named = (resolution) => {
+      const rows = lives.map((life) => rowOf(0, coarsened(life, resolution)));
+      return handoffsBetween(rows, 0, rows[0].last, Infinity)
+          .map(
+              ({from,
+                to,
+                released,
+                acquired}) => [rows.indexOf(from), rows.indexOf(to), released, acquired].join(' '));
+    };
+    const fine = new Set(named(0));
+    fineOnes += fine.size;
+    for (const resolution of [20, 60, 150, 400]) {
+      const coarse = named(resolution);
+      coarseOnes += coarse.length;
+      for (const one of coarse) assert.ok(fine.has(one), `${one} at ${resolution}`);
+    }
+  }
+  assert.ok(fineOnes > 500 && coarseOnes > 100, `${fineOnes} and ${coarseOnes} hand-offs`);
 });

@@ -3,6 +3,7 @@ import {execFileSync} from 'node:child_process';
 import {existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
+import {deflateSync, inflateSync} from 'node:zlib';
 import {chromium} from 'playwright-core';
 
 const need = (name) => {
@@ -35,6 +36,13 @@ export const noLive = process.getuid() !== 0 ? 'not root' :
 if (noLive && process.env.GILTOP_REQUIRE_LIVE)
   throw new Error(`live recordings are required: ${noLive}`);
 
+// The page of a python that has these words on its command line.
+export function recordPython(name, ...words) {
+  const recording = join(directory, `${name}.pftrace`);
+  run(giltop, 'record', '-q', '-o', recording, '--', 'python3', '-c', ...words);
+  return pageOf(recording, name);
+}
+
 // What a workload did: the page of its recording, and what it says of itself.
 export function record(workload, ...words) {
   const recording = join(directory, `${workload}.pftrace`),
@@ -44,16 +52,16 @@ export function record(workload, ...words) {
   return {page: pageOf(recording, workload), truth: JSON.parse(readFileSync(truth, 'utf8'))};
 }
 
-const block = /(<script type="application\/json" id="giltop-report">)([^<]*)(<\/script>)/;
+const block = /(id="giltop-report">)([^<]*)/;
 
 // A copy of a page, with its data changed.
 export function altered(page, name, change) {
   const text = readFileSync(page, 'utf8');
-  const data = JSON.parse(text.match(block)[2]);
+  const data = JSON.parse(inflateSync(Buffer.from(text.match(block)[2], 'base64')));
   change(data);
   const out = join(directory, `${name}.html`);
-  const json = JSON.stringify(data).replace(/</g, '\\u003c');
-  writeFileSync(out, text.replace(block, (all, begin, old, end) => begin + json + end));
+  const packed = deflateSync(JSON.stringify(data)).toString('base64');
+  writeFileSync(out, text.replace(block, (all, tag) => tag + packed));
   return out;
 }
 

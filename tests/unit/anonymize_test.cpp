@@ -83,6 +83,10 @@ TEST(Anonymizer, ChangesNoFigure) {
 TEST(Anonymizer, KernelReleasesAreCut) {
   EXPECT_EQ(Anonymizer::release("5.15.0-acme-7"), "5.15.0");
   EXPECT_EQ(Anonymizer::release("6.18.44"), "6.18.44");
+  EXPECT_EQ(Anonymizer::release("5.10.0.1234.acme"), "5.10.0");
+  EXPECT_EQ(Anonymizer::release("6.1.acme"), "6.1");
+  EXPECT_EQ(Anonymizer::release("6."), "6");
+  EXPECT_EQ(Anonymizer::release("acme"), "");
   EXPECT_EQ(Anonymizer::release(""), "");
 }
 

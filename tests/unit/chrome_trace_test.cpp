@@ -119,6 +119,38 @@ TEST(ChromeTrace, SlicesRowsAndTheClock) {
   EXPECT_THAT(names, ::testing::IsSupersetOf({"101 worker: GIL", "101 worker: CPU", "GIL owner"}));
 }
 
+TEST(ChromeTrace, WhoIsRenamedHasTheNewNameFromThenOn) {
+  Story story = two_threads();
+  story.renamed("worker", "loader").renamed("main", "gunicorn");
+  story.at(90).acquires("worker").at(95).releases("worker");
+  story.at(96).acquires("main").at(98).releases("main").at(100).ends();
+  const Drawn drawn = draw(story.tables(), story.events());
+  std::vector<std::string> owners, threads, processes;
+  for (const Json& e : events_of(drawn.json, "X"))
+    if (e["tid"] >= 30'000'000) owners.push_back(e["name"]);
+  EXPECT_THAT(owners,
+              ::testing::ElementsAre("100 python3", "101 worker", "101 loader", "100 gunicorn"));
+  for (const Json& e : events_of(drawn.json, "M")) {
+    if (e["name"] == "thread_name" && e["tid"] == 10'000'101) threads.push_back(e["args"]["name"]);
+    if (e["name"] == "process_name") processes.push_back(e["args"]["name"]);
+  }
+  EXPECT_THAT(threads, ::testing::ElementsAre("101 worker: GIL", "101 loader: GIL"));
+  EXPECT_EQ(processes.front(), "python3");
+  EXPECT_EQ(processes.back(), "gunicorn");
+}
+
+TEST(ChromeTrace, ALossLastsOnTheFilesOwnClock) {
+  Story story = two_threads();
+  story.at(90).loses(0, 3, 95).at(100).ends();
+  const Drawn drawn = draw(story.tables(), story.events());
+  const auto instants = events_of(drawn.json, "i");
+  const auto lost = std::find_if(instants.begin(), instants.end(),
+                                 [](const Json& e) { return e["name"] == "lost events"; });
+  ASSERT_NE(lost, instants.end());
+  EXPECT_EQ((*lost)["args"]["count"], 3);
+  EXPECT_NEAR((*lost)["args"]["until"].get<double>() - (*lost)["ts"].get<double>(), 0.005, 1e-6);
+}
+
 TEST(ChromeTrace, TotalsAreTheReports) {
   for (uint64_t seed = 1; seed <= 200; seed++) {
     const Simulation simulation(seed, {.steps = 300, .gils = 1 + unsigned(seed % 2)});

@@ -1,7 +1,9 @@
 // giltop report, the program: its formats, and that --anonymize leaves no name in any of them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 
@@ -66,13 +68,42 @@ TEST(Report, FormatsAndFiles) {
   EXPECT_EQ(read_file(file), report({}).out);
   EXPECT_EQ(report({"-f", "svg"}).status, 2);
   EXPECT_EQ(report({"-f", "json", "--json"}).status, 2);
-  testing::write_file(file, read_file(kRecording));
-  EXPECT_THAT(report({"-f", "chrometrace", "-o", file}, file).err,
-              HasSubstr("it is the recording"));
-  EXPECT_EQ(read_file(file), read_file(kRecording));
   const Ran nowhere = report({"-f", "chrometrace", "-o", directory.path("none/out")});
   EXPECT_EQ(nowhere.status, 1);
   EXPECT_THAT(nowhere.err, HasSubstr("cannot write"));
+}
+
+TEST(Report, NeverWritesOverTheRecording) {
+  const TemporaryDirectory directory;
+  const std::string recorded = read_file(kRecording);
+  const std::string html = directory.path("a.html"), file = html + ".old";
+  testing::write_file(file, recorded);
+  testing::write_file(html, "a page");
+  const std::string way_round = directory.path("./a.html.old"), link = directory.path("link");
+  ASSERT_EQ(symlink(file.c_str(), link.c_str()), 0);
+  const std::vector<std::vector<std::string>> harmful = {
+      {"-o", file},       {"-f", "chrometrace", "-o", way_round},
+      {"--json=" + file}, {"--json=" + link},
+      {"--html", file},   {"--html", directory.path("b.html"), "--json=" + way_round},
+      {"--html", html}};
+  for (const std::vector<std::string>& options : harmful) {
+    const Ran ran = report(options, file);
+    EXPECT_EQ(ran.status, 1) << options.back();
+    EXPECT_THAT(ran.err, HasSubstr("is the recording")) << options.back();
+    EXPECT_EQ(read_file(file), recorded) << options.back();
+    EXPECT_EQ(read_file(html), "a page") << options.back();
+  }
+}
+
+TEST(Report, HtmlAndJsonAreTwoFiles) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("out");
+  for (const std::string& json : {file, directory.path("./out")}) {
+    const Ran ran = report({"--html", file, "--json=" + json});
+    EXPECT_EQ(ran.status, 2);
+    EXPECT_THAT(ran.err, HasSubstr("cannot both go to " + file));
+    EXPECT_NE(access(file.c_str(), F_OK), 0) << "nothing was written";
+  }
 }
 
 // What was whole is there, and valid, and the exit says that it is not all.
@@ -83,6 +114,25 @@ TEST(Report, ChromeTraceOfADamagedRecording) {
   EXPECT_EQ(ran.status, 1);
   EXPECT_THAT(ran.err, HasSubstr("damaged at byte"));
   EXPECT_GT(Json::parse(ran.out)["traceEvents"].size(), 1000u);
+}
+
+TEST(Report, ChromeTraceOfNoRecordingSparesWhatWasThere) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("none"), out = directory.path("out.json");
+  testing::write_file(file, "no recording");
+  testing::write_file(out, "mine");
+  EXPECT_EQ(report({"-f", "chrometrace", "-o", out}, file).status, 1);
+  EXPECT_EQ(read_file(out), "mine");
+  const std::string other = directory.path("new.json");
+  EXPECT_EQ(report({"-f", "chrometrace", "-o", other}, file).status, 1);
+  EXPECT_NE(access(other.c_str(), F_OK), 0) << "nothing was written";
+}
+
+TEST(Report, ChromeTraceToAFullDeviceSaysSoOnce) {
+  const Ran ran = report({"-f", "chrometrace", "-o", "/dev/full"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("cannot write /dev/full: No space left on device\n"));
+  EXPECT_EQ(std::count(ran.err.begin(), ran.err.end(), '\n'), 1);
 }
 
 TEST(Report, AnonymousInEveryFormat) {

@@ -10,10 +10,11 @@
 #include <iterator>
 #include <random>
 
+#include "base/format.h"
+#include "model/verdict.h"
 #include "support/event_builder.h"
 #include "view/comparison.h"
 #include "view/format.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

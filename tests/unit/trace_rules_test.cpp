@@ -96,6 +96,15 @@ TEST(TraceRules, ATraceOfTwoThreads) {
   EXPECT_EQ(counts.attributes["giltop.lost_events"], "0");
 }
 
+TEST(TraceRules, EachNameOfAThreadIsInternedOnItsOwn) {
+  Story story = two_threads();
+  story.at(10).acquires("worker").at(20).releases("worker").renamed("worker", "loader");
+  story.at(30).acquires("worker").at(40).releases("worker").loses(1, 1, 50);
+  story.at(60).acquires("worker").at(70).releases("worker").renamed("worker", "saver");
+  story.at(80).acquires("worker").at(90).releases("worker").ends();
+  EXPECT_THAT(check(story.tables(), story.events()), IsEmpty());
+}
+
 TEST(TraceRules, AReleaseThatAWaiterAskedFor) {
   Story story = two_threads();
   story.at(10).acquires("main").at(20).waits("worker").at(21).waits("worker");

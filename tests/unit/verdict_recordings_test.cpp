@@ -4,8 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "model/model.h"
+#include "model/verdict.h"
 #include "sink/trace_reader.h"
-#include "view/verdict.h"
 
 namespace giltop {
 namespace {

@@ -1,6 +1,11 @@
 // Figures and names, as the text report has them.
 import {cpuState, gilState, HOLDING, MIXED, RELEASED, WAITING} from './spans.js';
 
+// A name that says in which direction it is read would turn around the text beside it.
+export function undirected(name) {
+  return name.replace(/[\u202a-\u202e\u2066-\u2069]/g, '');
+}
+
 const THIN = '\u202f';
 
 function two(value) {

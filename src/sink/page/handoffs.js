@@ -41,20 +41,48 @@ function holdsOf(row, from, to, most) {
     const first = span;
     while (span + 1 < row.count && holding(span + 1)) span++;
     const before = first > 0 ? row.cells[first - 1] : MIXED;
+    const waited = before !== MIXED && gilState(before) === WAITING;
     holds.push({
       row,
       from: row.starts[first],
       to: row.starts[span + 1],
       gil: row.gilOf(first),
-      waited: before !== MIXED && gilState(before) === WAITING
+      waited,
+      wanted: waited ? row.stretch(first - 1).from : 0
     });
   }
   return holds;
 }
 
+function mayHold(row, span, gil) {
+  const cell = row.cells[span];
+  if (cell !== MIXED) return gilState(cell) === HOLDING && row.gilOf(span) === gil;
+  for (let part = row.partsOf[span]; part < row.partsOf[span + 1]; part++)
+    if (gilState(row.partCells[part]) === HOLDING) return row.gilOf(span) === gil;
+  return false;
+}
+
+// Those during which nobody else can have had the GIL. A hold that is part of a mixed span is no
+// hold of its own: what went around it would look like one hand-off.
+function direct(handoffs, rows) {
+  handoffs.sort((a, b) => a.released - b.released);
+  const held = handoffs.map(() => false);
+  for (const row of rows) {
+    let near = 0;
+    handoffs.forEach(({gil, released, acquired}, i) => {
+      if (held[i] || row.last <= released || row.first >= acquired) return;
+      near = Math.max(0, row.atNear(released, near));
+      for (let span = near; !held[i] && span < row.count && row.starts[span] < acquired; span++)
+        held[i] = mayHold(row, span, gil);
+    });
+  }
+  return handoffs.filter((handoff, i) => !held[i]);
+}
+
 // The hand-offs that end between two moments, each from the end of a hold to the beginning of the
-// next one of that GIL by a thread that had waited. Null: more than can be told apart.
-export function handoffsBetween(rows, from, to, most = 200) {
+// next one of that GIL by a thread that had waited. `all` are the rows that may have held it
+// meanwhile, `rows` those that are asked about. Null: more than can be told apart.
+export function handoffsBetween(rows, from, to, most = 200, all = rows) {
   const holds = [];
   for (const row of rows) {
     if (row.last <= from || row.first >= to) continue;
@@ -67,11 +95,18 @@ export function handoffsBetween(rows, from, to, most = 200) {
   const handoffs = [];
   for (const hold of holds) {
     const before = last.get(hold.gil);
-    if (hold.waited && before && before.row !== hold.row && before.to <= hold.from)
-      handoffs.push({from: before.row, to: hold.row, released: before.to, acquired: hold.from});
+    if (hold.waited && before && before.row !== hold.row && before.to <= hold.from &&
+        before.to >= hold.wanted)
+      handoffs.push({
+        from: before.row,
+        to: hold.row,
+        gil: hold.gil,
+        released: before.to,
+        acquired: hold.from
+      });
     last.set(hold.gil, hold);
   }
-  return handoffs.length > most ? null : handoffs;
+  return handoffs.length > most ? null : direct(handoffs, all);
 }
 
 // Sums of cells, for a table.

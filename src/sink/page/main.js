@@ -1,24 +1,23 @@
 // The page: reads the two blocks of data it came with, and fills its sections.
 import {byId, el, fill, table} from './dom.js';
-import {count, duration, moment, stateName} from './format.js';
+import {count, duration, moment, stateName, undirected} from './format.js';
 import {handoffsBetween, matrixBetween} from './handoffs.js';
 import {Histograms} from './histograms.js';
 import {legendCells, Raster} from './raster.js';
 import {processName, showBlame, showLedgers, showRun, showThreads, showVerdict, showWaits, threadName} from './sections.js';
-import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
+import {BLOCKED, bytesOf, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
 import {Timeline} from './timeline.js';
 import {listen} from './timeline_input.js';
 
 const MOST_IN_TABLE = 48;
-const page = JSON.parse(byId('giltop-report').textContent);
-const {report} = page;
 const histograms = new Histograms();
+let page = null, report = null;
 let timeline = null, rows = [], process = null;
 
+// `place`: in the order of the page, the worst first.
 function showProcess(place) {
-  const said = page.processes[place];
-  process = report.processes[said.process];
-  showVerdict(process, said);
+  process = report.processes[page.order[place]];
+  showVerdict(process);
   showLedgers(process);
   showThreads(process);
   showBlame(process);
@@ -28,7 +27,7 @@ function showProcess(place) {
     goToWait(process.longest_waits[index]);
   });
   histograms.show(process);
-  showTimeline(said.process);
+  showTimeline(page.order[place]);
 }
 
 function showTimeline(index) {
@@ -39,14 +38,16 @@ function showTimeline(index) {
     row.label = threadName(thread);
     row.short = String(thread.tid);
   }
-  byId('timeline-section').hidden = own.length === 0;
-  if (own.length === 0) return;
-  timeline.show(own, process.gils.map((gil) => gil.address));
-  showLegend(own);
   const without = process.threads.reduce((all, thread) => all + (thread.folded || 0), 0);
+  byId('timeline-section').hidden = own.length === 0;
+  // What was chosen of another process is of no use here, lanes or not.
+  timeline.show(own, process.gils.map((gil) => gil.address), without === 0);
+  if (own.length === 0) return;
+  showLegend(own);
   byId('without').hidden = without === 0;
-  byId('without').textContent =
-      `${count(without)} threads that ended early have no lane: they are summed up.`;
+  byId('without').textContent = `${
+      count(
+          without)} threads that ended early have no lane: they are summed up, and without them no hand-offs are drawn.`;
 }
 
 // What of all that may be drawn is there.
@@ -69,8 +70,8 @@ function showLegend(own) {
   fill('legend', ...items);
 }
 
-function restyle() {
-  timeline.restyle();
+function restyle(printing) {
+  timeline.restyle(printing);
   showLegend(timeline.rows);
   histograms.draw();
 }
@@ -87,8 +88,7 @@ function goToWait(wait) {
 // An address that ends in #wait-2-1 is about the first wait of the second process.
 function followAddress() {
   const [, place, index] = location.hash.match(/^#wait-(\d+)-(\d+)$/) ?? [];
-  const said = page.processes[place - 1];
-  const wait = said && report.processes[said.process].longest_waits[index - 1];
+  const wait = report.processes[page.order[place - 1]]?.longest_waits[index - 1];
   if (!wait) return;
   byId('choice').value = String(place - 1);
   showProcess(place - 1);
@@ -144,17 +144,15 @@ function showMatrix({from, to}, what) {
 // The worst first.
 function offerProcesses() {
   const choice = byId('choice');
-  byId('processes').hidden = page.processes.length < 2;
-  page.processes.forEach(
-      (said, place) =>
-          choice.append(el('option', {value: place}, processName(report.processes[said.process]))));
+  const ordered = page.order.map((index) => report.processes[index]);
+  byId('processes').hidden = ordered.length < 2;
+  ordered.forEach((each, place) => choice.append(el('option', {value: place}, processName(each))));
   choice.addEventListener('change', () => showProcess(Number(choice.value)));
-  const shown = page.processes.slice(0, MOST_IN_TABLE);
   fill(
       'all-processes',
       table(
           'Processes, the worst first', [['Process'], ['Verdict']],
-          shown.map((said) => [processName(report.processes[said.process]), said.verdict])));
+          ordered.slice(0, MOST_IN_TABLE).map((each) => [processName(each), each.verdict.text])));
 }
 
 function buttons() {
@@ -171,6 +169,7 @@ function api() {
   const rowOf = (tid) => timeline.rows.find((row) => row.tid === tid);
   return {
     report,
+    timeline,
     resolution_ns: page.resolution_ns,
     threads: () => timeline.rows.map((row) => row.tid),
     spanCount: () => rows.reduce((all, row) => all + row.count, 0),
@@ -210,10 +209,12 @@ function api() {
 }
 
 async function start() {
-  document.title =
-      `giltop: ${report.processes.map((p) => p.comm).slice(0, 3).join(', ') || 'report'}`;
+  page = JSON.parse(new TextDecoder().decode(await bytesOf(byId('giltop-report').textContent)));
+  report = page.report;
+  document.title = `giltop: ${
+      report.processes.map((p) => undirected(p.comm)).slice(0, 3).join(', ') || 'report'}`;
   showRun(page);
-  if (page.processes.length === 0) {
+  if (page.order.length === 0) {
     fill('verdict', el('p', {class: 'sentence'}, 'No CPython process was seen.'));
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;
@@ -223,11 +224,12 @@ async function start() {
   timeline.onChange = changed;
   listen(timeline);
   buttons();
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', restyle);
+  matchMedia('(prefers-color-scheme: dark)')
+      .addEventListener('change', () => restyle(timeline.printing));
   for (const [event, printing] of [['beforeprint', true], ['afterprint', false]]) {
     addEventListener(event, () => {
       document.documentElement.toggleAttribute('data-print', printing);
-      restyle();
+      restyle(printing);
     });
   }
   offerProcesses();

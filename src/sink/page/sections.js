@@ -1,25 +1,25 @@
 // The page's parts, but for the timeline: each fills its section from the report of one process.
 import {bar, byId, el, fill, table} from './dom.js';
-import {count, duration, moment, percent} from './format.js';
+import {count, duration, moment, percent, undirected} from './format.js';
 
 const ns = (seconds) => seconds * 1e9;
 const MOST_ROWS = 24;
 const MOST_IN_PICTURE = 12;
 
-export const threadName = (thread) =>
-    thread.folded ? `${count(thread.folded)} ended threads` : `${thread.tid} ${thread.comm}`;
+export const threadName = (thread) => thread.folded ? `${count(thread.folded)} ended threads` :
+                                                      `${thread.tid} ${undirected(thread.comm)}`;
 
 export function processName(process) {
-  if (process.folded) return `${count(process.folded)} ended processes · ${process.comm}`;
-  return `${process.pid} · ${process.cmdline || process.comm}`;
+  const name = undirected(process.folded ? process.comm : process.cmdline || process.comm);
+  return process.folded ? `${count(process.folded)} ended processes · ${name}` :
+                          `${process.pid} · ${name}`;
 }
 
 // --- the verdict and the run ---
 
-export function showVerdict(process, said) {
-  fill(
-      'verdict', el('p', {class: 'sentence'}, said.verdict),
-      said.advice ? el('p', {}, said.advice) : null);
+export function showVerdict(process) {
+  const {text, advice} = process.verdict;
+  fill('verdict', el('p', {class: 'sentence'}, text), advice ? el('p', {}, advice) : null);
   byId('sampled').hidden = process.exact;
   const python = process.python ?
       `Python ${process.python}${process.free_threaded ? ' free-threaded' : ''}` :
@@ -184,9 +184,9 @@ const PARTS = [
   ['handoff_s', 'hand-off'], ['unknown_s', 'unknown']
 ];
 const blamed = (row) => PARTS.reduce((all, [key]) => all + row[key], 0);
-const waiterOf = (row) => row.waiter_tid === null ? 'ended threads' : String(row.waiter_tid);
+const waiterOf = (row) => row.waiter_tid === null ? 'other threads' : String(row.waiter_tid);
 const holderOf = (row) => row.holder_tid !== null ? String(row.holder_tid) :
-    row.holder_folded                             ? 'ended threads' :
+    row.holder_folded                             ? 'other threads' :
                                                     'nobody known';
 
 function blamePicture(rows) {

@@ -19,7 +19,9 @@ function base64(text) {
   return bytes;
 }
 
-async function inflate(bytes) {
+// What a block of the page holds.
+export async function bytesOf(text) {
+  const bytes = base64(text);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
@@ -210,7 +212,7 @@ export class Row {
 }
 
 export async function unpack(text) {
-  const bytes = await inflate(base64(text));
+  const bytes = await bytesOf(text);
   const numbers = new Numbers(bytes);
   const heads = [];
   for (let left = numbers.next(); left > 0; left--)

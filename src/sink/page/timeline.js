@@ -8,6 +8,8 @@ import {gilState, MIXED, WAITING} from './spans.js';
 const RULER = 26, GAP = 6;     // CSS pixels
 const LEAST_NS = 200;          // across the whole width
 const MOST_PIXELS = 2600;      // of a lane
+const MOST_PRINTED = 8000;     // CSS pixels of height
+const MOST_OF_ALL = 16e6;      // pixels of the canvas
 const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
 
 const hex = (text) => {
@@ -27,6 +29,7 @@ export class Timeline {
     this.chosen = null;  // { row, span }
     this.hover = null;   // { x, y }
     this.pending = false;
+    this.printing = false;
     this.frames = [];  // how long drawing took, ms
     this.onChange = () => {};
     this.readColours();
@@ -34,10 +37,16 @@ export class Timeline {
     scroller.addEventListener('scroll', () => this.redraw());
   }
 
-  // The page's colours are others now. At once: a printer does not wait for a frame.
-  restyle() {
+  // The page's colours are others now; on paper, where nothing scrolls, all lanes are there. At
+  // once: a printer does not wait for a frame.
+  restyle(printing) {
+    if (printing && !this.printing) this.scrolled = this.scroller.scrollTop;
+    if (printing) this.scroller.scrollTop = 0;
+    const ended = this.printing && !printing;
+    this.printing = printing;
     this.readColours();
-    this.stale = true;
+    this.resize();
+    if (ended) this.scroller.scrollTop = this.scrolled;
     this.draw();
   }
 
@@ -54,9 +63,10 @@ export class Timeline {
     return `rgb(${this.colours[name].join(' ')} / ${alpha})`;
   }
 
-  // `gils`: their addresses, by their place in the process.
-  show(rows, gils) {
+  // `gils`: their addresses, by their place in the process. `complete`: every thread has a lane.
+  show(rows, gils, complete) {
     this.rows = rows;
+    this.complete = complete;
     this.gils = gils;
     this.chosen = null;
     this.selection = null;
@@ -102,8 +112,11 @@ export class Timeline {
   }
 
   resize() {
-    const height = Math.min(this.wholeHeight(), this.scroller.clientHeight || Infinity);
-    const scale = Math.min(devicePixelRatio || 1, 2, MOST_PIXELS / this.lanesWidth);
+    const room = this.printing ? MOST_PRINTED : this.scroller.clientHeight || Infinity;
+    const height = Math.min(this.wholeHeight(), room);
+    const scale = Math.min(
+        devicePixelRatio || 1, 2, MOST_PIXELS / this.lanesWidth,
+        Math.sqrt(MOST_OF_ALL / (height * Math.max(1, this.width))));
     this.scale = Math.max(scale, 0.5);
     this.canvas.style.height = `${height}px`;
     this.canvas.width = Math.round(this.width * this.scale);
@@ -262,8 +275,11 @@ export class Timeline {
           row, this.view.from, this.view.to, Math.max(0, top), Math.min(bottom, height));
     });
     const most = Math.round(this.lanesWidth / PIXELS_OF_HANDOFF);
-    this.handoffs = handoffsBetween(
-        this.rows.length <= 256 ? this.rows : shown, this.view.from, this.view.to, most);
+    // A thread without a lane may have held the GIL meanwhile, and nothing here would tell.
+    this.handoffs = this.complete ? handoffsBetween(
+                                        this.rows.length <= 256 ? this.rows : shown, this.view.from,
+                                        this.view.to, most, this.rows) :
+                                    null;
   }
 
   eachShown(what) {

@@ -69,7 +69,11 @@ export function listen(timeline) {
     pointers.delete(event.pointerId);
     if (gesture && gesture.kind !== 'pinch' && !gesture.moved && event.type === 'pointerup')
       click(place(event));
-    gesture = null;
+    const [left] = pointers.values();
+    // The finger that is left after a pinch moves the timeline; to lift it is no tap.
+    gesture = gesture?.kind === 'pinch' && pointers.size === 1 ?
+        {kind: 'pan', start: left, at: left, moved: true} :
+        null;
   };
   canvas.addEventListener('pointerup', end);
   canvas.addEventListener('pointercancel', end);

@@ -1,4 +1,4 @@
-#include "view/verdict.h"
+#include "model/verdict.h"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <optional>
 #include <utility>
 
-#include "view/format.h"
+#include "base/format.h"
 
 namespace giltop {
 namespace {
