@@ -180,7 +180,8 @@ TEST_F(Blog, FourThreadsSleepAtOnce) {
   ASSERT_EQ(threads.size(), 4u);
   double slept = 0, first = 1e9, last = 0;
   for (const Json& thread : threads) {
-    EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.01);
+    EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.1)
+        << "a CPU may be somebody else's meanwhile";
     slept += thread.at("matrix").at("released").at("blocked_s").get<double>();
     first = std::min(first, thread.at("first_s").get<double>());
     last = std::max(last, thread.at("last_s").get<double>());
