@@ -177,7 +177,8 @@ std::string process_part(const ProcessSnapshot& p, bool automatic) {
     bars += state_bar(*folded);
   }
   out += "  " + bar_legend(bars) + "\n";
-  if (automatic && p.light_ns != 0)
+  // All of its life: it began beside one in light mode.
+  if (automatic && p.light_ns != 0 && p.light_ns + span / 100 < span)
     out += fmt::format("  in light mode for {} of {}: exact mode would have cost too much\n",
                        format_seconds(p.light_ns), format_seconds(span));
   if (!p.gils.empty()) out += "\n";
