@@ -9,6 +9,7 @@ import tempfile
 import time
 
 PR_SET_PDEATHSIG = 1
+ADDR_NO_RANDOMIZE = 0x0040000
 libc = ctypes.CDLL(None)
 alive = set()
 
@@ -18,9 +19,12 @@ class Failed(Exception):
 
 
 def begin():
-    """In the new program's process: it dies with us, and takes our priority into its own session,
-    which the kernel weighs as one (CONFIG_SCHED_AUTOGROUP) whatever its processes' niceness."""
+    """In the new program's process: it dies with us, has its memory where all others have theirs,
+    as where a program happens to lie changes its speed by some percent, and takes our priority into
+    its own session, which the kernel weighs as one (CONFIG_SCHED_AUTOGROUP) whatever its processes'
+    niceness."""
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    libc.personality(ADDR_NO_RANDOMIZE)
     try:
         with open("/proc/self/autogroup", "w") as group:
             group.write(str(os.nice(0)))
@@ -30,8 +34,9 @@ def begin():
 
 def environment():
     """Without sudo's variables, by which giltop would run the workload as the user who called and
-    not as the other tracers do."""
-    return {k: v for k, v in os.environ.items() if not k.startswith("SUDO_")}
+    not as the other tracers do; with the same hashes, so the same collisions, in every Python."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("SUDO_")}
+    return {**kept, "PYTHONHASHSEED": "0"}
 
 
 class Job:

@@ -20,6 +20,7 @@ GOALS = [
     ("exact", "bpftrace", "writers4", 0.5),
 ]
 BUSY = 0.1  # of the CPUs' time: the others of two CPUs share caches and cores with what is measured
+DOUBTS = "  ?: a quarter of the rounds or more say otherwise"
 ESTIMATE_FACTOR = 1.5  # giltop's estimate of its overhead against the measured one
 
 
@@ -32,6 +33,10 @@ def quartiles(values):
 
 def spread(values, form):
     return f"{min(values):{form}} … {max(values):{form}}"
+
+
+def within_factor(ratio):
+    return 1 / ESTIMATE_FACTOR <= ratio <= ESTIMATE_FACTOR
 
 
 class Table:
@@ -114,17 +119,19 @@ class Table:
             both = [n for n in costs if n in untraced and costs[n][1] is not None]
             if not both:
                 continue
-            measured = statistics.median(costs[n][0] - untraced[n][0] for n in both)
+            differences = [costs[n][0] - untraced[n][0] for n in both]
+            measured, (low, high) = statistics.median(differences), quartiles(differences)
             estimated = statistics.median(costs[n][1] for n in both)
-            cpu_s = statistics.median(untraced[n][0] for n in both)
-            low, high = quartiles([untraced[n][0] for n in both])
-            noise = high - low
-            row = {"workload": workload, "tracer": tracer, "untraced_s": cpu_s,
-                   "estimated_s": estimated, "measured_s": measured, "noise_s": noise,
-                   "within_factor": ESTIMATE_FACTOR, "ratio": None, "met": None}
-            if measured > noise:
+            row = {"workload": workload, "tracer": tracer,
+                   "untraced_s": statistics.median(untraced[n][0] for n in both),
+                   "estimated_s": estimated, "measured_s": measured,
+                   "measured_runs_s": differences, "within_factor": ESTIMATE_FACTOR,
+                   "ratio": None, "met": None, "certain": None}
+            if low > 0:
                 row["ratio"] = estimated / measured
-                row["met"] = 1 / ESTIMATE_FACTOR <= row["ratio"] <= ESTIMATE_FACTOR
+                row["met"] = within_factor(row["ratio"])
+                row["certain"] = (within_factor(estimated / low) == within_factor(estimated / high)
+                                  == row["met"])
             yield row
 
     def json(self):
@@ -202,23 +209,29 @@ class Table:
                    f"{goal['ratio_of_least']:>10.3f} {goal['cpu_ratio']:>7.3f}   {bound:>7}  "
                    f"{verdict}")
         if doubts:
-            yield "  ?: a quarter of the rounds or more say otherwise"
+            yield DOUBTS
 
     def text_of_estimates(self):
         rows = list(self.estimates())
         if not rows:
             return
         yield ""
-        yield (f"{'overhead, of the untraced CPU time':<38} {'measured':>8} "
-               f"{'giltop estimates':>19}   {'ratio':>11}  goal: within {ESTIMATE_FACTOR:g}×")
+        yield (f"{'overhead, of the untraced CPU time':<38} {'measured':>8} {'quartiles':>15} "
+               f"{'giltop estimates':>17} {'ratio':>7}   goal: within {ESTIMATE_FACTOR:g}×")
+        doubts = False
         for row in rows:
             what = f"  {row['tracer']}, {row['workload']}"
             percent = [f"{100 * row[k] / row['untraced_s']:.2f} %"
                        for k in ("measured_s", "estimated_s")]
-            line = f"{what:<38} {percent[0]:>8} {percent[1]:>19}   "
+            parts = (f"{100 * t / row['untraced_s']:.2f}" for t in quartiles(row["measured_runs_s"]))
+            line = f"{what:<38} {percent[0]:>8} {' … '.join(parts):>15} {percent[1]:>17} "
             if row["ratio"] is None:
-                noise = 100 * row["noise_s"] / row["untraced_s"]
-                line += f"{'–':>11}  lost in the noise of {noise:.1f} %"
-            else:
-                line += f"{row['ratio']:>11.2f}  {'met' if row['met'] else 'MISSED'}"
-            yield line
+                yield f"{line}{'–':>7}   lost in the noise"
+                continue
+            verdict = "met" if row["met"] else "MISSED"
+            if not row["certain"]:
+                verdict += "?"
+                doubts = True
+            yield f"{line}{row['ratio']:>7.2f}   {verdict}"
+        if doubts:
+            yield DOUBTS
