@@ -405,6 +405,9 @@ int on_process_exit(__u64 *ctx)
 	e->h.state = last ? GT_LAST : 0;
 	e->h.extra = user_of(task);
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
-	submit(e);
+	if (last)
+		submit_now(e); /* whoever waits for its end */
+	else
+		submit(e);
 	return 0;
 }

@@ -11,7 +11,7 @@
 namespace giltop {
 namespace {
 
-constexpr int kPoll_ms = 20;
+constexpr int kPoll_ms = 100;  // what hurries wakes us
 constexpr uint64_t kFlushEvery_ns = 1'000'000'000;
 constexpr uint64_t kClocksEvery_ns = 60'000'000'000;
 

@@ -38,6 +38,12 @@ struct SkeletonDeleter {
 };
 using Skeleton = std::unique_ptr<giltop_bpf, SkeletonDeleter>;
 
+// While processes come or go, what is not told by a wakeup of its own (that a held one's parent was
+// stopped, where a new one's GIL is) is looked for this often. The time is longer than a parent
+// takes to hear of its child (holds.cpp).
+constexpr int kAttentive_ms = 20;
+constexpr uint64_t kAttention_ns = 1'500'000'000;
+
 struct BtfDeleter {
   void operator()(btf* types) const { btf__free(types); }
 };
@@ -119,6 +125,7 @@ class LiveSession final : public Session {
   std::vector<NewMapping> new_mappings_;  // taken before them
   std::array<uint64_t, GT_KINDS> lost_seen_{};
   std::array<uint64_t, GT_KINDS> taken_{};  // records per kind
+  uint64_t attentive_until_ns_ = 0;         // processes have just come or gone
   // By process, since the modes were chosen last.
   std::unordered_map<uint32_t, double> spent_ns_;
   uint64_t modes_chosen_ns_ = 0;
@@ -309,6 +316,7 @@ Status LiveSession::arm() {
     std::atomic_ref(skeleton_->bss->armed).store(1);
     armed_ = true;
     watermark_ = next_watermark_ = now;
+    attentive_until_ns_ = now + kAttention_ns;
     return now;
   });
   targets_->look_for_gils(boot_ns());
@@ -371,12 +379,14 @@ void LiveSession::take_notices() {
     void operator()(const gt_found& found) { targets.on_found(found); }
     void operator()(const gt_exit& exit) { targets.on_last_exit(exit.h.tgid); }
   };
+  if (notices_.empty()) return;
+  attentive_until_ns_ = boot_ns() + kAttention_ns;
   for (const Notice& notice : std::exchange(notices_, {})) std::visit(Visitor{*targets_}, notice);
 }
 
 void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   holds_->beat();
-  ring_->wait(timeout_ms);
+  ring_->wait(boot_ns() < attentive_until_ns_ ? std::min(timeout_ms, kAttentive_ms) : timeout_ms);
   // Mappings first, but looked at last: a process maps its libraries after its exec, which is then
   // in the ring.
   const bool all_mappings =

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <csignal>
 #include <filesystem>
 #include <string>
 
@@ -225,94 +224,6 @@ TEST_F(Light, NeedsTheCLibraryThatItKnows) {
   EXPECT_THAT(recorded.ran.err, HasSubstr("light mode needs GNU's C library"));
   EXPECT_EQ(recorded.report.at("processes").size(), 0u);
   EXPECT_EQ(record(command).report.at("processes").size(), 1u) << "exact mode does not";
-}
-
-// A storm of hand-overs costs too much; when it is over, a trial finds that exact mode is cheap.
-TEST_F(Light, AutoLeavesExactModeAndComesBack) {
-  const Recorded recorded = record({python(), "-c",
-                                    "import os, threading, time\n"
-                                    "null = os.open('/dev/null', os.O_WRONLY)\n"
-                                    "end = time.monotonic() + 2\n"
-                                    "def storm():\n"
-                                    "    while time.monotonic() < end: os.write(null, b'x')\n"
-                                    "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
-                                    "for t in threads: t.start()\n"
-                                    "for t in threads: t.join()\n"
-                                    "end = time.monotonic() + 11\n"
-                                    "while time.monotonic() < end: time.sleep(0.01)\n"},
-                                   {"--mode", "auto", "--overhead", "2%"});
-  EXPECT_EQ(recorded.report.at("mode"), "auto");
-  const Json& process = recorded.process();
-  ASSERT_FALSE(process.is_null());
-  EXPECT_EQ(process.at("exact"), false);
-  const double light = process.at("light_s");
-  EXPECT_GT(light, 10.0) << "till the first trial";
-  EXPECT_LT(light, 12.0) << "which it passed";
-  const Ran report = run({GILTOP_BINARY, "report", recorded.file, "--json"});
-  EXPECT_EQ(Json::parse(report.out), recorded.report);
-}
-
-// Of three processes of one Python one is in a storm. The others stay exact, and not a hand-over is
-// told twice or never as they get probes of their own and, in the end, those of all again.
-TEST_F(Light, AutoSparesTheOtherProcesses) {
-  const std::string calm = directory_.path("calm.py"), storm = directory_.path("storm.py"),
-                    all = directory_.path("all.py");
-  write_file(calm,
-             "import os, sys, time\n"
-             "null = os.open('/dev/null', os.O_WRONLY)\n"
-             "end = time.monotonic() + float(sys.argv[1])\n"
-             "calls = 0\n"
-             "while time.monotonic() < end:\n"
-             "    for _ in range(8): os.write(null, b'x')\n"
-             "    time.sleep(0.002)\n"
-             "    calls += 9\n"
-             "print('calls', calls)\n");
-  write_file(storm,
-             "import os, threading, time\n"
-             "null = os.open('/dev/null', os.O_WRONLY)\n"
-             "end = time.monotonic() + 1.2\n"
-             "def storm():\n"
-             "    while time.monotonic() < end: os.write(null, b'x')\n"
-             "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
-             "for t in threads: t.start()\n"
-             "for t in threads: t.join()\n");
-  write_file(all,
-             "import subprocess, sys\n"
-             "def start(*words): return subprocess.Popen([sys.executable, '-S', '-E', *words])\n"
-             "calm, storm = start(sys.argv[1], '13'), start(sys.argv[2])\n"
-             "calm.wait()\n"
-             "storm.wait()\n"
-             "start(sys.argv[1], '0').wait()\n");
-  const Recorded recorded =
-      record({python(), all, calm, storm}, {"--mode", "auto", "--overhead", "10%"});
-  const auto process = [&](const std::string& script) -> const Json& {
-    for (const Json& p : recorded.report.at("processes"))
-      if (p.at("cmdline").get<std::string>().ends_with("-E " + script)) return p;
-    static const Json none;
-    return none;
-  };
-  const Json& busy = process(storm);
-  const Json& spared = process(calm + " 13");
-  const Json& later = process(calm + " 0");
-  ASSERT_FALSE(busy.is_null() || spared.is_null() || later.is_null()) << recorded.ran.err;
-  EXPECT_GT(busy.at("light_s"), 0.1);
-  EXPECT_EQ(spared.at("exact"), true);
-  EXPECT_EQ(later.at("exact"), true) << "nobody has been in light mode for long";
-  const std::string& out = recorded.ran.out;
-  ASSERT_NE(out.find("calls "), std::string::npos) << out;
-  const int calls = std::stoi(out.substr(out.find("calls ") + 6));
-  // The calls, and what the interpreter does at its start and end.
-  EXPECT_EQ(spared.at("gils")[0].at("acquires").get<int>(),
-            later.at("gils")[0].at("acquires").get<int>() + calls);
-}
-
-TEST_F(Light, AutoIsExactWhereThatIsCheap) {
-  const Recorded recorded = record_workload({"cpu2", "--scale", "0.1"}, {"--mode", "auto"});
-  const Json& process = recorded.process();
-  ASSERT_FALSE(process.is_null());
-  EXPECT_EQ(process.at("exact"), true);
-  EXPECT_EQ(process.at("light_s"), 0);
-  for (const Json& gil : process.at("gils")) EXPECT_GT(gil.at("acquires").get<int>(), 10);
 }
 
 }  // namespace

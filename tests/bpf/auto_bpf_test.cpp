@@ -1,0 +1,190 @@
+// --mode auto on live programs: who is moved to light mode, and what the others see of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <map>
+#include <sstream>
+#include <string>
+
+#include "support/live.h"
+
+namespace giltop::testing {
+namespace {
+
+class Auto : public Live {};
+
+// Two threads that cost as much as there is, for so many seconds.
+constexpr const char* kStorm =
+    "import os, sys, threading, time\n"
+    "null = os.open('/dev/null', os.O_WRONLY)\n"
+    "end = time.monotonic() + float(sys.argv[1])\n"
+    "def storm():\n"
+    "    while time.monotonic() < end: os.write(null, b'x')\n"
+    "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
+    "for t in threads: t.start()\n"
+    "for t in threads: t.join()\n";
+
+int number_after(const std::string& text, const std::string& word) {
+  return std::stoi(text.substr(text.find(word) + word.size()));
+}
+
+// A storm of hand-overs costs too much; when it is over, a trial finds that exact mode is cheap.
+TEST_F(Auto, LeavesExactModeAndComesBack) {
+  const Recorded recorded = record({python(), "-c",
+                                    "import os, threading, time\n"
+                                    "null = os.open('/dev/null', os.O_WRONLY)\n"
+                                    "end = time.monotonic() + 2\n"
+                                    "def storm():\n"
+                                    "    while time.monotonic() < end: os.write(null, b'x')\n"
+                                    "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
+                                    "for t in threads: t.start()\n"
+                                    "for t in threads: t.join()\n"
+                                    "end = time.monotonic() + 11\n"
+                                    "while time.monotonic() < end: time.sleep(0.01)\n"},
+                                   {"--mode", "auto", "--overhead", "2%"});
+  EXPECT_EQ(recorded.report.at("mode"), "auto");
+  const Json& process = recorded.process();
+  ASSERT_FALSE(process.is_null());
+  EXPECT_EQ(process.at("exact"), false);
+  const double light = process.at("light_s");
+  EXPECT_GT(light, 10.0) << "till the first trial";
+  EXPECT_LT(light, 12.0) << "which it passed";
+  const Ran report = run({GILTOP_BINARY, "report", recorded.file, "--json"});
+  EXPECT_EQ(Json::parse(report.out), recorded.report);
+}
+
+// Of three processes of one Python one is in a storm. The others stay exact, and not a hand-over is
+// told twice or never as they get probes of their own and, in the end, those of all again.
+TEST_F(Auto, SparesTheOtherProcesses) {
+  const std::string calm = directory_.path("calm.py"), storm = directory_.path("storm.py"),
+                    all = directory_.path("all.py");
+  write_file(calm,
+             "import os, sys, time\n"
+             "null = os.open('/dev/null', os.O_WRONLY)\n"
+             "end = time.monotonic() + float(sys.argv[1])\n"
+             "calls = 0\n"
+             "while time.monotonic() < end:\n"
+             "    for _ in range(8): os.write(null, b'x')\n"
+             "    time.sleep(0.002)\n"
+             "    calls += 9\n"
+             "print('calls', calls)\n");
+  write_file(storm, kStorm);
+  write_file(all,
+             "import subprocess, sys\n"
+             "def start(*words): return subprocess.Popen([sys.executable, '-S', '-E', *words])\n"
+             "calm, storm = start(sys.argv[1], '13'), start(sys.argv[2], '1.2')\n"
+             "calm.wait()\n"
+             "storm.wait()\n"
+             "start(sys.argv[1], '0').wait()\n");
+  const Recorded recorded =
+      record({python(), all, calm, storm}, {"--mode", "auto", "--overhead", "10%"});
+  const auto process = [&](const std::string& script) -> const Json& {
+    for (const Json& p : recorded.report.at("processes"))
+      if (p.at("cmdline").get<std::string>().ends_with("-E " + script)) return p;
+    static const Json none;
+    return none;
+  };
+  const Json& busy = process(storm + " 1.2");
+  const Json& spared = process(calm + " 13");
+  const Json& later = process(calm + " 0");
+  ASSERT_FALSE(busy.is_null() || spared.is_null() || later.is_null()) << recorded.ran.err;
+  EXPECT_GT(busy.at("light_s"), 0.1);
+  EXPECT_EQ(spared.at("exact"), true);
+  EXPECT_EQ(later.at("exact"), true) << "nobody has been in light mode for long";
+  const std::string& out = recorded.ran.out;
+  ASSERT_NE(out.find("calls "), std::string::npos) << out;
+  const int calls = number_after(out, "calls ");
+  // The calls, and what the interpreter does at its start and end.
+  EXPECT_EQ(spared.at("gils")[0].at("acquires").get<int>(),
+            later.at("gils")[0].at("acquires").get<int>() + calls);
+}
+
+TEST_F(Auto, IsExactWhereThatIsCheap) {
+  const Recorded recorded = record_workload({"cpu2", "--scale", "0.1"}, {"--mode", "auto"});
+  const Json& process = recorded.process();
+  ASSERT_FALSE(process.is_null());
+  EXPECT_EQ(process.at("exact"), true);
+  EXPECT_EQ(process.at("light_s"), 0);
+  for (const Json& gil : process.at("gils")) EXPECT_GT(gil.at("acquires").get<int>(), 10);
+}
+
+// How many sets of probes `giltop` holds.
+size_t probe_sets(pid_t giltop) {
+  size_t sets = 0;
+  std::error_code gone;
+  for (const auto& entry : std::filesystem::directory_iterator(
+           "/proc/" + std::to_string(giltop) + "/fdinfo", gone))
+    sets += read_file(entry.path()).find("link_type:\tuprobe_multi") != std::string::npos;
+  return sets;
+}
+
+// The one in a storm is killed when some of the others have probes of their own and some do not yet:
+// all is as it was, and nothing is told twice or never.
+TEST_F(Auto, GivesAChangeUpHalfWay) {
+  const std::string calm = directory_.path("calm.py"), storm = directory_.path("storm.py"),
+                    all = directory_.path("all.py"), stop = directory_.path("stop");
+  write_file(calm,
+             "import os, sys, time\n"
+             "null = os.open('/dev/null', os.O_WRONLY)\n"
+             "calls = 0\n"
+             "while not os.access(sys.argv[1], os.F_OK):\n"
+             "    for _ in range(8): os.write(null, b'x')\n"
+             "    time.sleep(0.005)\n"
+             "    calls += 10\n"
+             "print('calls', os.getpid(), calls, flush=True)\n");
+  write_file(storm, kStorm);
+  write_file(all,
+             "import subprocess, sys\n"
+             "def start(*words): return subprocess.Popen([sys.executable, '-S', '-E', *words])\n"
+             "calm = [start(sys.argv[1], sys.argv[3]) for _ in range(12)]\n"
+             "storm = start(sys.argv[2], '60')\n"
+             "print('storm', storm.pid, flush=True)\n"
+             "for p in [storm, *calm]: p.wait()\n"
+             "start(sys.argv[1], sys.argv[3]).wait()\n");
+  Program giltop({GILTOP_BINARY, "record", "--mode", "auto", "--overhead", "10%", "-o",
+                  directory_.path("h.pftrace"), "--json=" + directory_.path("h.json"), "--",
+                  python(), all, calm, storm, stop});
+  ASSERT_TRUE(giltop.wait_for("storm "));
+  ASSERT_TRUE(giltop.wait_for("\n"));
+  const size_t before = probe_sets(giltop.pid());
+  ASSERT_GT(before, 0u);
+  const auto becomes = [&](auto&& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (!condition(probe_sets(giltop.pid()))) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      usleep(1000);
+    }
+    return true;
+  };
+  ASSERT_TRUE(becomes([&](size_t sets) { return sets > before; })) << "nobody got probes of its own";
+  ASSERT_EQ(kill(number_after(giltop.out(), "storm "), SIGKILL), 0);
+  EXPECT_TRUE(becomes([&](size_t sets) { return sets <= before; })) << "probes are left";
+  write_file(stop, "");
+  const Ran ran = giltop.finish();
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  const Json report = Json::parse(read_file(directory_.path("h.json")));
+  std::map<int, int> calls, acquires;
+  std::istringstream lines(ran.out);
+  for (std::string word; lines >> word;)
+    if (int pid = 0; word == "calls" && lines >> pid) lines >> calls[pid];
+  ASSERT_EQ(calls.size(), 13u) << ran.out;
+  for (const Json& p : report.at("processes")) {
+    if (!calls.contains(p.at("pid"))) continue;
+    EXPECT_EQ(p.at("exact"), true) << p.at("pid");
+    EXPECT_EQ(p.at("light_s"), 0) << p.at("pid");
+    acquires[p.at("pid")] = p.at("gils")[0].at("acquires");
+  }
+  // The last one made no call: what is left is what the interpreter does at its start and end.
+  const auto last = std::find_if(calls.begin(), calls.end(), [](auto& c) { return c.second == 0; });
+  ASSERT_NE(last, calls.end());
+  for (const auto& [pid, count] : calls)
+    EXPECT_EQ(acquires[pid] - acquires[last->first], count) << pid;
+}
+
+}  // namespace
+}  // namespace giltop::testing
