@@ -117,14 +117,14 @@ TEST_F(Auto, IsExactWhereThatIsCheap) {
 size_t probe_sets(pid_t giltop) {
   size_t sets = 0;
   std::error_code gone;
-  for (const auto& entry : std::filesystem::directory_iterator(
-           "/proc/" + std::to_string(giltop) + "/fdinfo", gone))
+  for (const auto& entry :
+       std::filesystem::directory_iterator("/proc/" + std::to_string(giltop) + "/fdinfo", gone))
     sets += read_file(entry.path()).find("link_type:\tuprobe_multi") != std::string::npos;
   return sets;
 }
 
-// The one in a storm is killed when some of the others have probes of their own and some do not yet:
-// all is as it was, and nothing is told twice or never.
+// The one in a storm is killed when some of the others have probes of their own and some do not
+// yet: all is as it was, and nothing is told twice or never.
 TEST_F(Auto, GivesAChangeUpHalfWay) {
   const std::string calm = directory_.path("calm.py"), storm = directory_.path("storm.py"),
                     all = directory_.path("all.py"), stop = directory_.path("stop");
@@ -161,7 +161,8 @@ TEST_F(Auto, GivesAChangeUpHalfWay) {
     }
     return true;
   };
-  ASSERT_TRUE(becomes([&](size_t sets) { return sets > before; })) << "nobody got probes of its own";
+  ASSERT_TRUE(becomes([&](size_t sets) { return sets > before; }))
+      << "nobody got probes of its own";
   ASSERT_EQ(kill(number_after(giltop.out(), "storm "), SIGKILL), 0);
   EXPECT_TRUE(becomes([&](size_t sets) { return sets <= before; })) << "probes are left";
   write_file(stop, "");
