@@ -439,7 +439,8 @@ void TraceReader::track_event(std::string_view data) {
               a.skip();
           }
         }
-        notes.entries.push_back(entry);
+        // What a slice says to whoever looks at it has the id of a name, and is nothing to us.
+        if (!entry.name.empty()) notes.entries.push_back(entry);
         break;
       }
       default:
