@@ -13,6 +13,7 @@
 #include <cstring>
 #include <limits>
 
+#include "base/clock.h"
 #include "giltop/abi.h"
 #include "target/elf_file.h"
 
@@ -221,6 +222,7 @@ void Attachments::detach(File& file) {
 void Attachments::attach_or_note(File& file, const Fd& fd) {
   const Status attached = attach_sites(file, fd);
   file.error = attached ? std::string() : attached.error().message();
+  if (attached) file.probed_ns = boot_ns();
 }
 
 Status Attachments::attach_sites(File& file, const Fd& fd) {

@@ -28,6 +28,7 @@ class Attachments {
     std::string mode_error;      // why its mode could not be changed
     uint64_t mode_retry_ns = 0;  // and until when it is not tried again
     bool on_overlay = false;
+    uint64_t probed_ns = 0;        // when its probes came into force (boot clock); 0: it has none
     Uprobes sites;                 // exact mode's
     Fd fd;                         // where its mode may change
     uint64_t light_wanted_ns = 0;  // by one of its processes, the last time

@@ -75,7 +75,7 @@ class LiveSession final : public Session {
   Status load();
   Status track(uint32_t tgid) override { return targets_->track(tgid); }
   Status attach_process(uint32_t tgid) override { return targets_->attach_process(tgid); }
-  void attach_all() override { targets_->attach_all(); }
+  void attach_all() override;
   Status arm() override;
   void poll(int timeout_ms, const EventSink& sink) override;
   uint64_t watermark() const override { return watermark_; }
@@ -333,6 +333,13 @@ void LiveSession::note(std::span<const std::byte> record) {
   Record copy;
   std::memcpy(&copy, record.data(), sizeof(copy));
   notices_.emplace_back(copy);
+}
+
+// Also in what may run yet: where sudo's PATH does not lead, and in the usual places.
+void LiveSession::attach_all() {
+  targets_->attach_all();
+  const char* path = std::getenv("PATH");
+  targets_->attach_installed(std::string(path ? path : "") + ":/usr/local/bin:/usr/bin");
 }
 
 void LiveSession::take_record(std::span<const std::byte> record) {

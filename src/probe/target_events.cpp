@@ -1,14 +1,19 @@
 // What the kernel side tells of the traced: programs executed, Pythons found, files mapped.
 #include <bpf/bpf.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 
 #include "base/clock.h"
 #include "probe/targets.h"
+#include "target/installed_pythons.h"
 #include "target/process.h"
 
 namespace giltop {
@@ -33,6 +38,22 @@ bool is_file_of(const gt_file_key& key, const Fd& fd) {
          (numbers_differ || status.st_ino == key.inode);
 }
 
+// What the kernel side calls the file. Where file systems show it other numbers than us, it is one
+// that it does not know.
+gt_file_key key_of(const Fd& fd) {
+  gt_file_key key{};
+  struct stat status;
+  if (fstat(fd.get(), &status) != 0) return key;
+  key.inode = status.st_ino;
+  key.size = static_cast<uint64_t>(status.st_size);
+  // MKDEV(), include/linux/kdev_t.h
+  key.device = major(status.st_dev) << 20 | minor(status.st_dev);
+  int generation = 0;  // FS_IOC_GETVERSION takes a long, and gives an int
+  if (ioctl(fd.get(), FS_IOC_GETVERSION, &generation) == 0)
+    key.generation = static_cast<uint32_t>(generation);
+  return key;
+}
+
 }  // namespace
 
 // --- programs ------------------------------------------------------------------------------------
@@ -51,6 +72,22 @@ Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) 
   const auto info = process_info(static_cast<pid_t>(tgid));
   known.file = attachments_.add(std::move(*fd), info ? info->comm : std::string("?"));
   return known;
+}
+
+void Targets::attach_installed(std::string_view path) {
+  for (const std::string& name : installed_pythons(path)) {
+    auto fd = open_regular_file(name);
+    if (!fd) continue;
+    const gt_file_key key = key_of(*fd);
+    File* file = attachments_.add(std::move(*fd), name);
+    // The name of one that has its GIL in a library says that it is a Python.
+    const bool launcher = file->inspection.kind == Inspection::Kind::launcher &&
+                          std::filesystem::path(name).filename().native().starts_with("python");
+    if (!file->is_traced() && !launcher) continue;
+    Known& known = programs_[key];
+    known.file = file;
+    tell_kernel(key, known, GT_PYTHON);
+  }
 }
 
 void Targets::on_exec(const gt_exec& exec) {
@@ -112,9 +149,12 @@ void Targets::exec_host_wide(const gt_exec& exec) {
     tell_kernel(exec.file, known, python ? GT_PYTHON : GT_OTHER);
   }
   if (!file->is_traced()) return;
+  const bool late = exec.h.state & GT_UNSEEN;
+  // Its first GIL event tells of it, and comes after this. In light mode there may never be one.
+  const bool probed = file->probed_ns != 0 && file->probed_ns < exec.h.ts_ns;
+  if (late && probed && !file->is_light()) return;
   Image image;
   image.pythons = {file};
-  const bool late = exec.h.state & GT_UNSEEN;
   if (late) {
     if (!trace(tgid, file)) return;
     if (!maps(tgid, file)) {  // it ended, and its id may be another's

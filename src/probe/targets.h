@@ -70,6 +70,9 @@ class Targets {
   Status track(uint32_t tgid);
   Status attach_process(uint32_t tgid);
   void attach_all();
+  // Sets probes in the Pythons that installed_pythons() finds, so that whoever executes one is
+  // traced from there on, be it ever so brief.
+  void attach_installed(std::string_view path);
   // Forgets what files were that have been written to since.
   void forget_overwritten();
   // Forgets files that are no Python, and processes whose end was lost, when they are many.

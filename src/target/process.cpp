@@ -175,6 +175,11 @@ Result<Fd> open_mapping(pid_t tgid, const MappedFile& file) {
   return std::move(named).error();
 }
 
+Result<Fd> open_regular_file(const std::string& path) {
+  int error = 0;
+  return open_regular(path, nullptr, error);
+}
+
 Result<Fd> open_executable(pid_t tgid) {
   int error = 0;
   auto fd = open_regular(proc_path(tgid, "exe"), nullptr, error);

@@ -47,6 +47,10 @@ Result<FileId> mapping_id(pid_t tgid, const MappedFile& file);
 // The identity of /proc/PID/exe. Errors: no such process; it has none.
 Result<FileId> executable_id(pid_t tgid);
 
+// A file of our own mount namespace, for reading. Errors: there is none that we may read, or it is
+// something else: a FIFO would hang us, a device may do something.
+Result<Fd> open_regular_file(const std::string& path);
+
 // Opens /proc/PID/exe. Errors: as above; a kernel thread or zombie has none.
 Result<Fd> open_executable(pid_t tgid);
 
