@@ -429,6 +429,10 @@ void TraceReader::track_event(std::string_view data) {
             case annotation::kName:
               entry.name = view_of(a);
               break;
+            case annotation::kNameId:
+              if (const uint64_t id = number_of(a); id > 0 && id <= std::size(kArgumentNames))
+                entry.name = kArgumentNames[id - 1];
+              break;
             case annotation::kString:
               entry.text = view_of(a);
               break;
@@ -451,11 +455,14 @@ void TraceReader::track_event(std::string_view data) {
     if (type != event::kInstant) return;
     if (name_id == kNameNoGil) {
       sight_ = kSightRead;
-    } else if (name_id >= kNameGilOfSlot && name_id < kNameGilOfSlot + kSightSlots) {
+    } else if (name_id >= kNameGilOfSlot && name_id < kNameGilOfSlot + kSlots) {
       sight_ = static_cast<uint8_t>(kSightRead | kSightMine |
                                     (name_id - kNameGilOfSlot) << kSightSlotShift);
+    } else if (name_id >= kNameSample && name_id < kNameSampleGilOfSlot + kSlots) {
+      sample(name_id, notes);
     } else {
-      root_instant(name, notes);
+      const bool is_interned = name_id == kNameRaw || name_id == kNameRun;
+      root_instant(is_interned ? kFixedNames[name_id - 1] : name, notes);
     }
     return;
   }
@@ -480,7 +487,7 @@ void TraceReader::track_event(std::string_view data) {
     on.open = static_cast<uint8_t>(name_id);
     e.kind = name_id == kNameWait ? EventKind::gil_wait : EventKind::gil_acquire;
   } else if (type == event::kEnd) {
-    const bool released = on.open == kNameHeld && !notes.has(kCut);
+    const bool released = on.open == kNameHeld && !notes.has(kArgumentNames[kArgCut - 1]);
     on.open = 0;
     if (!released) return;
     e.kind = EventKind::gil_release;
@@ -490,6 +497,9 @@ void TraceReader::track_event(std::string_view data) {
     e.kind = EventKind::gil_forced;
   } else if (type == event::kInstant && name_id == kNameWaitsOn) {
     e.kind = EventKind::gil_wait;
+    e.other = static_cast<uint32_t>(notes.number(kArgumentNames[kArgHolderId - 1]));
+  } else if (type == event::kInstant && name_id == kNameAcquired) {
+    e.kind = EventKind::gil_acquire;
   } else {
     return;
   }
@@ -500,6 +510,7 @@ void TraceReader::task_state(std::string_view data) {
   pbf_reader reader = reader_of(data);
   uint64_t cpu = 0, tid = 0, state = 0;
   bool has_cpu = false;
+  std::optional<uint32_t> ran_ns;
   while (reader.next()) {
     switch (reader.tag()) {
       case task::kCpu:
@@ -512,6 +523,17 @@ void TraceReader::task_state(std::string_view data) {
       case task::kState:
         state = number_of(reader);
         break;
+      case task::kSight:
+        sight_ = static_cast<uint8_t>(number_of(reader) & kSightBits);
+        break;
+      case task::kRan:
+        ran_ns = static_cast<uint32_t>(number_of(reader));
+        break;
+      case task::kLead: {
+        const uint64_t zigzag = number_of(reader);
+        lead_ns_ = static_cast<int64_t>(zigzag >> 1 ^ (~(zigzag & 1) + 1));
+        break;
+      }
       default:
         reader.skip();
     }
@@ -556,27 +578,56 @@ void TraceReader::task_state(std::string_view data) {
     e.other = static_cast<uint32_t>(std::clamp<int64_t>(ran, 0, ~uint32_t{0}));
     lead_ns_ = 0;
   }
+  if (ran_ns) e.other = *ran_ns;
   emit(e);
+}
+
+void TraceReader::sample(uint64_t name_id, const Annotations& notes) {
+  Event e;
+  e.kind = EventKind::sample;
+  e.tid = notes.id("tid");
+  const Task* const known = task(e.tid);
+  if (!known) throw Damaged{"a sample of a thread that was never named"};
+  e.tgid = known->tgid;
+  if (name_id == kNameSampleNoGil) {
+    e.state = kSightRead;
+  } else if (name_id != kNameSample) {
+    e.state = static_cast<uint8_t>(kSightRead | kSightMine |
+                                   (name_id - kNameSampleGilOfSlot) << kSightSlotShift);
+  }
+  emit(e);
+}
+
+// What is not said is what it was.
+void TraceReader::run_facts(const Annotations& notes) {
+  if (!is_giltop_ && notes.text("format") != kFormat)
+    throw Damaged{"its format is not the one that this giltop reads, " + std::string(kFormat),
+                  notes.text("format").starts_with("giltop.trace/")};
+  is_giltop_ = true;
+  RunFacts& run = outcome_.run;
+  const auto text = [&](const char* name, std::string& fact) {
+    if (notes.has(name)) fact = notes.text(name);
+  };
+  const auto number = [&](const char* name, uint64_t& fact) {
+    if (notes.has(name)) fact = notes.number(name);
+  };
+  text("version", run.version);
+  text("kernel", run.kernel);
+  text("mode", run.mode);
+  if (notes.has("cpus"))
+    run.cpus = static_cast<unsigned>(std::min<uint64_t>(notes.number("cpus"), 65536));
+  number("events", run.events);
+  number("probe_hits", run.probe_hits);
+  number("other_probe_hits", run.other_probe_hits);
+  number("probe_cost_ns", run.probe_cost_ns);
+  number("own_cpu_ns", run.own_cpu_ns);
+  run.finished = notes.number("finished") != 0;
 }
 
 void TraceReader::root_instant(std::string_view name, const Annotations& notes) {
   Event e;
-  if (name == kRun) {
-    if (notes.text("format") != kFormat)
-      throw Damaged{"its format is not the one that this giltop reads, " + std::string(kFormat),
-                    notes.text("format").starts_with("giltop.trace/")};
-    is_giltop_ = true;
-    RunFacts& run = outcome_.run;
-    run.version = notes.text("version");
-    run.kernel = notes.text("kernel");
-    run.mode = notes.text("mode");
-    run.cpus = static_cast<unsigned>(std::min<uint64_t>(notes.number("cpus"), 65536));
-    run.events = notes.number("events");
-    run.probe_hits = notes.number("probe_hits");
-    run.other_probe_hits = notes.number("other_probe_hits");
-    run.probe_cost_ns = notes.number("probe_cost_ns");
-    run.own_cpu_ns = notes.number("own_cpu_ns");
-    run.finished = notes.number("finished") != 0;
+  if (name == kFixedNames[kNameRun - 1]) {
+    run_facts(notes);
     return;
   }
   e.tgid = notes.id("pid");
@@ -633,7 +684,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.value = notes.number(kUntil);
     // Slices that were open are over.
     for (auto& [uuid, t] : tracks_) t.open = 0;
-  } else if (name == kRaw) {
+  } else if (name == kFixedNames[kNameRaw - 1]) {
     if (notes.number("kind") > static_cast<uint64_t>(EventKind::light_gil))
       throw Damaged{"an event of an unknown kind"};
     e.kind = static_cast<EventKind>(notes.number("kind"));
