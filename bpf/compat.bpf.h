@@ -42,6 +42,21 @@ static __always_inline __u8 left_as(bool preempt, __u32 prev_state, __u32 now_st
 	return GT_TASK_INTERRUPTIBLE;
 }
 
+/* Whether `task` executes another program now. LSMs want the bit gone (fs/exec.c); without it an image
+ * that is about to end is called what follows it. */
+struct task_struct___of_exec {
+	unsigned int in_execve : 1;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool in_execve(struct task_struct *task)
+{
+	struct task_struct___of_exec *of_exec = (void *)task;
+
+	if (!bpf_core_field_exists(of_exec->in_execve))
+		return false;
+	return BPF_CORE_READ_BITFIELD_PROBED(of_exec, in_execve);
+}
+
 /* The futex that `task`, the current one, sleeps on, and whether with a time limit; 0: on none. The
  * second number is that of restart_syscall(2), by which a wait goes on after a signal.
  * bpf_task_pt_regs: 5.15. */

@@ -380,6 +380,25 @@ int on_entry(struct pt_regs *ctx)
 	return 0;
 }
 
+/* Before the name changes. An exec gives its thread a name, too: GT_EXEC tells that one, of the image
+ * that follows. */
+SEC("tp_btf/task_rename")
+int on_task_rename(__u64 *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx[0];
+	struct gt_rename *e;
+
+	if (!armed || !is_tracked(task->tgid) || in_execve(task))
+		return 0;
+	e = reserve(GT_RENAME, sizeof(*e));
+	if (!e)
+		return 0;
+	stamp(&e->h, GT_RENAME, task->tgid, task->pid);
+	bpf_probe_read_kernel_str(e->comm, sizeof(e->comm), (const void *)ctx[1]);
+	submit(e);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exit")
 int on_process_exit(__u64 *ctx)
 {

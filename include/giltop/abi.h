@@ -23,7 +23,8 @@ enum gt_kind {
 	GT_ENTRY = 9,       /* a program reached its ELF entry point and is held there */
 	GT_FOUND = 10,      /* the first GIL event of a program image: which Python it is */
 	GT_SAMPLE = 11,     /* light mode: a CPU-clock sample of a running thread */
-	GT_KINDS = 12,
+	GT_RENAME = 12,     /* a thread gets another name, from itself or from another of its process */
+	GT_KINDS = 13,
 };
 
 /* gt_header.state of GT_SWITCH: how the previous task left the CPU. */
@@ -129,6 +130,11 @@ struct gt_found {
 struct gt_exit {
 	struct gt_header h;
 	char comm[GT_COMM];
+};
+
+struct gt_rename {
+	struct gt_header h; /* of the renamed thread; h.cpu is where that was done */
+	char comm[GT_COMM]; /* its new name */
 };
 
 /* GT_ENTRY */

@@ -12,6 +12,21 @@
 #include "cli/output.h"
 
 namespace giltop {
+namespace {
+
+// What is wrong with where it would write to; or nothing.
+std::string wrong_outputs(const RecordArguments& record) {
+  const std::string old = record.output + ".old";
+  if (record.output == "-") return "a recording does not go to stdout: give -o FILE";
+  if (is_same_output(record.output, record.json))
+    return "--output and --json cannot both go to " +
+           (record.json == "-" ? "stdout" : record.json) + ": give each its own file";
+  if (is_same_output(old, record.json))
+    return "--json cannot go to " + record.json + ": an old " + record.output + " becomes that";
+  return {};
+}
+
+}  // namespace
 
 int run(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
@@ -243,6 +258,10 @@ int run(int argc, char** argv) {
     }
     if (budget->count() != 0 && record.mode != "auto") {
       say("--overhead is the budget of --mode auto");
+      return static_cast<int>(Exit::usage);
+    }
+    if (const std::string error = wrong_outputs(record); !error.empty()) {
+      say(error);
       return static_cast<int>(Exit::usage);
     }
     record.overhead_percent = std::stod(overhead);

@@ -50,6 +50,9 @@ HistOptions::HistOptions(CLI::App& app)
 }
 
 std::string HistOptions::wrong() {
+  if (is_same_output(arguments_.output, arguments_.json))
+    return "--output and --json cannot both go to " +
+           (arguments_.output == "-" ? "stdout" : arguments_.output) + ": give each its own file";
   const int live =
       !arguments_.pids.empty() + static_cast<int>(arguments_.all) + !arguments_.command.empty();
   if (live > 1) return "one of -p PID, -a and -- COMMAND, please";

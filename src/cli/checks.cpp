@@ -2,6 +2,8 @@
 
 #include <pwd.h>
 #include <regex.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -75,17 +77,43 @@ std::string check_seconds(std::string& text) {
   return {};
 }
 
+namespace {
+
+namespace fs = std::filesystem;
+
+bool find(const std::string& output, struct stat& found) {
+  return (output == "-" ? fstat(STDOUT_FILENO, &found) : stat(output.c_str(), &found)) == 0;
+}
+
+// Where a file would be made that is not there yet: a link may lead there.
+fs::path place_of(const std::string& output) {
+  constexpr int kMostLinks = 40;  // the kernel's limit
+  std::error_code failed;
+  fs::path place = fs::absolute(output, failed);
+  for (int i = 0; i < kMostLinks && fs::is_symlink(fs::symlink_status(place, failed)); i++)
+    place = place.parent_path() / fs::read_symlink(place, failed);
+  fs::path whole = fs::weakly_canonical(place, failed);
+  return failed ? place : whole;
+}
+
+}  // namespace
+
 bool is_same_output(const std::string& a, const std::string& b) {
   if (a.empty() || b.empty()) return false;
-  if (a == "-" || b == "-") return a == b;
-  namespace fs = std::filesystem;
-  std::error_code failed;
-  if (fs::equivalent(a, b, failed)) return true;
-  // Of a relative path that is not there nothing would be resolved.
-  const fs::path one = fs::weakly_canonical(fs::absolute(a, failed), failed);
-  if (failed) return a == b;
-  const fs::path other = fs::weakly_canonical(fs::absolute(b, failed), failed);
-  return failed ? a == b : one == other;
+  if (a == "-" && b == "-") return true;
+  struct stat one, other;
+  const bool has_one = find(a, one), has_other = find(b, other);
+  if (has_one && has_other)
+    return one.st_dev == other.st_dev && one.st_ino == other.st_ino && !S_ISCHR(one.st_mode);
+  return !has_one && !has_other && place_of(a) == place_of(b);
+}
+
+Status spare_recording(const std::string& recording, const std::vector<std::string>& outputs) {
+  for (const std::string& output : outputs)
+    if (is_same_output(recording, output))
+      return Error("cannot write " + (output == "-" ? "to stdout" : output) +
+                   ": it is the recording");
+  return ok();
 }
 
 }  // namespace giltop

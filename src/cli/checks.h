@@ -3,6 +3,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
+
+#include "base/result.h"
 
 namespace giltop {
 
@@ -18,7 +21,10 @@ std::string check_delay(std::string& text);
 // More than nothing, at most a year.
 std::string check_seconds(std::string& text);
 
-// Whether two outputs would be written to the same place, there already or not. "-" is stdout.
+// Whether one would be written over the other, there already or not; never where that is a device,
+// like /dev/null. "-" is stdout, wherever that goes. Empty: no output.
 bool is_same_output(const std::string& a, const std::string& b);
+// A recording cannot be made again. Errors: one of `outputs` would be written over it.
+Status spare_recording(const std::string& recording, const std::vector<std::string>& outputs);
 
 }  // namespace giltop

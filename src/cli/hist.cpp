@@ -4,12 +4,11 @@
 #include <fmt/format.h>
 
 #include <ctime>
-#include <filesystem>
 #include <fstream>
 #include <sstream>
-#include <system_error>
 #include <utility>
 
+#include "cli/checks.h"
 #include "cli/commands.h"
 #include "cli/live.h"
 #include "cli/output.h"
@@ -184,12 +183,9 @@ int run_live(const HistArguments& arguments, Shown& shown) {
 
 int run_hist(const HistArguments& arguments) {
   if (!arguments.diff.empty()) return run_diff(arguments);
-  for (const std::string& output : {arguments.json, arguments.output}) {
-    std::error_code no_such_file;
-    if (!std::filesystem::equivalent(arguments.file, output, no_such_file)) continue;
-    say("cannot write " + output + ": it is the recording");
-    return 1;
-  }
+  if (const Status spared = spare_recording(arguments.file, {arguments.json, arguments.output});
+      !spared)
+    return failed(spared.error());
   // Under `-- CMD` stdout is the command's.
   auto output = !arguments.json.empty()     ? Output::make(arguments.json)
                 : arguments.command.empty() ? Output::make("-")

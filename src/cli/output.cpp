@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -58,7 +59,15 @@ Result<Output> Output::make(const std::string& path) {
     }
   }
   const int fd = file.get();
-  return Output(std::move(file), fd, path);
+  return Output(std::move(file), fd, path, is_new);
+}
+
+Output::~Output() {
+  if (!file_ || !is_new_ || begun_) return;
+  struct stat ours, there;
+  if (fstat(file_.get(), &ours) == 0 && lstat(name_.c_str(), &there) == 0 &&
+      ours.st_dev == there.st_dev && ours.st_ino == there.st_ino)
+    unlink(name_.c_str());
 }
 
 Result<bool> Output::write(const std::string& text) {

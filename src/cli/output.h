@@ -26,6 +26,10 @@ class Output {
  public:
   // "-": stdout; else a file, emptied at the first write. Errors: it cannot be opened.
   static Result<Output> make(const std::string& path);
+  // A file that was made here goes again if nothing was written.
+  ~Output();
+  Output(Output&&) = default;
+  Output& operator=(Output&&) = default;
   static Result<Output> to_stderr() { return Output(Fd(), STDERR_FILENO, "stderr"); }
 
   // False: nobody reads it any more, or a signal came and the reader stalls. Errors: it cannot be
@@ -35,9 +39,10 @@ class Output {
   void insist() { insists_ = true; }
 
  private:
-  Output(Fd file, int fd, std::string name)
-      : file_(std::move(file)), fd_(fd), name_(std::move(name)) {}
-  Fd file_;  // where it is our own
+  Output(Fd file, int fd, std::string name, bool is_new = false)
+      : file_(std::move(file)), is_new_(is_new), fd_(fd), name_(std::move(name)) {}
+  Fd file_;      // where it is our own
+  bool is_new_;  // it was not there before
   bool begun_ = false, insists_ = false;
   int fd_;
   std::string name_;

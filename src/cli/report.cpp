@@ -56,11 +56,10 @@ Status write_all(const ReportArguments& arguments, const Snapshot& snapshot,
                     arguments.format == "json" ? to_json(snapshot) : text_report(snapshot));
 }
 
-// A recording cannot be made again: nothing may be written over it.
-Status spare_recording(const ReportArguments& arguments) {
-  for (const std::string& output : {arguments.output, arguments.json, arguments.html})
-    if (output != "-" && is_same_output(arguments.file, output))
-      return Error("cannot write " + output + ": it is the recording");
+Status check_outputs(const ReportArguments& arguments) {
+  const Status spared =
+      spare_recording(arguments.file, {arguments.output, arguments.json, arguments.html});
+  if (!spared) return spared;
   if (arguments.html.empty() || arguments.html == "-") return ok();
   const std::string old = arguments.html + ".old";
   if (!is_same_output(arguments.file, old)) return ok();
@@ -75,7 +74,7 @@ int run_report(const ReportArguments& arguments) {
     say("the page is not for a terminal: give --html FILE.html");
     return static_cast<int>(Exit::usage);
   }
-  if (const Status spared = spare_recording(arguments); !spared) {
+  if (const Status spared = check_outputs(arguments); !spared) {
     say(spared.error());
     return 1;
   }

@@ -79,6 +79,14 @@ bool Decoder::decode_rare(std::span<const std::byte> record, Event& event, uint3
       event.other = tables_.intern(comm_of(exit.comm), header.ts_ns);
       break;
     }
+    case GT_RENAME: {
+      gt_rename rename;
+      well_formed = well_formed && read(record, rename);
+      if (!well_formed) break;
+      event.kind = EventKind::thread_name;
+      event.other = tables_.intern(comm_of(rename.comm), header.ts_ns);
+      break;
+    }
     case GT_SAMPLE:
       well_formed = well_formed && record.size() == sizeof(gt_sample);
       event.kind = EventKind::sample;

@@ -89,9 +89,9 @@ constexpr TaskState task_state(const Event& event) {
 }
 
 // What is counted when the ring is full: the order of enum gt_kind.
-inline constexpr std::array<std::string_view, 12> kRecordKinds = {
-    "gil_wait", "gil_acquire", "gil_release", "gil_forced", "switch", "wakeup",
-    "fork",     "exec",        "exit",        "entry",      "found",  "sample"};
+inline constexpr std::array<std::string_view, 13> kRecordKinds = {
+    "gil_wait", "gil_acquire", "gil_release", "gil_forced", "switch", "wakeup", "fork",
+    "exec",     "exit",        "entry",       "found",      "sample", "rename"};
 
 // One program image of one process.
 struct ProcessFacts {

@@ -238,7 +238,7 @@ Change Model::apply(const Event& event) {
   if (!any_) {
     // Time begins with somebody, not with the end of somebody who was never known.
     const bool unknown_end =
-        event.kind == EventKind::exit || event.kind == EventKind::thread_name ||
+        event.kind == EventKind::exit ||
         (event.kind == EventKind::switch_out && task_state(event) == TaskState::dead);
     if (unknown_end) return change;
     first_ns_ = event.ts_ns;
@@ -339,7 +339,11 @@ Change Model::apply(const Event& event) {
     }
     case EventKind::thread_name: {
       Thread* thread = by_tid_[event.tid];
-      if (!thread || thread->process->tgid != event.tgid) break;
+      if (thread && thread->ended) break;  // while nobody has reaped it, it can get another
+      if (!thread || thread->process->tgid != event.tgid) {
+        thread = &new_thread(process_of(event.tgid), event.tid, event.ts_ns);
+        change.began = true;
+      }
       thread->comm = event.other;
       change.thread = thread;
       break;

@@ -297,7 +297,7 @@ void LiveSession::calibrate_hooks(Costs& costs) {
 Status LiveSession::attach_scheduler() {
   auto& p = skeleton_->progs;
   for (bpf_program* program : {p.on_process_fork, p.on_process_exec, p.on_process_exit,
-                               p.on_sched_wakeup, p.on_sched_switch}) {
+                               p.on_task_rename, p.on_sched_wakeup, p.on_sched_switch}) {
     bpf_link* link = bpf_program__attach(program);
     if (!link) return system_error(std::string("attach ") + bpf_program__name(program), errno);
     scheduler_.emplace_back(link);

@@ -5,13 +5,16 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 namespace giltop {
 namespace {
 
-constexpr int kLevel = 7;  // of compression
+constexpr int kLevel = 7;                  // of compression
+constexpr size_t kPartBytes = 512 * 1024;  // of spans, compressed in one go: some 15 ms
 constexpr uint64_t kFinest_ns = 1000;
 
 void put_number(std::string& out, uint64_t value) {
@@ -65,15 +68,31 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
-std::string compressed(const std::string& bytes) {
-  struct Deleter {
-    void operator()(libdeflate_compressor* c) const { libdeflate_free_compressor(c); }
-  };
-  const std::unique_ptr<libdeflate_compressor, Deleter> compressor(
-      libdeflate_alloc_compressor(kLevel));
-  std::string out(libdeflate_zlib_compress_bound(compressor.get(), bytes.size()), '\0');
-  out.resize(libdeflate_zlib_compress(compressor.get(), bytes.data(), bytes.size(), out.data(),
-                                      out.size()));
+struct CompressorDeleter {
+  void operator()(libdeflate_compressor* c) const { libdeflate_free_compressor(c); }
+};
+using Compressor = std::unique_ptr<libdeflate_compressor, CompressorDeleter>;
+
+Compressor make_compressor() { return Compressor(libdeflate_alloc_compressor(kLevel)); }
+
+std::string packed_part(std::string_view bytes, libdeflate_compressor* compressor) {
+  std::string out(libdeflate_zlib_compress_bound(compressor, bytes.size()), '\0');
+  out.resize(
+      libdeflate_zlib_compress(compressor, bytes.data(), bytes.size(), out.data(), out.size()));
+  return base64(out);
+}
+
+// In parts; nothing, as soon as these are more than `most_bytes`.
+std::optional<std::string> packed_parts(std::string_view bytes, size_t most_bytes,
+                                        const PageProgress& progress) {
+  const Compressor compressor = make_compressor();
+  std::string out;
+  for (size_t done = 0; done < bytes.size(); done += kPartBytes) {
+    progress(done, bytes.size());
+    if (done != 0) out.push_back(kPartsApart);
+    out += packed_part(bytes.substr(done, kPartBytes), compressor.get());
+    if (out.size() > most_bytes) return std::nullopt;
+  }
   return out;
 }
 
@@ -104,7 +123,7 @@ std::string encode_spans(const Spans& spans, const Snapshot& snapshot) {
   return out + heads + bodies;
 }
 
-std::string packed(const std::string& bytes) { return base64(compressed(bytes)); }
+std::string packed(const std::string& bytes) { return packed_part(bytes, make_compressor().get()); }
 
 std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_bytes,
                          const PageProgress& progress) {
@@ -112,14 +131,26 @@ std::string packed_spans(Spans& spans, const Snapshot& snapshot, size_t most_byt
   // A span that has been compressed takes two bytes at least, as a rule: where there are so many
   // that they would not fit, not to try saves time.
   constexpr size_t kLeastBytes = 2;
-  // What takes time is to go through the spans, which become fewer with each round.
+  constexpr uint64_t kCoarsest_ns = uint64_t{1} << 40;
+  // What takes time is to go through the spans, which become fewer with each round, and to try
+  // whether they fit. A try may be the last one or not: it is said to do half of what was left.
   const uint64_t all = spans.count();
+  uint64_t left = all;
+  const auto tell = [&](uint64_t now_left) {
+    left = std::min(left, now_left);
+    if (progress) progress(all - left, all);
+  };
   for (;;) {
-    if (progress) progress(all - spans.count(), all);
-    if (spans.count() * kLeastBytes <= most_compressed || spans.resolution_ns >= uint64_t{1}
-                                                                                     << 40) {
-      std::string bytes = packed(encode_spans(spans, snapshot));
-      if (bytes.size() <= most_bytes || spans.resolution_ns >= uint64_t{1} << 40) return bytes;
+    tell(spans.count());
+    const bool last = spans.resolution_ns >= kCoarsest_ns;
+    if (last || spans.count() * kLeastBytes <= most_compressed) {
+      const auto before = static_cast<double>(left);
+      const auto tried = [&](uint64_t done, uint64_t size) {
+        const double part = static_cast<double>(done) / static_cast<double>(size);
+        tell(static_cast<uint64_t>(before * (1 - part / 2)));
+      };
+      auto bytes = packed_parts(encode_spans(spans, snapshot), last ? SIZE_MAX : most_bytes, tried);
+      if (bytes) return *std::move(bytes);
     }
     spans.coarsen(std::max(kFinest_ns, spans.resolution_ns * 2));
   }

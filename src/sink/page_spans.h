@@ -24,6 +24,8 @@ std::string encode_spans(const Spans& spans, const Snapshot& snapshot);
 
 // Compressed (zlib) and as base64, as the page's script unpacks it.
 std::string packed(const std::string& bytes);
+// Much is compressed in parts, each on its own, with this between them.
+inline constexpr char kPartsApart = '.';
 
 // How far long work is: so much of all.
 using PageProgress = std::function<void(uint64_t done, uint64_t all)>;

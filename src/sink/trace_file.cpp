@@ -108,9 +108,12 @@ void TraceFile::put(const std::string& block) {
   };
   // From the end of one to the next: where this thread is late, they are not.
   const bool far_between = clock_ns(CLOCK_MONOTONIC) - last_block_ns_ >= kFarBetween_ns;
-  Compressor& compressor = far_between ? good_ : fast_;
+  const bool is_little = far_between && block.size() <= kLittle;
+  Compressor& compressor = is_little ? best_ : far_between ? good_ : fast_;
   if (!compressor)
-    compressor.reset(libdeflate_alloc_compressor(far_between ? kGoodLevel : kFastLevel));
+    compressor.reset(libdeflate_alloc_compressor(is_little     ? kBestLevel
+                                                 : far_between ? kGoodLevel
+                                                               : kFastLevel));
   if (!compressor) return fail(Error("no memory to compress " + path_));
   packed_.resize(libdeflate_zlib_compress_bound(compressor.get(), block.size()));
   const size_t packed_bytes = libdeflate_zlib_compress(compressor.get(), block.data(), block.size(),

@@ -59,10 +59,12 @@ class TraceFile {
   //     libdeflate 4      75, 144    2.44, 3.62
   // Larger blocks change neither by more than a hundredth. To decompress them takes zlib 43 and 57
   // ns an event, libdeflate 11 and 15.
-  // Light mode's are less regular (4 threads: 10.4 bytes an event by level 1), and fewer: a writer
-  // whose blocks are far between takes the better level.
-  static constexpr int kFastLevel = 1, kGoodLevel = 6;
+  // Light mode's are less regular, and fewer: a writer whose blocks are far between takes the
+  // better level, and the best that does not take ten times as long for what it is given once a
+  // second because that is all there is.
+  static constexpr int kFastLevel = 1, kGoodLevel = 6, kBestLevel = 9;
   static constexpr uint64_t kFarBetween_ns = 20'000'000;
+  static constexpr size_t kLittle = 64 * 1024;  // bytes of a block
 
   Fd fd_;
   std::string path_;
@@ -78,7 +80,7 @@ class TraceFile {
     void operator()(libdeflate_compressor* c) const;
   };
   using Compressor = std::unique_ptr<libdeflate_compressor, CompressorDeleter>;
-  Compressor fast_, good_;
+  Compressor fast_, good_, best_;
   uint64_t last_block_ns_ = 0;
   std::string packed_;
   std::thread thread_;

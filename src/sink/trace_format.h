@@ -50,6 +50,10 @@ inline constexpr uint32_t kClock = 58;
 }
 namespace task {
 inline constexpr uint32_t kCpu = 1, kTid = 3, kState = 4;
+// Of a switch-out, and giltop's own: the importer skips what it does not know. What was read as the
+// thread left its CPU (kSightBits); how long it had been there: ns, or by how many more ns than lie
+// between its switches (zigzag).
+inline constexpr uint32_t kSight = 900, kRan = 901, kLead = 902;
 inline constexpr uint32_t kRunnable = 2, kRunning = 3, kInterruptible = 4, kUninterruptible = 5,
                           kStopped = 6, kDead = 7, kDestroyed = 8;
 }  // namespace task
@@ -66,33 +70,58 @@ inline constexpr uint32_t kStateCleared = 1, kNeedsState = 2;
 
 // Event names with a fixed interned id.
 inline constexpr uint64_t kNameWait = 1, kNameHeld = 2, kNameReleased = 3, kNameForced = 4,
-                          kNameWaitsOn = 5, kNameWaitRead = 6, kNameHeldRead = 7;
-// Instants of the root track, light mode: what was read as the thread left its CPU whose state is
-// drawn next. It holds none, or that of a slot: the bits of gil_sight().
+                          kNameWaitsOn = 5;
+// These two were going on when they were read: their beginning is no event.
+inline constexpr uint64_t kNameWaitRead = 6, kNameHeldRead = 7;
+// Instants of the root track, light mode: samples, whose thread is an argument. One that read
+// nothing; one that holds no GIL; those that hold that of a slot.
+inline constexpr uint64_t kNameSample = 13, kNameSampleNoGil = 14, kNameSampleGilOfSlot = 15;
+inline constexpr uint64_t kSlots = 4;
+// Light mode, on a thread's GIL track. What it leads to is drawn as slices of readings.
+inline constexpr uint64_t kNameAcquired = 19;
+// Instants of the root track. An event that the format has no legal picture for, as bare numbers;
+// RunFacts, all of them once, then what has changed.
+inline constexpr uint64_t kNameRaw = 20, kNameRun = 21;
+// Earlier recordings have, before the state of a thread in light mode that leaves its CPU, an
+// instant of the root track: it holds none, or that of a slot.
 inline constexpr uint64_t kNameNoGil = 8, kNameGilOfSlot = 9;
-inline constexpr uint8_t kSightRead = 0x08, kSightMine = 0x10, kSightSlotShift = 5;
-inline constexpr uint64_t kSightSlots = 4;
-// The two of readings were going on when they were read: their beginning is no event.
+// clang-format off
 inline constexpr const char* kFixedNames[] = {
-    "GIL wait",       "GIL held",     "GIL released", "forced switch",
-    "waits on",       "GIL wait",     "GIL held",     "leaves without a GIL",
-    "leaves with it", "with the 2nd", "with the 3rd", "with the 4th"};
+    "GIL wait", "GIL held", "GIL released", "forced switch", "waits on", "GIL wait", "GIL held",
+    "", "", "", "", "",
+    "sample", "sample without a GIL",
+    "sample with it", "sample with the 2nd", "sample with the 3rd", "sample with the 4th",
+    "GIL acquired", "event", "recording"};
+// clang-format on
+// The bits of gil_sight().
+inline constexpr uint8_t kSightRead = 0x08, kSightMine = 0x10, kSightSlotShift = 5,
+                         kSightBits = kSightRead | kSightMine | 3 << kSightSlotShift;
 // Arguments of slices, for people: the reader goes without. Of a wait, when it ends: behind whom
 // most of it was, and what the holders did meanwhile; of a hold, when it begins and when it ends.
 inline constexpr uint8_t kArgHolder = 1, kArgRunning = 2, kArgPreempted = 3, kArgAsleep = 4,
                          kArgHandoff = 5, kArgUnknown = 6, kArgContended = 7, kArgForced = 8,
                          kArgHeldPreempted = 9, kArgHeldAsleep = 10;
+// And the reader's: of kNameRaw and of samples,
+inline constexpr uint8_t kArgKind = 11, kArgPid = 12, kArgTid = 13, kArgCpu = 14, kArgState = 15,
+                         kArgValue = 16, kArgOther = 17;
+// of "waits on" in light mode: the holder, as its process calls it; of an end that is no event,
+inline constexpr uint8_t kArgHolderId = 18, kArgCut = 19;
+// and of kNameRun.
+inline constexpr uint8_t kArgEvents = 20, kArgProbeHits = 21, kArgOtherProbeHits = 22,
+                         kArgProbeCost = 23, kArgOwnCpu = 24;
+// clang-format off
 inline constexpr const char* kArgumentNames[] = {
-    "holder_tid",        "holder_running_ns", "holder_preempted_ns", "holder_asleep_ns",
-    "handoff_ns",        "unknown_ns",        "contended",           "release_forced",
-    "held_preempted_ns", "held_asleep_ns"};
-inline constexpr uint64_t kFirstThreadName = 16;  // interned ids of threads' names begin here
+    "holder_tid", "holder_running_ns", "holder_preempted_ns", "holder_asleep_ns", "handoff_ns",
+    "unknown_ns", "contended", "release_forced", "held_preempted_ns", "held_asleep_ns",
+    "kind", "pid", "tid", "cpu", "state", "value", "other", "holder_id", "cut",
+    "events", "probe_hits", "other_probe_hits", "probe_cost_ns", "own_cpu_ns"};
+// clang-format on
+inline constexpr uint64_t kFirstThreadName = 32;  // interned ids of threads' names begin here
 
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
 inline constexpr uint64_t kRootTrack = 1;
 inline constexpr const char* kRootTrackName = "giltop";
 inline constexpr const char* kFormat = "giltop.trace/1";
-inline constexpr const char* kRun = "recording";    // RunFacts; the last one counts
 inline constexpr const char* kProcess = "process";  // ProcessFacts
 inline constexpr const char* kSeen = "thread";      // was there when tracing began
 inline constexpr const char* kFork = "started";
@@ -104,17 +133,14 @@ inline constexpr const char* kGilRead = "GIL read";   // from memory
 inline constexpr const char* kThreadRead = "thread read";
 inline constexpr const char* kLost = "lost events";
 inline constexpr const char* kUntil = "until";  // of kLost: CLOCK_BOOTTIME, ns
-inline constexpr const char* kRaw = "event";    // one that the format has no legal picture for
 inline constexpr const char* kEnd = "end";
 
 inline constexpr const char* kGilTrackName = "GIL";  // described by the GIL's address
-inline constexpr const char* kCut = "cut";  // annotation of a slice end that is no event itself
 
 // Counters of a CPU. Their descriptions begin with one of these and the CPU's number: "stolen3".
-inline constexpr const char* kStolen = "stolen";  // charged to no task since boot, ns
-inline constexpr const char* kLead =
-    "switch delay";  // charged to the run that ends there beyond its switches, ns
-inline constexpr uint64_t kMaxCpus = 65536;  // all that an event can name
+inline constexpr const char* kStolen = "stolen";      // charged to no task since boot, ns
+inline constexpr const char* kLead = "switch delay";  // of earlier recordings: as task::kLead
+inline constexpr uint64_t kMaxCpus = 65536;           // all that an event can name
 
 inline constexpr size_t kBlockBytes = 256 * 1024;     // of packets, before compression
 inline constexpr size_t kMaxBlockBytes = 512 * 1024;  // the importer's limit for a bundle

@@ -83,6 +83,7 @@ void TracePackets::begin_sequence(uint64_t ts_ns, const ClockReading* clocks, bo
 
   ProtoBuffer names;
   for (size_t i = 0; i < std::size(kFixedNames); i++) {
+    if (*kFixedNames[i] == 0) continue;
     const size_t name = names.begin(interned::kEventNames);
     names.field(interned::kId, i + 1);
     names.bytes(interned::kName, kFixedNames[i]);
@@ -129,25 +130,23 @@ void TracePackets::slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool 
   char* const event = fields.begin(packet::kTrackEvent);
   fields.field(event::kType, event::kEnd);
   fields.field(event::kTrack, uuid);
-  if (cut) {
-    char* const note = fields.begin(event::kAnnotation);
-    fields.bytes(annotation::kName, kCut);
-    fields.field(annotation::kBool, 1);
-    fields.end(note);
-  }
+  const Argument is_cut{kArgCut, 1, true};
+  if (cut) add_arguments(fields, std::span(&is_cut, 1));
   add_arguments(fields, arguments);
   if (flow) fields.field_fixed64(event::kFlow, flow);
   fields.end(event);
   end_packet(packet);
 }
 
-void TracePackets::instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow) {
+void TracePackets::instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow,
+                           std::span<const Argument> arguments) {
   Packet packet = begin_packet(ts_ns);
   ProtoFields& fields = packet.fields;
   char* const event = fields.begin(packet::kTrackEvent);
   fields.field(event::kType, event::kInstant);
   fields.field(event::kTrack, uuid);
   fields.field(event::kNameId, name);
+  add_arguments(fields, arguments);
   if (flow) fields.field_fixed64(event::kFlow, flow);
   fields.end(event);
   end_packet(packet);
@@ -164,13 +163,18 @@ void TracePackets::counter(uint64_t ts_ns, uint64_t uuid, uint64_t value) {
   end_packet(packet);
 }
 
-void TracePackets::task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state) {
+void TracePackets::task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state,
+                              const OfSwitch& of_switch) {
   Packet packet = begin_packet(ts_ns);
   ProtoFields& fields = packet.fields;
   char* const task = fields.begin(packet::kTaskState);
   if (cpu >= 0) fields.field(task::kCpu, static_cast<uint64_t>(cpu));
   fields.field(task::kTid, tid);
   fields.field(task::kState, state);
+  if (of_switch.sight != 0) fields.field(task::kSight, of_switch.sight);
+  if (of_switch.ran_ns) fields.field(task::kRan, *of_switch.ran_ns);
+  if (const int64_t lead = of_switch.lead_ns; lead != 0)
+    fields.field(task::kLead, static_cast<uint64_t>(lead) << 1 ^ static_cast<uint64_t>(lead >> 63));
   fields.end(task);
   end_packet(packet);
 }
@@ -180,6 +184,20 @@ void TracePackets::root_begin(const char* name) {
   event_.field(event::kType, event::kInstant);
   event_.field(event::kTrack, kRootTrack);
   event_.bytes(event::kName, name);
+}
+
+void TracePackets::root_begin(uint64_t name) {
+  event_.clear();
+  event_.field(event::kType, event::kInstant);
+  event_.field(event::kTrack, kRootTrack);
+  event_.field(event::kNameId, name);
+}
+
+void TracePackets::note(uint8_t name, uint64_t value) {
+  ProtoBuffer a;
+  a.field(annotation::kNameId, name);
+  a.field(annotation::kUint, value);
+  event_.bytes(event::kAnnotation, a.data());
 }
 
 void TracePackets::note(std::string_view name, uint64_t value) {

@@ -20,6 +20,13 @@ struct Argument {
   bool is_flag = false;
 };
 
+// What is said of a switch-out beside the state, for the reader.
+struct OfSwitch {
+  uint8_t sight = 0;
+  std::optional<uint32_t> ran_ns = std::nullopt;
+  int64_t lead_ns = 0;
+};
+
 struct ClockReading {
   uint64_t boottime_ns = 0, monotonic_ns = 0, realtime_ns = 0;
 };
@@ -45,12 +52,17 @@ class TracePackets {
                    std::span<const Argument> arguments = {});
   void slice_end(uint64_t ts_ns, uint64_t uuid, uint64_t flow, bool cut,
                  std::span<const Argument> arguments = {});
-  void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0);
+  void instant(uint64_t ts_ns, uint64_t uuid, uint64_t name, uint64_t flow = 0,
+               std::span<const Argument> arguments = {});
   void counter(uint64_t ts_ns, uint64_t uuid, uint64_t value);
-  void task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state);  // cpu -1: none
+  // cpu -1: none
+  void task_state(uint64_t ts_ns, int cpu, uint32_t tid, uint32_t state,
+                  const OfSwitch& of_switch = {});
 
-  // An instant of the root track: begin, then annotations, then end.
+  // An instant of the root track: begin, then annotations, then end. Names may be interned ones.
   void root_begin(const char* name);
+  void root_begin(uint64_t name);
+  void note(uint8_t name, uint64_t value);
   void note(std::string_view name, uint64_t value);
   void note(std::string_view name, std::string_view text);
   void root_end(uint64_t ts_ns);
@@ -70,7 +82,7 @@ class TracePackets {
   void raw_packet(std::string_view packet);  // one without time and sequence
 
  private:
-  // Bytes. A nested message has a length of one byte: six arguments, of 15 bytes at most, fit.
+  // Bytes. A nested message has a length of one byte: seven arguments, of 15 bytes at most, fit.
   static constexpr size_t kMaxHotPacket = 160;
   struct Packet {
     ProtoFields fields;

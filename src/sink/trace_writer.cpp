@@ -62,19 +62,27 @@ void TraceWriter::start(const SystemFacts& system, const ClockReading& clocks,
   run_facts(clocks.boottime_ns, run);
 }
 
+// All of them once, then what has changed.
 void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
-  root_begin(kRun);
-  note("format", kFormat);
-  note("version", run.version);
-  note("kernel", run.kernel);
-  note("mode", run.mode);
-  note("cpus", run.cpus);
-  note("events", run.events);
-  note("probe_hits", run.probe_hits);
-  note("other_probe_hits", run.other_probe_hits);
-  note("probe_cost_ns", run.probe_cost_ns);
-  note("own_cpu_ns", run.own_cpu_ns);
-  note("finished", run.finished);
+  const std::optional<RunFacts> told = std::exchange(told_run_, run);
+  root_begin(kNameRun);
+  const auto number = [&](uint8_t name, uint64_t RunFacts::*fact) {
+    if (!told || run.*fact != (*told).*fact) note(name, run.*fact);
+  };
+  const auto text = [&](std::string_view name, std::string RunFacts::*fact) {
+    if (!told || run.*fact != (*told).*fact) note(name, run.*fact);
+  };
+  if (!told) note("format", kFormat);
+  text("version", &RunFacts::version);
+  text("kernel", &RunFacts::kernel);
+  text("mode", &RunFacts::mode);
+  if (!told || run.cpus != told->cpus) note("cpus", run.cpus);
+  number(kArgEvents, &RunFacts::events);
+  number(kArgProbeHits, &RunFacts::probe_hits);
+  number(kArgOtherProbeHits, &RunFacts::other_probe_hits);
+  number(kArgProbeCost, &RunFacts::probe_cost_ns);
+  number(kArgOwnCpu, &RunFacts::own_cpu_ns);
+  if (run.finished) note("finished", run.finished);
   root_end(ts_ns);
 }
 
@@ -279,8 +287,7 @@ void TraceWriter::write_gil(const Event& event, const Change& change) {
 void TraceWriter::show_uncharged(const Event& event) {
   if (at(cpu_uncharged_, event.cpu) == event.value) return;
   cpu_uncharged_[event.cpu] = event.value;
-  counter(event.ts_ns, cpu_track(stolen_tracks_, event.cpu, kStolenCounter, event.ts_ns),
-          event.value);
+  counter(event.ts_ns, stolen_track(event.cpu, event.ts_ns), event.value);
 }
 
 void TraceWriter::write_sched(const Event& event, const Change& change) {
@@ -305,25 +312,19 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   const uint32_t state = task_state_of(event);
   const bool light = change.thread->process->light;
   if (light) show_light(event, change);
-  if (state != task::kDead) {
-    if (change.told_apart) {
-      // The reader takes the event from the numbers, and the state that is drawn next as no event.
-      write_raw(event);
-    } else {
-      const GilSight sight = gil_sight(event);
-      if (light && sight.read)
-        instant(event.ts_ns, kRootTrack, sight.holds ? kNameGilOfSlot + sight.slot : kNameNoGil);
-      if (change.lead_ns != 0)
-        counter(event.ts_ns, cpu_track(lead_tracks_, event.cpu, kLeadCounter, event.ts_ns),
-                static_cast<uint64_t>(change.lead_ns));
-    }
-  }
   if (state == task::kDead) {
     write_raw(event);  // its exit event was lost: the end is not drawn by the scheduler's word
     end_track(shown, event.ts_ns, false);
     return;
   }
-  task_state(event.ts_ns, event.cpu, event.tid, state);
+  OfSwitch of_switch;
+  if (light) of_switch.sight = event.state & kSightBits;
+  if (change.told_apart) {
+    of_switch.ran_ns = event.other;
+  } else {
+    of_switch.lead_ns = change.lead_ns;
+  }
+  task_state(event.ts_ns, event.cpu, event.tid, state, of_switch);
   shown.task_state = static_cast<uint8_t>(state);
 }
 
@@ -464,15 +465,15 @@ void TraceWriter::write_loss(const Event& event) {
 void TraceWriter::write_raw(const Event& event) {
   const bool drawn = (event.kind == EventKind::switch_out || event.kind == EventKind::switch_in) &&
                      at(cpu_uncharged_, event.cpu) == event.value;
-  root_begin(kRaw);
-  note("kind", static_cast<uint64_t>(event.kind));
-  note("pid", event.tgid);
-  note("tid", event.tid);
-  if (event.cpu != 0) note("cpu", event.cpu);
-  if (event.state != 0) note("state", event.state);
-  if (!drawn) note("value", event.value);
-  if (event.other != 0) note("other", event.other);
-  root_end(event.ts_ns);
+  std::array<Argument, 7> arguments{
+      {{kArgKind, static_cast<uint64_t>(event.kind)}, {kArgPid, event.tgid}, {kArgTid, event.tid}}};
+  size_t count = 3;
+  const auto add = [&](uint8_t name, uint64_t value) { arguments[count++] = {name, value}; };
+  if (event.cpu != 0) add(kArgCpu, event.cpu);
+  if (event.state != 0) add(kArgState, event.state);
+  if (!drawn) add(kArgValue, event.value);
+  if (event.other != 0) add(kArgOther, event.other);
+  instant(event.ts_ns, kRootTrack, kNameRaw, 0, std::span(arguments.data(), count));
 }
 
 }  // namespace giltop

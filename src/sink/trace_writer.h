@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -106,20 +107,12 @@ class TraceWriter : private TracePackets {
   void end_held(ThreadTrack& track, const Thread& thread, uint64_t ts_ns, uint64_t flow);
   void owner_close(const Gil& gil, uint64_t ts_ns);
   void show_waiters(const Gil& gil, uint64_t ts_ns);
-  struct CpuCounter {
-    const char* key;
-    const char* name;
-    const char* description;
-  };
-  static constexpr CpuCounter kStolenCounter = {
-      trace::kStolen, "time stolen", ": taken by the hypervisor and interrupts, since boot"};
-  static constexpr CpuCounter kLeadCounter = {trace::kLead, "switch delay",
-                                              ": time charged to who leaves beyond its switches"};
-  uint64_t cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const CpuCounter& what,
-                     uint64_t ts_ns);
+  uint64_t stolen_track(uint16_t cpu, uint64_t ts_ns);
   void show_uncharged(const Event& event);
   void write_gil(const Event& event, const Change& change);
   void write_light(const Event& event, const Change& change);
+  void tell_sample(const Event& event);
+  void tell_light(const Event& event, const Gil& gil, ThreadTrack& shown);
   void show_light(const Event& event, const Change& change);
   void draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns);
   void draw_released(ThreadTrack& shown, uint64_t ts_ns);
@@ -140,9 +133,10 @@ class TraceWriter : private TracePackets {
   std::unordered_map<uint32_t, uint32_t> by_tid_;  // tracks that are not ended
   std::vector<ProcessTrack> processes_;
   std::vector<GilTracks> gils_;
-  std::vector<uint64_t> stolen_tracks_, lead_tracks_;  // uuids, by CPU
+  std::vector<uint64_t> stolen_tracks_;  // uuids, by CPU
   std::vector<uint64_t> cpu_uncharged_;
   uint64_t lost_events_ = 0;
+  std::optional<RunFacts> told_run_;  // what the trace says last
 };
 
 }  // namespace giltop

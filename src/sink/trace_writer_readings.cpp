@@ -64,8 +64,36 @@ void TraceWriter::close_disproved(const Change& change, uint64_t ts_ns) {
 // GIL, or was seen with it, holds it until it is seen without, or another with it.
 void TraceWriter::write_light(const Event& event, const Change& change) {
   track_of(*change.thread, event.ts_ns);
-  write_raw(event);
+  if (event.kind == EventKind::sample) {
+    tell_sample(event);
+  } else {
+    tell_light(event, *change.gil, track_of(*change.thread, event.ts_ns));
+  }
   show_light(event, change);
+}
+
+void TraceWriter::tell_sample(const Event& event) {
+  const GilSight sight = gil_sight(event);
+  const Argument tid{kArgTid, event.tid};
+  const uint64_t name = !sight.read    ? kNameSample
+                        : !sight.holds ? kNameSampleNoGil
+                                       : kNameSampleGilOfSlot + sight.slot;
+  instant(event.ts_ns, kRootTrack, name, 0, std::span(&tid, 1));
+}
+
+void TraceWriter::tell_light(const Event& event, const Gil& gil, ThreadTrack& shown) {
+  const uint64_t ts = event.ts_ns;
+  if (event.kind == EventKind::gil_wait) {
+    const Argument holder{kArgHolderId, event.other};
+    instant(ts, gil_track(shown, gil, ts), kNameWaitsOn, 0,
+            std::span(&holder, event.other != 0 ? 1 : 0));
+  } else if (event.kind == EventKind::gil_acquire) {
+    instant(ts, gil_track(shown, gil, ts), kNameAcquired);
+  } else if (event.kind == EventKind::gil_release && event.state == 0) {
+    instant(ts, gil_track(shown, gil, ts), kNameReleased);
+  } else {
+    write_raw(event);
+  }
 }
 
 void TraceWriter::show_light(const Event& event, const Change& change) {

@@ -169,14 +169,15 @@ void TraceWriter::rename(ThreadTrack& shown, const Thread& thread, uint64_t ts_n
   if (shown.tid == shown.tgid) describe_process(*thread.process, ts_ns);
 }
 
-// A counter of one CPU, made when it is first needed. 0: a CPU number beyond what is drawn.
-uint64_t TraceWriter::cpu_track(std::vector<uint64_t>& tracks, uint16_t cpu, const CpuCounter& what,
-                                uint64_t ts_ns) {
-  uint64_t& uuid = at(tracks, cpu);
+// A counter of one CPU, made when it is first needed.
+uint64_t TraceWriter::stolen_track(uint16_t cpu, uint64_t ts_ns) {
+  uint64_t& uuid = at(stolen_tracks_, cpu);
   if (uuid != 0) return uuid;
   uuid = next_uuid_++;
-  describe_child({uuid, kRootTrack, "CPU " + std::to_string(cpu) + " " + what.name,
-                  what.key + std::to_string(cpu) + what.description, 0, track::kUnitNs},
+  const std::string number = std::to_string(cpu);
+  describe_child({uuid, kRootTrack, "CPU " + number + " time stolen",
+                  kStolen + number + ": taken by the hypervisor and interrupts, since boot", 0,
+                  track::kUnitNs},
                  ts_ns);
   return uuid;
 }

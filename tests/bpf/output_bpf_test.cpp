@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <functional>
@@ -141,6 +142,84 @@ TEST_F(OutputOf, ARunThatDoesNotBeginEmptiesNothing) {
     EXPECT_EQ(read_file(there), "what was there") << command[0];
     EXPECT_FALSE(std::filesystem::exists(there + ".old")) << command[0];
   }
+}
+
+// Nor does one that does not begin leave an empty file.
+TEST_F(OutputOf, ARunThatDoesNotBeginMakesNoFile) {
+  const std::string made = file("made"), none = "4194303";
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"-p", none, "--json=" + made},
+        {"record", "-p", none, "-o", made},
+        {"record", "-p", none, "-o", file("r.pftrace"), "--json=" + made},
+        {"hist", "-p", none, "--json=" + made, "1", "1"},
+        {"hist", "-p", none, "-o", made, "1", "1"},
+        {"hist", "/no/such/recording", "--json=" + made},
+        {"report", "/no/such/recording", "--json=" + made}}) {
+    const Ran ran = run(giltop(command));
+    EXPECT_EQ(ran.status, 1) << command[0] << " " << ran.err;
+    EXPECT_FALSE(std::filesystem::exists(made)) << command[0];
+  }
+}
+
+// Each way to name one file twice.
+TEST_F(OutputOf, TwoOutputsDoNotShareAFile) {
+  namespace fs = std::filesystem;
+  const std::string there = file("there"), fresh = file("fresh");
+  write_file(there, "what was there");
+  fs::create_symlink(there, file("link"));
+  fs::create_hard_link(there, file("hard"));
+  fs::create_symlink("fresh", file("dangling"));
+  fs::create_directory_symlink(directory_.path(), file("folder"));
+  const std::vector<std::pair<std::string, std::string>> same = {
+      {there, there},          {there, file("link")},        {file("link"), there},
+      {there, file("hard")},   {fresh, fresh},               {fresh, file("dangling")},
+      {file("dangling"), fresh}, {fresh, file("folder/fresh")}, {there, there + ".old"}};
+  for (const auto& [output, json] : same) {
+    SCOPED_TRACE(output + " and " + json);
+    const Ran recorded =
+        run(giltop({"record", "-q", "-p", pid_, "-d", "0.2", "-o", output, "--json=" + json}));
+    EXPECT_EQ(recorded.status, 2);
+    EXPECT_EQ(std::count(recorded.err.begin(), recorded.err.end(), '\n'), 1) << recorded.err;
+    EXPECT_THAT(recorded.err, HasSubstr("--json"));
+    if (json != there + ".old") {
+      const Ran hist =
+          run(giltop({"hist", "-p", pid_, "-o", output, "--json=" + json, "0.2", "1"}));
+      EXPECT_EQ(hist.status, 2) << hist.err;
+    }
+    EXPECT_EQ(read_file(there), "what was there");
+    EXPECT_FALSE(fs::exists(there + ".old"));
+    EXPECT_FALSE(fs::exists(fresh));
+  }
+  // What the shell's > made is one, too.
+  const std::string shell = "\"$0\" record -q -p " + pid_ + " -d 0.2 -o \"$1\" --json >> \"$1\"";
+  const Ran redirected = run({"sh", "-c", shell, GILTOP_BINARY, there});
+  EXPECT_EQ(redirected.status, 2) << redirected.err;
+  EXPECT_EQ(read_file(there), "what was there");
+  const Ran to_stdout = run(giltop({"record", "-q", "-p", pid_, "-d", "0.2", "-o", "-"}));
+  EXPECT_EQ(to_stdout.status, 2);
+  EXPECT_THAT(to_stdout.err, HasSubstr("give -o FILE"));
+}
+
+TEST_F(OutputOf, NothingIsWrittenOverTheRecordingThatIsRead) {
+  const std::string recording = file("r.pftrace");
+  ASSERT_EQ(run(giltop({"record", "-q", "-o", recording, "-p", pid_, "-d", "0.2"})).status, 0);
+  const std::string before = read_file(recording);
+  const std::string hard = file("hard");
+  std::filesystem::create_hard_link(recording, hard);
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"report", recording, "--json=" + hard},
+        {"report", recording, "-o", hard},
+        {"report", recording, "--html", hard},
+        {"report", recording, "-f", "chrometrace", "-o", hard},
+        {"hist", recording, "--json=" + hard},
+        {"hist", recording, "-o", hard}}) {
+    const Ran ran = run(giltop(command));
+    EXPECT_EQ(ran.status, 1) << command[0];
+    EXPECT_EQ(ran.err, "giltop: cannot write " + hard + ": it is the recording\n");
+  }
+  const Ran appended = run({"sh", "-c", "\"$0\" report \"$1\" >> \"$1\"", GILTOP_BINARY, recording});
+  EXPECT_EQ(appended.err, "giltop: cannot write to stdout: it is the recording\n");
+  EXPECT_TRUE(read_file(recording) == before);
 }
 
 // giltop with a pipe of one page for its stdout, of which nobody reads until we do.

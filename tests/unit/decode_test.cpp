@@ -188,6 +188,17 @@ TEST_F(Decode, ExecAndExit) {
   expect_size_matters(exit);
 }
 
+TEST_F(Decode, Rename) {
+  gt_rename record{};
+  record.h = header(GT_RENAME);
+  set_comm(record.comm, "loader");
+  const auto events = decode(record);
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].kind, EventKind::thread_name);
+  EXPECT_EQ(tables_.text(events[0].other), "loader");
+  expect_size_matters(record);
+}
+
 TEST_F(Decode, AnEntryIsForTheSessionOnly) {
   gt_entry record{};
   record.h = header(GT_ENTRY);
@@ -323,7 +334,7 @@ TEST_F(Decode, RandomBytesNeverCrash) {
       EXPECT_LE(event.tid, kMaxTid);
       EXPECT_LE(event.tgid, kMaxTid);
       EXPECT_TRUE(event.kind <= EventKind::exit || event.kind == EventKind::ns_id ||
-                  event.kind == EventKind::sample);
+                  event.kind == EventKind::sample || event.kind == EventKind::thread_name);
     });
   }
   EXPECT_EQ(decoder_.counts().records, 100'000u);

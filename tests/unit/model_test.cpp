@@ -645,6 +645,25 @@ TEST(Model, AThreadOnTwoCpusIsAViolation) {
   EXPECT_EQ(Played(story).model.violations(), 1u);
 }
 
+TEST(Model, AThreadIsCalledAsItIsNow) {
+  Story story;
+  story.process("main", 100).thread("worker", "main", 101);
+  story.at(10).renamed("worker", "loader").renamed("main", "server").at(20).exits("worker");
+  story.at(30).renamed("worker", "nobody").at(40).ends();
+  const Played played(story.tables(), story.events());
+  EXPECT_EQ(story.tables().text(played.thread(101).comm), "loader");
+  EXPECT_EQ(story.tables().text(played.thread(100).comm), "server");
+}
+
+// Its start was lost.
+TEST(Model, ANameIsTheFirstThatIsHeardOfAThread) {
+  Story story;
+  story.process("main", 100).at(10).runs("main").loses(6, 1, 20);
+  story.thread("worker", "main", 101).at(30).renamed("worker", "loader").at(40).ends();
+  const Played played(story.tables(), story.events());
+  EXPECT_EQ(story.tables().text(played.thread(101).comm), "loader");
+}
+
 TEST(Model, EventsWithImpossibleIdsAreIgnored) {
   EventTables tables;
   Model model(tables);

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <random>
+#include <sstream>
 #include <string_view>
 
 #include "model/verdict.h"
@@ -137,6 +139,15 @@ std::string inflated(const std::string& packed) {
   return out;
 }
 
+// What bytesOf() of the page's script makes of it.
+std::string unpacked(const std::string& packed) {
+  std::string out;
+  std::istringstream parts(packed);
+  for (std::string part; std::getline(parts, part, kPartsApart);)
+    out += inflated(from_base64(part));
+  return out;
+}
+
 // What is between the tags of the block of this id.
 std::string block(const std::string& page, const std::string& id) {
   const size_t tag = page.find("id=\"" + id + "\">");
@@ -210,9 +221,40 @@ TEST(PageSpans, AreMadeCoarserUntilTheyFit) {
   EXPECT_LE(packed.size(), most);
   EXPECT_GT(packed.size(), most / 5);
   EXPECT_GT(spans.resolution_ns, 0u);
-  expect_same(run, spans, inflated(from_base64(packed)));
+  expect_same(run, spans, unpacked(packed));
   for (size_t i = 0; i < spans.rows.size(); i++)
     EXPECT_EQ(spans.rows[i].cells(), run.spans.rows[i].cells());
+}
+
+// So many that to compress them takes long.
+TEST(PageSpans, TheirProgressGoesOnToTheEnd) {
+  Story story;
+  story.process("main", 100).at(0).execs("main").is_python("main").at(100).ends();
+  Recorded run(story.tables(), story.events());
+  std::mt19937_64 rng(1);
+  std::vector<Span>& many = run.spans.rows.at(0).spans;
+  many.clear();
+  for (uint32_t i = 0; i < 1'000'000; i++) many.push_back({1 + rng() % 1'000'000, i % 2 * 8});
+  // All at once, and after two tries that do not fit.
+  Spans fine = run.spans;
+  const size_t whole = packed_spans(fine, run.snapshot, SIZE_MAX / 8).size();
+  for (const size_t most : {whole, whole * 9 / 10}) {
+    Spans spans = run.spans;
+    std::vector<uint64_t> told;
+    const std::string packed =
+        packed_spans(spans, run.snapshot, most, [&](uint64_t done, uint64_t all) {
+          told.push_back(done);
+          EXPECT_LT(done, all);
+        });
+    EXPECT_EQ(spans.resolution_ns != 0, most < whole);
+    EXPECT_LE(packed.size(), most);
+    expect_same(run, spans, unpacked(packed));
+    uint64_t longest = 0;  // step, of a million
+    ASSERT_TRUE(std::is_sorted(told.begin(), told.end()));
+    for (size_t i = 1; i < told.size(); i++) longest = std::max(longest, told[i] - told[i - 1]);
+    EXPECT_GT(told.size(), 6u);
+    EXPECT_LT(longest, 400'000u);
+  }
 }
 
 TEST(Page, HoldsWhatTheReportSays) {
@@ -235,7 +277,7 @@ TEST(Page, HoldsWhatTheReportSays) {
   EXPECT_EQ(process["hold"]["count"], 2);
   EXPECT_FALSE(process["wait"]["buckets"].empty());
   EXPECT_EQ(process["gils"][0]["blame_left_out"]["rows"], 0);
-  expect_same(run, run.spans, inflated(from_base64(block(page, "giltop-spans"))));
+  expect_same(run, run.spans, unpacked(block(page, "giltop-spans")));
 }
 
 TEST(Page, OfVeryManyThreadsKeepsItsSize) {

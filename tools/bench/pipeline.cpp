@@ -444,9 +444,9 @@ struct Live {
 };
 
 Live record(const Options& options, const std::string& directory,
-            const std::vector<std::string>& command) {
+            const std::vector<std::string>& command, const std::string& mode = "exact") {
   const std::string trace = directory + "/live.pftrace", report = directory + "/live.json";
-  std::vector<std::string> all = {options.giltop, "record",           "-q", "-o",
+  std::vector<std::string> all = {options.giltop, "record",           "-q", "--mode=" + mode, "-o",
                                   trace,          "--json=" + report, "--", options.python};
   all.insert(all.end(), command.begin(), command.end());
   if (run(all, "/dev/null") != 0) fail("giltop record failed");
@@ -478,6 +478,15 @@ void measure_live(const Options& options, const std::string& directory, Results&
       results.add(name("giltop's CPU"), "ns/event", 1e9 * (live.cpu_s - start_s) / live.events,
                   Goal::at_most, 400);
       results.add(name("file"), "bytes/event", live.bytes / live.events, Goal::at_most, 8);
+    }
+  }
+  // The blog's threads that compute, in light mode: few events, and irregular ones.
+  for (const char* workload : {"cpu1", "cpu2", "yield2"}) {
+    for (size_t i = 0; i < options.runs; i++) {
+      const Live live =
+          record(options, directory, {options.workload, workload, "--scale", "0.6"}, "light");
+      results.add(fmt::format("live, light, {}: file", workload), "bytes/event",
+                  live.bytes / live.events, Goal::at_most, 8);
     }
   }
 }

@@ -19,11 +19,15 @@ function base64(text) {
   return bytes;
 }
 
-// What a block of the page holds.
-export async function bytesOf(text) {
-  const bytes = base64(text);
+function inflated(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  return new Response(stream).arrayBuffer();
+}
+
+// What a block of the page holds, in one part or several.
+export async function bytesOf(text) {
+  const parts = await Promise.all(text.split('.').map((part) => inflated(base64(part))));
+  return new Uint8Array(parts.length === 1 ? parts[0] : await new Blob(parts).arrayBuffer());
 }
 
 class Numbers {
