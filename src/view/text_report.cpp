@@ -198,6 +198,10 @@ std::string title(const ProcessSnapshot& p) {
                      line);
 }
 
+std::string paragraph(const Verdict& verdict) {
+  return verdict.sentence + "\n" + (verdict.advice.empty() ? "" : verdict.advice + "\n");
+}
+
 }  // namespace
 
 std::string text_report(const Snapshot& s) {
@@ -215,8 +219,8 @@ std::string text_report(const Snapshot& s) {
         out += "    " + verdict.sentence + "\n";
         continue;
       }
-      out += verdict.sentence + "\n";
-      if (!verdict.advice.empty()) out += verdict.advice + "\n";
+      out += paragraph(verdict);
+      for (const Verdict& other : verdict.also) out += "Also: " + paragraph(other);
       out += "\n";
       out += process_part(*p, s.run.mode == "auto");
     }
