@@ -60,6 +60,8 @@ INSTANTIATE_TEST_SUITE_P(
                       Expected{"preempted", "preempted-with-gil waiting",
                                "was preempted with the GIL"},
                       Expected{"preempted-not", "too-few-cpus", "CPUs are"},
+                      Expected{"preempted-turns", "preempted-with-gil taking-turns",
+                               "Two threads were preempted with the GIL"},
                       Expected{"hand-off", "taking-turns hand-off-bound", "took turns"},
                       Expected{"hand-off-not", "taking-turns", "took turns"},
                       Expected{"native", "native-in-parallel", "ran native code without it"},
