@@ -43,7 +43,7 @@ std::string who(const Culprits& c, const char* one, const char* several) {
 
 std::string lost_to_it(const Culprits& c) {
   if (c.losers == 0) return "nobody waited for it meanwhile";
-  const std::string lost = format_seconds(c.lost_ns);
+  const std::string lost = format_duration(c.lost_ns);
   if (!c.one) return fmt::format("others lost {} to it", lost);
   if (c.loser_tid) return fmt::format("{} lost {} to it", *c.loser_tid, lost);
   return fmt::format("{} others lost {} to it", c.losers, lost);
@@ -57,6 +57,13 @@ std::string without_gil(const Case& c, double bound) {
       "Without a GIL (free-threaded Python, or processes) this could run up to {:.1f}× faster, "
       "if its threads are independent{}.",
       bound, scarce ? " and each gets a CPU" : "");
+}
+
+std::string and_few_cpus(const Case& c) {
+  const double starved = starved_share(c.p, c.span_ns);
+  if (starved < kStarvedShare) return {};
+  return fmt::format("; threads were ready to run and had no CPU for up to {:.0f} % of their life",
+                     starved * 100);
 }
 
 // --- the rules -----------------------------------------------------------------------------------
@@ -88,11 +95,7 @@ Finding free_threaded(const Case& c) {
       off || gil_is_off(c.p)
           ? "GIL off: free-threaded build; " + c.cpus_used
           : "Free-threaded build, and nobody took or released its GIL: " + c.cpus_used;
-  if (const double starved = starved_share(c.p, c.span_ns); starved >= kStarvedShare)
-    sentence +=
-        fmt::format("; threads were ready to run and had no CPU for up to {:.0f} % of their life",
-                    starved * 100);
-  return Verdict{sentence + "."};
+  return Verdict{sentence + and_few_cpus(c) + "."};
 }
 
 Finding unused(const Case& c) {
@@ -130,7 +133,7 @@ Finding asleep(const Case& c) {
                                                format_duration(sleeper.sleep_max_ns));
   return Verdict{
       fmt::format("{} {} with the GIL in {} hands ({}); {}.", who(sleeper, " slept", " slept"),
-                  format_seconds(sleeper.amount_ns), sleeper.one ? "its" : "their", sleeps,
+                  format_duration(sleeper.amount_ns), sleeper.one ? "its" : "their", sleeps,
                   lost_to_it(sleeper)),
       "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
       "CDLL, not PyDLL).",
@@ -141,7 +144,7 @@ Finding preempted(const Case& c) {
   const Culprits holder = culprits(c.p, CpuState::runnable, &BlameSnapshot::runnable_ns);
   if (holder.count == 0 || !costs(c, holder)) return {};
   return Verdict{fmt::format("{} preempted with the GIL for {}, {} % of {} holds: {}.",
-                             who(holder, " was", " were"), format_seconds(holder.amount_ns),
+                             who(holder, " was", " were"), format_duration(holder.amount_ns),
                              format_percent(holder.amount_ns, holder.held_ns, 0),
                              holder.one ? "its" : "their", lost_to_it(holder)),
                  "Something else had the CPU: give the process more CPU time, or look at its quota "
@@ -271,8 +274,8 @@ Finding native(const Case& c) {
   if (shares.size() < 2) return {};
   return Verdict{
       fmt::format("The GIL is not the problem: {} threads ran native code without it "
-                  "for {} of their life, {}.",
-                  shares.size(), percent_range(shares), c.cpus_used)};
+                  "for {} of their life, {}{}.",
+                  shares.size(), percent_range(shares), c.cpus_used, and_few_cpus(c))};
 }
 
 Finding one_thread(const Case& c) {
@@ -283,7 +286,7 @@ Finding one_thread(const Case& c) {
       fmt::format("One thread used the GIL and nobody waited for it: {}", c.cpus_used);
   if (share(preempted_ns, only.life_ns()) >= kWaitShare)
     sentence += fmt::format("; it was preempted with the GIL for {}, for want of a CPU",
-                            format_seconds(preempted_ns));
+                            format_duration(preempted_ns));
   return Verdict{sentence + "."};
 }
 

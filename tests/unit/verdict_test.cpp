@@ -72,15 +72,19 @@ TEST(Verdict, AThreadThatSleepsWithTheGil) {
   b.blocked_ns = 900 * kMs;
   s.processes[0].gils[0].blame = {b};
   EXPECT_THAT(verdict(s), AllOf(HasSubstr("100 slept 1.00s with the GIL"), HasSubstr("50 times"),
-                                HasSubstr("21ms"), HasSubstr("101 lost 0.90s")));
+                                HasSubstr("21ms"), HasSubstr("101 lost 900ms")));
 }
 
 TEST(Verdict, NativeWorkInParallelIsFine) {
-  const Snapshot s =
+  Snapshot s =
       snapshot({thread(100, {{released, kRunning, 1900 * kMs}, {holding, kRunning, 100 * kMs}}),
                 thread(101, {{released, kRunning, 1900 * kMs}, {holding, kRunning, 100 * kMs}})},
                gil(200 * kMs, 0, 0, 0, 1800 * kMs));
-  EXPECT_THAT(verdict(s), AllOf(HasSubstr("not the problem"), HasSubstr("2.0 of 4 CPUs")));
+  EXPECT_THAT(verdict(s), AllOf(HasSubstr("not the problem"), HasSubstr("2.0 of 4 CPUs used.")));
+  s.processes[0].threads[0] =
+      thread(100, {{released, kRunning, 1000 * kMs}, {released, kRunnable, 1000 * kMs}});
+  EXPECT_THAT(verdict(s),
+              HasSubstr("used; threads were ready to run and had no CPU for up to 50 %"));
 }
 
 TEST(Verdict, OneThreadAlone) {
@@ -180,9 +184,9 @@ TEST(Verdict, AShortSleepWithTheGilDoesNotHideThatThreadsTakeTurns) {
   EXPECT_EQ(v.finding, "taking-turns");
   ASSERT_EQ(v.also.size(), 1u);
   EXPECT_EQ(v.also[0].sentence,
-            "101 slept 0.30s with the GIL in its hands (3 times, longest 40ms); 102 lost 0.30s to "
+            "101 slept 300ms with the GIL in its hands (3 times, longest 40ms); 102 lost 300ms to "
             "it.");
-  EXPECT_THAT(text_report(s), HasSubstr("\nAlso: 101 slept 0.30s"));
+  EXPECT_THAT(text_report(s), HasSubstr("\nAlso: 101 slept 300ms"));
 }
 
 // A second of one thread's work before two take turns for two.

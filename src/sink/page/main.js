@@ -220,6 +220,9 @@ async function start() {
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;
   }
+  // A large timeline takes a while: there is something to read meanwhile.
+  showVerdict(report.processes[page.order[0]]);
+  showLedgers(report.processes[page.order[0]]);
   rows = unpack(await bytesOf(byId('giltop-spans').textContent));
   timeline = new Timeline(byId('timeline'), byId('lanes'), byId('tooltip'), page.duration_ns);
   timeline.onChange = changed;
