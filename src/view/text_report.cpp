@@ -11,11 +11,12 @@
 namespace giltop {
 namespace {
 
-constexpr size_t kMaxThreads = 16;    // rows of a process; the rest is summed up
-constexpr uint64_t kBrief = 50;       // a thread is brief below this part of its process's life
-constexpr size_t kMaxBrief = 4;       // more of them are one row
-constexpr size_t kFullProcesses = 2;  // of many, shown in full: the worst
-constexpr size_t kMaxProcesses = 12;  // shown at all
+constexpr size_t kMaxThreads = 16;      // rows of a process; the rest is summed up
+constexpr uint64_t kBrief = 50;         // a thread is brief below this part of its process's life
+constexpr size_t kMaxBrief = 4;         // more of them are one row
+constexpr size_t kFullProcesses = 2;    // of many, shown in full: the worst
+constexpr double kMuchOverhead = 0.05;  // of the processes' CPU time
+constexpr size_t kMaxProcesses = 12;    // shown at all
 constexpr size_t kMaxBlame = 4;
 
 std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
@@ -267,6 +268,10 @@ std::string text_report(const Snapshot& s) {
                                                  : ", and " + format_count(s.run.other_probe_hits) +
                                                        " in other processes of the same Python",
                      format_seconds(s.run.own_cpu_ns));
+  if (s.run.mode == "exact" &&
+      static_cast<double>(taken_ns) >= kMuchOverhead * static_cast<double>(untraced_ns) &&
+      taken_ns != 0)
+    out += "That is much: --mode auto keeps it low, and waits stay exact.\n";
   return out;
 }
 

@@ -100,6 +100,16 @@ TEST(TextReport, LossesAndViolationsAreOnEveryScreen) {
                                     HasSubstr("345 switch"), HasSubstr("3 contradictions")));
 }
 
+TEST(TextReport, MuchOverheadHasItsCure) {
+  Snapshot s = turns();
+  s.run.probe_cost_ns = 60 * kMs;
+  EXPECT_THAT(text_report(s), Not(HasSubstr("--mode auto")));
+  s.run.probe_cost_ns = 300 * kMs;
+  EXPECT_THAT(text_report(s), HasSubstr("That is much: --mode auto keeps it low"));
+  s.run.mode = "auto";
+  EXPECT_THAT(text_report(s), Not(HasSubstr("--mode auto")));
+}
+
 TEST(TextReport, NothingSeen) {
   EXPECT_THAT(text_report(Snapshot()), HasSubstr("No CPython process was seen"));
 }
