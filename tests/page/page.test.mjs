@@ -332,8 +332,7 @@ describe('for everybody', () => {
     const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
     await page.addInitScript(
         () => addEventListener(
-            'load',
-            () => window.wasReady = document.documentElement.hasAttribute('data-ready')));
+            'load', () => window.wasReady = document.documentElement.hasAttribute('data-ready')));
     await page.reload();
     assert.equal(await page.evaluate(() => window.wasReady), true);
     assert.deepEqual(complaints, []);
@@ -488,7 +487,8 @@ test('of several processes one is chosen', async () => {
   const {page, complaints, close} = await open(chrome, file);
   assert.ok(await page.isVisible('#timeline-section'));
   await page.selectOption('#choice', '1');
-  assert.match(await page.textContent('#verdict'), /The other one\.Also: A second cause\.A second cure\./);
+  assert.match(
+      await page.textContent('#verdict'), /The other one\.Also: A second cause\.A second cure\./);
   assert.ok(!await page.isVisible('#timeline-section'));  // no spans came with it
   assert.deepEqual(complaints, []);
   await close();

@@ -12,8 +12,8 @@ function base64(text) {
 }
 
 // What a block of the page holds. Of most pages at once, so that they are whole when the browser
-// says that they are loaded (and `chromium --print-to-pdf` prints); the browser's own code is faster,
-// but takes turns with other work.
+// says that they are loaded (and `chromium --print-to-pdf` prints); the browser's own code is
+// faster, but takes turns with other work.
 export async function bytesOf(text) {
   const bytes = base64(text);
   if (bytes.length <= MOST_AT_ONCE) return unzlibSync(bytes);

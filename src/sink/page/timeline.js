@@ -6,13 +6,13 @@ import {Raster} from './raster.js';
 import {gilState, MIXED, WAITING} from './spans.js';
 
 const LABEL = '12px system-ui, sans-serif';
-const RULER = 26, GAP = 6;     // CSS pixels
-const LEAST_NS = 200;          // across the whole width
-const MOST_PIXELS = 2600;      // of a lane
-const MOST_PRINTED = 8000;     // CSS pixels of height
-const TALL = 900;              // the same: more than fits on a sheet of paper with something above it
-const PRINTED = 2;             // pixels for a CSS pixel, on paper; nowhere more
-const MOST_OF_ALL = 16e6;      // pixels of the canvas
+const RULER = 26, GAP = 6;  // CSS pixels
+const LEAST_NS = 200;       // across the whole width
+const MOST_PIXELS = 2600;   // of a lane
+const MOST_PRINTED = 8000;  // CSS pixels of height
+const TALL = 900;           // the same: more than fits on a sheet of paper with something above it
+const PRINTED = 2;          // pixels for a CSS pixel, on paper; nowhere more
+const MOST_OF_ALL = 16e6;   // pixels of the canvas
 const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
 
 const hex = (text) => {
@@ -77,8 +77,8 @@ export class Timeline {
     this.selection = null;
     this.lane = this.laneHeight();
     this.context.font = `bold ${LABEL}`;
-    const widest = rows.reduce(
-        (most, row) => Math.max(most, this.context.measureText(row.label).width), 0);
+    const widest =
+        rows.reduce((most, row) => Math.max(most, this.context.measureText(row.label).width), 0);
     this.labelsWidth = Math.max(60, Math.ceil(widest) + 20);
     this.canvas.parentElement.style.height = `${this.wholeHeight()}px`;
     this.scroller.scrollTop = 0;
