@@ -15,6 +15,8 @@ struct Verdict {
   uint64_t lost_ns = 0;      // thread time that it explains, to rank processes by
   double bound = 0;          // without a GIL at most so many times faster; 0: not to speak of
   std::string finding = {};  // the rule: "taking-turns", ... (verdict.cpp)
+  // What else explains a good part of the waits, the most first. Has nothing of this kind itself.
+  std::vector<Verdict> also = {};
 };
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);

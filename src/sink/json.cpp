@@ -113,12 +113,19 @@ Json gil(const GilSnapshot& g, bool exact) {
 }
 
 // The words are those of the text report.
-Json verdict(const Verdict& v) {
+Json finding(const Verdict& v) {
   return {{"finding", v.finding},
           {"text", v.sentence},
           {"advice", text_or_null(v.advice)},
           {"bound", v.bound == 0 ? Json(nullptr) : Json(v.bound)},
           {"lost_s", seconds(v.lost_ns)}};
+}
+
+Json verdict(const Verdict& v) {
+  Json out = finding(v), also = Json::array();
+  for (const Verdict& other : v.also) also.push_back(finding(other));
+  out["also"] = std::move(also);
+  return out;
 }
 
 }  // namespace

@@ -11,11 +11,12 @@
 namespace giltop {
 namespace {
 
-constexpr size_t kMaxThreads = 16;    // rows of a process; the rest is summed up
-constexpr uint64_t kBrief = 50;       // a thread is brief below this part of its process's life
-constexpr size_t kMaxBrief = 4;       // more of them are one row
-constexpr size_t kFullProcesses = 2;  // of many, shown in full: the worst
-constexpr size_t kMaxProcesses = 12;  // shown at all
+constexpr size_t kMaxThreads = 16;      // rows of a process; the rest is summed up
+constexpr uint64_t kBrief = 50;         // a thread is brief below this part of its process's life
+constexpr size_t kMaxBrief = 4;         // more of them are one row
+constexpr size_t kFullProcesses = 2;    // of many, shown in full: the worst
+constexpr double kMuchOverhead = 0.05;  // of the processes' CPU time
+constexpr size_t kMaxProcesses = 12;    // shown at all
 constexpr size_t kMaxBlame = 4;
 
 std::string duration_or_dash(const HistogramSnapshot& h, uint64_t ns) {
@@ -198,6 +199,10 @@ std::string title(const ProcessSnapshot& p) {
                      line);
 }
 
+std::string paragraph(const Verdict& verdict) {
+  return verdict.sentence + "\n" + (verdict.advice.empty() ? "" : verdict.advice + "\n");
+}
+
 }  // namespace
 
 std::string text_report(const Snapshot& s) {
@@ -215,8 +220,8 @@ std::string text_report(const Snapshot& s) {
         out += "    " + verdict.sentence + "\n";
         continue;
       }
-      out += verdict.sentence + "\n";
-      if (!verdict.advice.empty()) out += verdict.advice + "\n";
+      out += paragraph(verdict);
+      for (const Verdict& other : verdict.also) out += "Also: " + paragraph(other);
       out += "\n";
       out += process_part(*p, s.run.mode == "auto");
     }
@@ -263,6 +268,10 @@ std::string text_report(const Snapshot& s) {
                                                  : ", and " + format_count(s.run.other_probe_hits) +
                                                        " in other processes of the same Python",
                      format_seconds(s.run.own_cpu_ns));
+  if (s.run.mode == "exact" &&
+      static_cast<double>(taken_ns) >= kMuchOverhead * static_cast<double>(untraced_ns) &&
+      taken_ns != 0)
+    out += "That is much: --mode auto keeps it low, and waits stay exact.\n";
   return out;
 }
 

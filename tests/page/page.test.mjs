@@ -327,6 +327,46 @@ describe('for everybody', () => {
     await close();
   });
 
+  // Whoever prints when a page is loaded, as chromium --print-to-pdf does, has all of it.
+  test('a page is whole when it is loaded', async () => {
+    const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+    await page.addInitScript(
+        () => addEventListener(
+            'load', () => window.wasReady = document.documentElement.hasAttribute('data-ready')));
+    await page.reload();
+    assert.equal(await page.evaluate(() => window.wasReady), true);
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
+  test('pictures are drawn as wide as paper', async () => {
+    const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+    const [before, paper, after] = await page.evaluate(async () => {
+      const sizes = async () => {
+        await null;  // uPlot draws after what runs now
+        const {canvas, scale} = window.giltop.timeline;
+        const charts = Array.from(document.querySelectorAll('.uplot'));
+        return {
+          lanes: canvas.offsetWidth,
+          drawn: Math.round(canvas.width / scale),
+          charts: Math.max(...charts.map((chart) => chart.getBoundingClientRect().right))
+        };
+      };
+      const all = [await sizes()];
+      dispatchEvent(new Event('beforeprint'));
+      all.push(await sizes());
+      dispatchEvent(new Event('afterprint'));
+      return all.concat(await sizes());
+    });
+    const width = Math.round(186 / 25.4 * 96);
+    assert.ok(Math.abs(paper.lanes - width) <= 4, `${paper.lanes}`);
+    assert.equal(paper.drawn, paper.lanes);
+    assert.ok(paper.charts <= width + 1, `${paper.charts}`);
+    assert.deepEqual(after, before);
+    assert.deepEqual(complaints, []);
+    await close();
+  });
+
   test('paper has all lanes', async () => {
     const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
     // The same threads again and again: more lanes than a screen has.
@@ -339,10 +379,12 @@ describe('for everybody', () => {
       scroller.scrollTop = 300;
       dispatchEvent(new Event('beforeprint'));
       const printed = canvas.offsetHeight, scrolled = scroller.scrollTop;
+      const onPaper = window.giltop.timeline.wholeHeight();
       dispatchEvent(new Event('afterprint'));
       return {
         whole,
         onScreen,
+        onPaper,
         printed,
         scrolled,
         after: canvas.offsetHeight,
@@ -350,7 +392,8 @@ describe('for everybody', () => {
       };
     });
     assert.ok(sizes.onScreen < sizes.whole);
-    assert.equal(sizes.printed, sizes.whole);
+    assert.equal(sizes.printed, sizes.onPaper);
+    assert.ok(sizes.printed < 910, 'on a sheet');
     assert.equal(sizes.scrolled, 0);
     assert.equal(sizes.after, sizes.onScreen);
     assert.equal(sizes.back, 300);
@@ -433,14 +476,19 @@ test('of several processes one is chosen', async () => {
   const file = altered(keptPage('convoy'), 'two', (data) => {
     const copy = structuredClone(data.report.processes[0]);
     copy.pid = 7;
-    copy.verdict = {text: 'The other one.', advice: null};
+    copy.verdict = {
+      text: 'The other one.',
+      advice: null,
+      also: [{text: 'A second cause.', advice: 'A second cure.'}]
+    };
     data.report.processes.push(copy);
     data.order.push(1);
   });
   const {page, complaints, close} = await open(chrome, file);
   assert.ok(await page.isVisible('#timeline-section'));
   await page.selectOption('#choice', '1');
-  assert.match(await page.textContent('#verdict'), /The other one\./);
+  assert.match(
+      await page.textContent('#verdict'), /The other one\.Also: A second cause\.A second cure\./);
   assert.ok(!await page.isVisible('#timeline-section'));  // no spans came with it
   assert.deepEqual(complaints, []);
   await close();

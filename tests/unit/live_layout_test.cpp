@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 
@@ -29,8 +28,7 @@ constexpr uint64_t kMs = 1'000'000;
 
 // GILTOP_UPDATE_GOLDEN=1 writes the file anew; read its diff before committing it.
 void expect_golden(const std::string& name, const std::string& text) {
-  const auto path =
-      std::filesystem::path(__FILE__).parent_path().parent_path() / "golden" / (name + ".txt");
+  const std::string path = std::string(GILTOP_TEST_DIR) + "/golden/" + name + ".txt";
   if (const char* update = std::getenv("GILTOP_UPDATE_GOLDEN"); update && *update == '1') {
     std::ofstream(path, std::ios::binary) << text;
     return;

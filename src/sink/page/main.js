@@ -1,11 +1,12 @@
 // The page: reads the two blocks of data it came with, and fills its sections.
+import {bytesOf} from './blocks.js';
 import {byId, el, fill, table} from './dom.js';
 import {count, duration, moment, stateName, undirected} from './format.js';
 import {handoffsBetween, matrixBetween} from './handoffs.js';
 import {Histograms} from './histograms.js';
 import {legendCells, Raster} from './raster.js';
 import {processName, showBlame, showLedgers, showRun, showThreads, showVerdict, showWaits, threadName} from './sections.js';
-import {BLOCKED, bytesOf, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
+import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
 import {Timeline} from './timeline.js';
 import {listen} from './timeline_input.js';
 
@@ -62,7 +63,7 @@ function showLegend(own) {
     const raster = new Raster(28, 16);
     raster.use(timeline.colours);
     raster.clear();
-    raster.baseline(0, 28, 16);
+    raster.baseline(0, 28, 1, 16);
     raster.pure(cell, 0, 28, 1, 16);
     canvas.getContext('2d').putImageData(raster.image, 0, 0);
     return el('li', {}, canvas, stateName(cell));
@@ -219,7 +220,10 @@ async function start() {
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;
   }
-  rows = await unpack(byId('giltop-spans').textContent);
+  // A large timeline takes a while: there is something to read meanwhile.
+  showVerdict(report.processes[page.order[0]]);
+  showLedgers(report.processes[page.order[0]]);
+  rows = unpack(await bytesOf(byId('giltop-spans').textContent));
   timeline = new Timeline(byId('timeline'), byId('lanes'), byId('tooltip'), page.duration_ns);
   timeline.onChange = changed;
   listen(timeline);

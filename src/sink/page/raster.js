@@ -3,6 +3,7 @@
 import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RELEASED, RUNNABLE, UNKNOWN, WAITING} from './spans.js';
 
 const HEIGHTS = [1, 0.75, 0.45, 0.45];  // of a lane: running, runnable, blocked, unknown
+const ASLEEP = 0.13;                    // of a lane
 const NARROW = 16;                      // below it a loop is faster than a fill
 const FEW = 24;                         // spans that are added one by one sooner than looked up
 const DENSE = 2, SPARSE = 1, PLAIN = 0;
@@ -55,7 +56,7 @@ export class Raster {
   }
 
   // Pixels [x0, x1) of the lines [y0, y1). Diagonal stripes; dense ones are wider than what they
-  // leave.
+  // leave, and lean the other way.
   block(cell, x0, x1, y0, y1) {
     const {pixels, width} = this;
     const fill = this.fills[cell], pattern = hatching(cell), hatch = this.hatches[cell];
@@ -64,13 +65,17 @@ export class Raster {
       for (let y = y0; y < y1; y++) pixels.fill(fill, y * width + x0, y * width + x1);
       return;
     }
-    for (let y = y0; y < y1; y++)
+    for (let y = y0; y < y1; y++) {
+      const lean = pattern === DENSE ? -y : y;
       for (let x = x0, at = y * width + x0; x < x1; x++, at++)
-        pixels[at] = ((x + y) & 7) < on ? hatch : fill;
+        pixels[at] = ((x + lean) & 7) < on ? hatch : fill;
+    }
   }
 
-  baseline(x0, x1, bottom) {
-    for (let y = Math.max(0, bottom - 2); y < bottom; y++)
+  // What is there of a thread that sleeps.
+  baseline(x0, x1, top, bottom) {
+    const height = Math.max(2, Math.round((bottom - top) * ASLEEP));
+    for (let y = Math.max(0, bottom - height); y < bottom; y++)
       this.pixels.fill(this.idle, y * this.width + x0, y * this.width + x1);
   }
 
@@ -100,7 +105,7 @@ export class Raster {
     const firstX = Math.max(0, Math.floor((row.first - from) / step));
     const endX = Math.min(width, Math.ceil((row.last - from) / step));
     if (endX <= firstX) return;
-    this.baseline(firstX, endX, bottom);
+    this.baseline(firstX, endX, top, bottom);
     const columns = new Columns(row, Math.max(from + firstX * step, row.first));
     for (let x = firstX; x < endX;) {
       const b = Math.min(from + (x + 1) * step, row.last);

@@ -18,8 +18,15 @@ export function processName(process) {
 // --- the verdict and the run ---
 
 export function showVerdict(process) {
-  const {text, advice} = process.verdict;
-  fill('verdict', el('p', {class: 'sentence'}, text), advice ? el('p', {}, advice) : null);
+  const {advice, also} = process.verdict;
+  const whole = (sentence) => sentence.replaceAll(' %', '\u00a0%');  // no line begins with it
+  const others = also.flatMap(
+      (other) =>
+          [el('p', {class: 'also'}, `Also: ${whole(other.text)}`),
+           other.advice ? el('p', {}, other.advice) : null]);
+  fill(
+      'verdict', el('p', {class: 'sentence'}, whole(process.verdict.text)),
+      advice ? el('p', {}, advice) : null, ...others);
   byId('sampled').hidden = process.exact;
   const python = process.python ?
       `Python ${process.python}${process.free_threaded ? ' free-threaded' : ''}` :

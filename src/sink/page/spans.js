@@ -11,40 +11,20 @@ const BLOCK = 32;  // spans between two sums
 export const gilState = (cell) => cell >> 2;
 export const cpuState = (cell) => cell & 3;
 
-function base64(text) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
-  const raw = atob(text);
-  const bytes = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-  return bytes;
-}
-
-function inflated(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('deflate'));
-  return new Response(stream).arrayBuffer();
-}
-
-// What a block of the page holds, in one part or several.
-export async function bytesOf(text) {
-  const parts = await Promise.all(text.split('.').map((part) => inflated(base64(part))));
-  return new Uint8Array(parts.length === 1 ? parts[0] : await new Blob(parts).arrayBuffer());
-}
-
+// Numbers of seven bits a byte, the lowest first.
 class Numbers {
   constructor(bytes, at = 0) {
     this.bytes = bytes;
     this.at = at;
   }
   next() {
-    let byte = this.bytes[this.at++];
-    if (byte < 128) return byte;
-    let value = byte & 127, shift = 7;
-    do {
-      byte = this.bytes[this.at++];
-      // Beyond 31 bits shifts of integers do not reach.
-      value = shift < 28 ? value | ((byte & 127) << shift) : value + (byte & 127) * 2 ** shift;
-      shift += 7;
-    } while (byte >= 128);
+    const {bytes} = this;
+    let byte = bytes[this.at++], value = byte;
+    // A byte that is not the last has 128 too much, which the next one takes back.
+    for (let unit = 128; byte >= 128; unit *= 128) {
+      byte = bytes[this.at++];
+      value += (byte - 1) * unit;
+    }
     return value;
   }
 }
@@ -60,19 +40,18 @@ export class Row {
     this.partsOf = codes.includes(MIXED) ? new Uint32Array(codes.length + 1) : null;
     this.partCells = new Uint8Array(0);
     this.partNs = new Float64Array(0);
-    let count = 0;  // by index: the iterator of so long an array is slow
-    for (let i = 0; i < codes.length; i++) count += codes[i] !== GIL ? 1 : 0;
-    this.count = count;
-    this.cells = new Uint8Array(count);
-    this.starts = new Float64Array(count + 1);
-    this.sums = new Float64Array((Math.floor(count / BLOCK) + 1) * CELLS);
+    // The same bytes, where nothing else is among them.
+    this.cells = codes.includes(GIL) ? codes.filter((code) => code !== GIL) : codes;
+    this.count = this.cells.length;
+    this.starts = new Float64Array(this.count + 1);
+    this.sums = new Float64Array((Math.floor(this.count / BLOCK) + 1) * CELLS);
     this.read(codes, numbers);
-    this.last = this.starts[count];
+    this.last = this.starts[this.count];
   }
 
   read(codes, numbers) {
     const running = new Float64Array(CELLS);
-    const {cells, starts, sums} = this;
+    const {starts, sums} = this;
     let at = this.first, span = 0, part = 0;
     for (let i = 0; i < codes.length; i++) {
       const code = codes[i];
@@ -81,8 +60,7 @@ export class Row {
         continue;
       }
       if (span % BLOCK === 0) sums.set(running, span / BLOCK * CELLS);
-      starts[span] = at;
-      cells[span++] = code;
+      starts[span++] = at;
       if (code === MIXED) {
         for (let left = numbers.next(); left > 0; left--) {
           if (part === this.partCells.length) this.growParts();
@@ -215,8 +193,8 @@ export class Row {
   }
 }
 
-export async function unpack(text) {
-  const bytes = await bytesOf(text);
+// The rows of all threads.
+export function unpack(bytes) {
   const numbers = new Numbers(bytes);
   const heads = [];
   for (let left = numbers.next(); left > 0; left--)

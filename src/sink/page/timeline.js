@@ -5,11 +5,14 @@ import {handoffsBetween, holdersBetween} from './handoffs.js';
 import {Raster} from './raster.js';
 import {gilState, MIXED, WAITING} from './spans.js';
 
-const RULER = 26, GAP = 6;     // CSS pixels
-const LEAST_NS = 200;          // across the whole width
-const MOST_PIXELS = 2600;      // of a lane
-const MOST_PRINTED = 8000;     // CSS pixels of height
-const MOST_OF_ALL = 16e6;      // pixels of the canvas
+const LABEL = '12px system-ui, sans-serif';
+const RULER = 26, GAP = 6;  // CSS pixels
+const LEAST_NS = 200;       // across the whole width
+const MOST_PIXELS = 2600;   // of a lane
+const MOST_PRINTED = 8000;  // CSS pixels of height
+const TALL = 900;           // the same: more than fits on a sheet of paper with something above it
+const PRINTED = 2;          // pixels for a CSS pixel, on paper; nowhere more
+const MOST_OF_ALL = 16e6;   // pixels of the canvas
 const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
 
 const hex = (text) => {
@@ -24,6 +27,7 @@ export class Timeline {
     Object.assign(this, {scroller, canvas, tooltip, run});
     this.context = canvas.getContext('2d');
     this.rows = [];
+    this.labelsWidth = 0;
     this.view = {from: 0, to: run};
     this.selection = null;
     this.chosen = null;  // { row, span }
@@ -44,6 +48,7 @@ export class Timeline {
     if (printing) this.scroller.scrollTop = 0;
     const ended = this.printing && !printing;
     this.printing = printing;
+    this.lane = this.laneHeight();
     this.readColours();
     this.resize();
     if (ended) this.scroller.scrollTop = this.scrolled;
@@ -70,7 +75,11 @@ export class Timeline {
     this.gils = gils;
     this.chosen = null;
     this.selection = null;
-    this.lane = rows.length <= 12 ? 30 : 20;
+    this.lane = this.laneHeight();
+    this.context.font = `bold ${LABEL}`;
+    const widest =
+        rows.reduce((most, row) => Math.max(most, this.context.measureText(row.label).width), 0);
+    this.labelsWidth = Math.max(60, Math.ceil(widest) + 20);
     this.canvas.parentElement.style.height = `${this.wholeHeight()}px`;
     this.scroller.scrollTop = 0;
     this.resize();
@@ -79,17 +88,28 @@ export class Timeline {
 
   // --- geometry ---
 
+  // Most runs' lanes fit on one sheet of paper.
+  laneHeight() {
+    const onScreen = this.rows.length <= 12 ? 30 : 20;
+    const onPaper = Math.max(GAP, Math.floor((TALL - RULER - GAP) / this.rows.length) - GAP);
+    return this.printing ? Math.min(onScreen, onPaper) : onScreen;
+  }
   wholeHeight() {
     return RULER + this.rows.length * (this.lane + GAP) + GAP;
   }
   get width() {
     return this.scroller.clientWidth;
   }
+  // For the widest label.
   get gutter() {
-    return this.width < 620 ? 84 : 190;
+    return Math.min(this.labelsWidth, this.width < 620 ? 84 : 190);
   }
   get lanesWidth() {
     return Math.max(50, this.width - this.gutter);
+  }
+
+  labelOf(row) {
+    return this.width < 620 ? row.short : row.label;
   }
 
   timeAt(x) {
@@ -115,13 +135,16 @@ export class Timeline {
     const room = this.printing ? MOST_PRINTED : this.scroller.clientHeight || Infinity;
     const height = Math.min(this.wholeHeight(), room);
     const scale = Math.min(
-        devicePixelRatio || 1, 2, MOST_PIXELS / this.lanesWidth,
+        this.printing ? PRINTED : devicePixelRatio || 1, PRINTED, MOST_PIXELS / this.lanesWidth,
         Math.sqrt(MOST_OF_ALL / (height * Math.max(1, this.width))));
     this.scale = Math.max(scale, 0.5);
     this.canvas.style.height = `${height}px`;
-    this.canvas.width = Math.round(this.width * this.scale);
-    this.canvas.height = Math.round(height * this.scale);
+    this.scroller.parentElement.classList.toggle('tall', height > TALL);
     this.height = height;
+    const size = [this.width, height].map((pixels) => Math.round(pixels * this.scale));
+    // To set a canvas's size clears it, whatever the size.
+    if (size[0] !== this.canvas.width || size[1] !== this.canvas.height)
+      [this.canvas.width, this.canvas.height] = size;
     this.redraw();
   }
 
@@ -298,9 +321,9 @@ export class Timeline {
     context.textBaseline = 'middle';
     this.eachShown((row, top) => {
       const chosen = this.chosen?.row === row;
-      context.font = `${chosen ? 'bold ' : ''}12px system-ui, sans-serif`;
+      context.font = `${chosen ? 'bold ' : ''}${LABEL}`;
       context.fillStyle = this.css('text');
-      context.fillText(this.gutter < 100 ? row.short : row.label, 4, top + this.lane / 2);
+      context.fillText(this.labelOf(row), 4, top + this.lane / 2);
     });
     context.restore();
   }
