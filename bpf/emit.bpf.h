@@ -5,6 +5,7 @@
 
 /* Set by the loader before load. */
 const volatile __u32 wake_bytes = 1 << 20; /* wake the reader when this much is unread */
+const volatile __u8 tell_threads = 1; /* what threads do; 0: only that processes begin and end */
 
 /* Shared with the loader through the .bss map. */
 __u64 lost[GT_KINDS];  /* records that found the ring full, per kind */

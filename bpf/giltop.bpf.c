@@ -16,6 +16,7 @@
 #include "compat.bpf.h"
 #include "hold.bpf.h"
 #include "site.bpf.h"
+#include "count.bpf.h"
 #include "light.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -37,6 +38,8 @@ static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool n
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
 	e->ns_tid = ns_tid(task);
 	e->user = user_of(task);
+	if (count_waits && new)
+		count_image(tgid, e->h.ts_ns);
 	submit_now(e);
 	return true;
 }
@@ -125,13 +128,12 @@ static __always_inline bool in_light_mode(__u32 tgid, __u64 cookie)
 SEC("uprobe")
 int on_light_resume(struct pt_regs *ctx)
 {
-	__u64 id = bpf_get_current_pid_tgid(), cookie, gil;
+	__u64 id = bpf_get_current_pid_tgid(), cookie, gil, now;
 	enum gt_kind kind = GT_GIL_ACQUIRE;
 	__u32 tgid = id >> 32;
 	struct gt_light *light;
 	struct await *await;
-	bool unseen = false;
-	struct gt_gil *e;
+	bool unseen = false, new;
 	__u8 state = 0;
 	int locked;
 
@@ -142,7 +144,9 @@ int on_light_resume(struct pt_regs *ctx)
 	    !in_light_mode(tgid, cookie))
 		return 0;
 	count_light(GT_LIGHT_HITS);
+	now = bpf_ktime_get_boot_ns();
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
+	new = !await;
 	if (await && await->how == TOLD) {
 		gil = await->gil;
 	} else if (await && await->how == NOT_KNOWN) {
@@ -158,28 +162,22 @@ int on_light_resume(struct pt_regs *ctx)
 		if (!await)
 			await = new_await(bpf_get_current_task_btf());
 	}
-	if (!gil)
-		return 0;
-	if (cookie & GT_COOKIE_FREE_THREADED && switched_off(gil)) {
+	if (gil && cookie & GT_COOKIE_FREE_THREADED && switched_off(gil)) {
 		kind = GT_GIL_RELEASE;
 		state = GT_GIL_OFF;
-	} else if (bpf_probe_read_user(&locked, sizeof(locked),
+	} else if (!gil ||
+		   bpf_probe_read_user(&locked, sizeof(locked),
 				       (void *)(gil + (cookie & GT_COOKIE_OFFSET_MASK))) ||
 		   locked) {
+		if (count_waits && new)
+			count_step(tgid, (__u32)id, now);
 		return 0;
 	}
 	if (await)
 		await->how = NOT_ASLEEP;
 	if (unseen)
-		emit_wait(gil, 0, tgid, (__u32)id);
-	count_light(GT_LIGHT_RECORDS);
-	e = reserve(kind, sizeof(*e));
-	if (!e)
-		return 0;
-	e->gil = gil;
-	stamp(&e->h, kind, tgid, (__u32)id);
-	e->h.state = state;
-	submit(e);
+		tell_waits(gil, 0, tgid, (__u32)id, now);
+	tell_waited(kind, gil, state, tgid, (__u32)id, now);
 	return 0;
 }
 
@@ -213,7 +211,7 @@ SEC("tp_btf/sched_switch")
 int on_sched_switch(__u64 *ctx)
 {
 	struct task_struct *prev, *next;
-	bool prev_tracked, next_tracked;
+	bool prev_tracked, next_tracked = false;
 	__u32 state, tgid, *how;
 	struct gt_switch *e;
 	__u8 left, gil = 0;
@@ -225,13 +223,20 @@ int on_sched_switch(__u64 *ctx)
 	tgid = prev->tgid;
 	how = tgid ? bpf_map_lookup_elem(&tracked, &tgid) : 0;
 	prev_tracked = how != 0;
-	next_tracked = next->tgid == tgid ? prev_tracked : is_tracked(next->tgid);
+	if (tell_threads)
+		next_tracked = next->tgid == tgid ? prev_tracked : is_tracked(next->tgid);
 	if (!prev_tracked && !next_tracked)
 		return 0;
 	state = task_state(prev);
 	left = left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
-	if (how)
+	if (!tell_threads) {
+		if (how && *how & GT_LIGHT && left == GT_TASK_INTERRUPTIBLE)
+			falls_asleep(prev);
+		if (left != GT_TASK_STOPPED) /* who is held at its exec is let go when it has */
+			return 0;
+	} else if (how) {
 		gil = leaves(prev, left, *how & GT_LIGHT);
+	}
 	e = reserve(GT_SWITCH, sizeof(*e));
 	if (!e)
 		return 0;
@@ -284,10 +289,16 @@ int on_process_fork(__u64 *ctx)
 	}
 	if (is_light(tgid))
 		new_await(child);
+	if (count_waits)
+		count_fork(child->pid);
+	if (!tell_threads && tgid == parent->tgid)
+		return 0;
 	e = reserve(GT_FORK, sizeof(*e));
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_FORK, tgid, child->pid);
+	if (count_waits && tgid != parent->tgid)
+		count_image(tgid, e->h.ts_ns);
 	e->h.extra = parent->pid;
 	e->parent_tgid = parent->tgid;
 	e->ns_tid = ns_tid(child);
@@ -331,6 +342,8 @@ int on_process_exec(__u64 *ctx)
 	if (!armed || (!host_wide && !is_tracked(task->tgid)))
 		return 0;
 	forget_light(task->tgid);
+	if (count_waits)
+		count_thread_end(task, (__u32)ctx[1], true);
 	file_key(&key, bprm->file);
 	if (host_wide && !follow_exec(task->tgid, &key, &state))
 		return 0;
@@ -338,6 +351,8 @@ int on_process_exec(__u64 *ctx)
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_EXEC, task->tgid, task->pid);
+	if (count_waits)
+		count_image(task->tgid, e->h.ts_ns);
 	e->h.state = state;
 	e->h.extra = (__u32)ctx[1];
 	e->file = key;
@@ -411,11 +426,13 @@ int on_process_exit(__u64 *ctx)
 		return 0;
 	/* do_exit() has already counted this thread out of signal->live. */
 	last = BPF_CORE_READ(task, signal, live.counter) == 0;
+	if (count_waits)
+		count_thread_end(task, task->pid, last);
 	if (last) {
 		bpf_map_delete_elem(&tracked, &tgid);
 		forget_light(tgid);
 	}
-	if (!armed)
+	if (!armed || (!tell_threads && !last))
 		return 0;
 	e = reserve(GT_EXIT, sizeof(*e));
 	if (!e)

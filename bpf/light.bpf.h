@@ -4,7 +4,7 @@
  *
  * A thread that finds the GIL taken sleeps in pthread_cond_timedwait(&gil->cond), on a futex inside
  * the GIL's struct: at the context switch its registers tell that it waits, and for which GIL. A
- * trap at the call would tell the same a microsecond earlier, but with gil->mutex in hand: it kept
+ * trap at the call would tell the same some microseconds earlier, but with gil->mutex in hand: it kept
  * the holder from letting go, and cost more than all else.
  *
  * When the call has returned the thread has gil->mutex again: what is read then is true, not a race.
@@ -151,18 +151,42 @@ static __always_inline __u8 holding(struct task_struct *task, const struct gt_li
 	return i && all ? GT_GIL_READ : 0;
 }
 
-static __always_inline void emit_wait(__u64 gil, __u32 holder, __u32 tgid, __u32 tid)
+/* A record of kind GT_GIL_WAIT, ACQUIRE or RELEASE. Returns its time, 0: it was lost. */
+static __always_inline __u64 emit_gil(enum gt_kind kind, __u64 gil, __u8 state, __u32 extra,
+				      __u32 tgid, __u32 tid)
 {
-	struct gt_gil *e = reserve(GT_GIL_WAIT, sizeof(*e));
+	struct gt_gil *e = reserve(kind, sizeof(*e));
+	__u64 now;
 
 	count_light(GT_LIGHT_RECORDS);
 	if (!e)
-		return;
+		return 0;
 	e->gil = gil;
-	stamp(&e->h, GT_GIL_WAIT, tgid, tid);
-	e->h.state = GT_NO_TRAP;
-	e->h.extra = holder;
+	stamp(&e->h, kind, tgid, tid);
+	e->h.state = state;
+	e->h.extra = extra;
+	now = e->h.ts_ns;
 	submit(e);
+	return now;
+}
+
+/* Waits for `gil` from `now` on, or still; the record's time is its own. */
+static __always_inline void tell_waits(__u64 gil, __u32 holder, __u32 tgid, __u32 tid, __u64 now)
+{
+	if (tell_threads)
+		now = emit_gil(GT_GIL_WAIT, gil, GT_NO_TRAP, holder, tgid, tid) ?: now;
+	if (count_waits)
+		count_begin(tgid, tid, gil, now);
+}
+
+/* Waits no more. `kind`: GT_GIL_ACQUIRE, or GT_GIL_RELEASE where the GIL was switched off. */
+static __always_inline void tell_waited(enum gt_kind kind, __u64 gil, __u8 state, __u32 tgid,
+					__u32 tid, __u64 now)
+{
+	if (tell_threads)
+		now = emit_gil(kind, gil, state, 0, tgid, tid) ?: now;
+	if (count_waits)
+		count_end(tgid, tid, kind == GT_GIL_ACQUIRE ? gil : 0, now);
 }
 
 /* A GIL that was not known of: who holds none of the others may hold that one. */
@@ -208,11 +232,11 @@ static __always_inline bool tell_wait(struct task_struct *task, struct gt_light 
 	}
 	if (!gil)
 		return false;
-	if (light) {
+	if (light && tell_threads)
 		holder = holder_of(light, gil, &known);
+	if (light)
 		see_gil(light, gil);
-	}
-	emit_wait(gil, holder, task->tgid, task->pid);
+	tell_waits(gil, holder, task->tgid, task->pid, bpf_ktime_get_boot_ns());
 	return true;
 }
 
@@ -275,6 +299,17 @@ static __always_inline __u8 leaves(struct task_struct *task, __u8 left, bool is_
 		mutex = gil && is_mutex_of(*gil, futex) ? GT_GIL_MUTEX : 0;
 	}
 	return mutex | (light ? holding(task, light) : 0);
+}
+
+/* A task in light mode goes to sleep, and nothing but its waits matters. */
+static __always_inline void falls_asleep(struct task_struct *task)
+{
+	__u32 tgid = task->tgid;
+	bool timed = false;
+	__u64 futex = futex_of(task, &timed);
+
+	if (futex && timed)
+		tell_wait(task, bpf_map_lookup_elem(&light_gils, &tgid), futex);
 }
 
 /* 0: it has several, or it is not known where. */

@@ -203,6 +203,77 @@ enum gt_base {
 
 #define GT_FILES 1024 /* Pythons whose sites may be probed at once; number 0 is giltop itself */
 
+/* Buckets of durations in nanoseconds, those of the kernel side, of C++ and of files: 64 to an
+ * octave, so that one is at most 1.6 % wide; values below 128 have one each. */
+#define GT_BUCKET_BITS 6
+#define GT_BUCKETS ((64 - GT_BUCKET_BITS + 1) << GT_BUCKET_BITS)
+#define GT_NO_BUCKET GT_BUCKETS /* waits of which the beginning was not seen: their count alone */
+
+/* Bits up to the highest that is set. BPF has no instruction for it, and clang 14 does not end when
+ * it is asked for one. */
+static inline __u32 gt_width_by_halves(__u64 value)
+{
+	__u32 width = 0;
+
+	for (__u32 half = 32; half; half /= 2) {
+		if (value >> half) {
+			value >>= half;
+			width += half;
+		}
+	}
+	return width + (value != 0);
+}
+
+static inline __u32 gt_bucket_of(__u64 value)
+{
+	__u32 octave;
+
+	if (value < 1 << GT_BUCKET_BITS)
+		return value;
+#ifdef __bpf__
+	octave = gt_width_by_halves(value) - GT_BUCKET_BITS;
+#else
+	octave = 64 - __builtin_clzll(value) - GT_BUCKET_BITS;
+#endif
+	return octave << GT_BUCKET_BITS | (value >> (octave - 1) & ((1 << GT_BUCKET_BITS) - 1));
+}
+
+/* Waits counted in the kernel (bpf/count.bpf.h). Whose they are: a thread's, or with tid 0 those of
+ * all of a process. born_ns is the time of its first sight, and of a process that of its image: it
+ * tells owners of one id apart. */
+struct gt_waiter {
+	__u64 born_ns;
+	__u32 tgid;
+	__u32 tid;
+};
+
+struct gt_waiter_facts {
+	__u64 image_ns; /* when its process began as it is: the time of the GT_FORK, GT_EXEC or
+			 * GT_FOUND that told, or since when the loader traces it */
+	char comm[GT_COMM]; /* at the end of the last wait, or of its life */
+	__u64 ended; /* no more waits will come */
+};
+
+struct gt_count_key {
+	struct gt_waiter waiter;
+	__u32 bucket;
+	__u32 unused; /* 0: the kernel compares all bytes of a key */
+};
+
+struct gt_count {
+	__u64 count;
+	__u64 sum_ns, min_ns, max_ns;
+};
+
+/* By thread: the wait that goes on. */
+struct gt_wait {
+	__u64 gil;      /* 0: not known */
+	__u64 since_ns; /* 0: it began before it was seen */
+	__u64 image_ns; /* as above */
+	__u64 born_ns;  /* of its gt_waiter */
+	__u64 waits;    /* it does wait */
+};
+
 #define GT_HELD_SLOTS 1024
 #define GT_HELD_TRIES 8 /* a process's mark is in one of so many slots from its id on */
 /* Or-ed into a slot of `held` by the loader while it sends the SIGCONT. */

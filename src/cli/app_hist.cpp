@@ -32,8 +32,8 @@ HistOptions::HistOptions(CLI::App& app)
   app_->add_flag("-m,--milliseconds", arguments_.milliseconds, "Milliseconds, not microseconds");
   app_->add_flag("-T,--timestamp", arguments_.timestamp, "The time above each");
   app_->add_option("--mode", arguments_.mode,
-                   "exact: every hand-over of the GIL; light: every wait, holds sampled; auto: "
-                   "exact where --overhead allows")
+                   "exact: every hand-over of the GIL; light: every wait, counted in the kernel, "
+                   "but no holds; auto: exact where --overhead allows")
       ->check(CLI::IsMember({"exact", "light", "auto"}))
       ->capture_default_str();
   budget_ = app_->add_option("--overhead", overhead_,

@@ -10,7 +10,7 @@
 
 #include "cli/checks.h"
 #include "cli/commands.h"
-#include "cli/live.h"
+#include "cli/hist_source.h"
 #include "cli/output.h"
 #include "cli/playback.h"
 #include "model/model.h"
@@ -20,7 +20,6 @@
 namespace giltop {
 namespace {
 
-constexpr int kWait_ms = 1000;
 constexpr uint64_t kForever_ns = 1'000'000'000ull * 86400 * 365 * 100;
 
 struct What {
@@ -124,7 +123,7 @@ class Shown {
   bool begun_ = false;
 };
 
-int run_live(const HistArguments& arguments, Shown& shown) {
+LiveOptions live_options(const HistArguments& arguments) {
   LiveOptions options;
   options.mode = arguments.mode == "light"  ? Mode::light
                  : arguments.mode == "auto" ? Mode::automatic
@@ -141,20 +140,27 @@ int run_live(const HistArguments& arguments, Shown& shown) {
     command.user = invoking_user();
     options.command = command;
   }
+  return options;
+}
+
+int run_live(const HistArguments& arguments, Shown& shown) {
+  const LiveOptions options = live_options(arguments);
+  const What& what = shown.what();
+  const bool waits_alone = what.kinds == std::vector{HistKind::wait};
   const StopSignals signals;
   std::optional<Child> child;
-  auto made = Live::make(options, child);
+  auto made = options.mode == Mode::light && waits_alone
+                  ? CountSource::make(options, what.group == HistGroup::thread, child)
+                  : EventSource::make(options, child);
   if (!made) return failed(made.error());
-  Live& live = **made;
-  if (const Status started = live.start(); !started) return failed(started.error());
+  HistSource& source = **made;
+  if (const Status started = source.start(); !started) return failed(started.error());
   if (arguments.command.empty() && arguments.interval_s == 0) say("tracing; Ctrl-C ends it");
-  const auto show = [&]() -> Result<bool> {
-    return shown.show(hist_of(live.frame().interval, shown.what().group, shown.what().kinds));
-  };
+  const auto show = [&] { return shown.show(hist_of(source.latest(), what.group, what.kinds)); };
   uint64_t count = 0;
   bool open = true;
-  while (open && !live.ended() && !StopSignals::stop_requested()) {
-    const auto is_new = live.poll(kWait_ms);
+  while (open && !source.ended() && !StopSignals::stop_requested()) {
+    const auto is_new = source.poll();
     if (!is_new) {
       say(is_new.error());
       return child && child->failed_status() != 0 ? child->failed_status() : 1;
@@ -165,18 +171,19 @@ int run_live(const HistArguments& arguments, Shown& shown) {
     open = *read && ++count != arguments.count;
   }
   const bool interrupted = StopSignals::stop_requested();
-  live.stop();
+  const Status stopped = source.stop();
+  if (!stopped) say(stopped.error());
   shown.insist();
-  if (open) {
+  if (open && stopped) {
     if (const auto read = show(); !read) return failed(read.error());
   }
-  for (const std::string& note : live.frame().notes) say(note);
+  for (const std::string& note : source.notes()) say(note);
   if (child) {
     if (interrupted && StopSignals::sent_signal() != 0) child->signal(StopSignals::sent_signal());
     if (!interrupted && !child->poll()) say("tracing is over; the command goes on, Ctrl-C ends it");
     return child->wait();
   }
-  return 0;
+  return stopped ? 0 : static_cast<int>(stopped.error().exit());
 }
 
 }  // namespace

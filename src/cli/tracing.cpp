@@ -53,6 +53,7 @@ Status Tracing::prepare() {
   session.ring_bytes = options_.ring_bytes;
   session.follow_children = options_.follow_children;
   session.host_wide = options_.host_wide;
+  session.counting = options_.counting;
   // The kernel tells a process by its first thread's memory.
   if (!options_.host_wide && !options_.follow_children && options_.pids.size() == 1 &&
       !first_thread_ended(static_cast<pid_t>(options_.pids.front())))
@@ -92,7 +93,11 @@ Status Tracing::arm() {
 
 Status Tracing::poll(int timeout_ms, const Session::EventSink& sink) {
   session_->poll(timeout_ms, sink);
-  if (tables_.crowded()) model_.forget_unused(tables_);
+  if (tables_.crowded() && options_.counting) {
+    tables_.forget(tables_.none_used(), session_->watermark());
+  } else if (tables_.crowded()) {
+    model_.forget_unused(tables_);
+  }
   if (!child_ || child_started_) return ok();
   auto started = child_->started();
   if (!started) {

@@ -22,6 +22,7 @@ struct TracingOptions {
   bool host_wide = false;      // every CPython process there is and will be; or
   std::optional<Child::Options> command;
   bool follow_children = true;
+  std::optional<WaitCounting> counting;  // instead of events: model() knows nothing then
   ModelLimits limits;
 };
 

@@ -38,6 +38,7 @@ class Reorder {
         event.ts_ns = last_ns_;
       } else if (event.ts_ns <= last_ns_) {
         event.ts_ns = last_ns_ + 1;
+        moved_++;
       }
       last_ns_ = event.ts_ns;
       last_kind_ = event.kind;
@@ -58,6 +59,7 @@ class Reorder {
   }
 
   uint64_t late() const { return late_; }
+  uint64_t moved() const { return moved_; }  // late ones, and ties
   uint64_t last_ns() const { return last_ns_; }
   size_t pending() const { return events_.size() - first_; }
   size_t capacity() const { return events_.capacity(); }
@@ -78,6 +80,7 @@ class Reorder {
   uint64_t last_pushed_ns_ = 0;  // the last event's own time, before it was moved
   uint64_t newest_ns_ = 0;
   uint64_t late_ = 0;
+  uint64_t moved_ = 0;
   uint16_t last_cpu_ = 0;
   EventKind last_kind_ = EventKind::end;
 };

@@ -39,6 +39,8 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
   HistReport report;
   report.duration_ns = snapshot.duration_ns();
   report.lost_events = snapshot.lost_events;
+  report.events = snapshot.run.events;
+  report.not_counted = snapshot.not_counted;
   report.mode = snapshot.run.mode;
   const auto keep = [&](HistSeries& series) {
     if (series.values.count == 0) return;
@@ -100,6 +102,8 @@ bool same_series(const HistSeries& a, const HistSeries& b) {
 void add(HistReport& sum, const HistReport& part) {
   sum.duration_ns += part.duration_ns;
   sum.lost_events += part.lost_events;
+  sum.events += part.events;
+  sum.not_counted += part.not_counted;
   sum.mode = part.mode;
   for (const HistSeries& series : part.series) {
     const auto found = std::find_if(sum.series.begin(), sum.series.end(),

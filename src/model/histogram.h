@@ -1,10 +1,11 @@
-// Histogram of durations: log-linear buckets, 64 to the octave, so a bucket is at most 1.6 % wide.
+// Histogram of durations: log-linear buckets, those of gt_bucket_of(), at most 1.6 % wide.
 #pragma once
 
 #include <array>
-#include <bit>
 #include <cstdint>
 #include <memory>
+
+#include "giltop/abi.h"
 
 namespace giltop {
 
@@ -12,7 +13,7 @@ namespace giltop {
 // are allocated when it is first used: an empty histogram is half a kilobyte.
 class Histogram {
  public:
-  static constexpr unsigned kSubBits = 6;
+  static constexpr unsigned kSubBits = GT_BUCKET_BITS;
   static constexpr unsigned kSub = 1u << kSubBits;
   static constexpr unsigned kOctaves =
       64 - kSubBits;  // the first holds 0 .. 2 * kSub - 1's lower half
@@ -52,11 +53,7 @@ class Histogram {
     }
   }
 
-  static unsigned index_of(uint64_t value) {
-    if (value < kSub) return static_cast<unsigned>(value);
-    const unsigned octave = static_cast<unsigned>(std::bit_width(value)) - kSubBits;  // >= 1
-    return octave << kSubBits | static_cast<unsigned>(value >> (octave - 1) & (kSub - 1));
-  }
+  static unsigned index_of(uint64_t value) { return gt_bucket_of(value); }
   static uint64_t lower_of(unsigned index) {
     const unsigned octave = index >> kSubBits;
     const uint64_t sub = index & (kSub - 1);

@@ -139,6 +139,7 @@ struct Snapshot {
   RunFacts run;
   uint64_t first_ns = 0, last_ns = 0;
   uint64_t lost_events = 0;
+  uint64_t not_counted = 0;  // waits, where the kernel counts them (WaitTally): it had no room
   std::array<uint64_t, kRecordKinds.size()> lost_by_kind{};
   uint64_t violations = 0;
   uint64_t inferred_switches = 0;

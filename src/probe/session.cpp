@@ -1,9 +1,6 @@
 #include "probe/session.h"
 
 #include <bpf/bpf.h>
-#include <bpf/btf.h>
-#include <sys/stat.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,7 +21,9 @@
 #include "probe/attachments.h"
 #include "probe/calibrate.h"
 #include "probe/cost_meter.h"
+#include "probe/count_maps.h"
 #include "probe/holds.h"
+#include "probe/kernel_facts.h"
 #include "probe/mmap_watch.h"
 #include "probe/ring.h"
 #include "probe/sampler.h"
@@ -44,26 +43,9 @@ using Skeleton = std::unique_ptr<giltop_bpf, SkeletonDeleter>;
 constexpr int kAttentive_ms = 20;
 constexpr uint64_t kAttention_ns = 1'500'000'000;
 
-struct BtfDeleter {
-  void operator()(btf* types) const { btf__free(types); }
-};
-
 int print_libbpf(enum libbpf_print_level level, const char* format, va_list args) {
   static const bool wanted = std::getenv("GILTOP_DEBUG_LIBBPF") != nullptr;
   return wanted && level <= LIBBPF_DEBUG ? std::vfprintf(stderr, format, args) : 0;
-}
-
-// sched_switch passes prev_state since 5.18: (context, preempt, prev, next, prev_state). Older
-// kernels may have got it, too.
-bool switch_has_prev_state() {
-  const std::unique_ptr<btf, BtfDeleter> types(btf__load_vmlinux_btf());
-  if (!types) return false;
-  const int id = btf__find_by_name_kind(types.get(), "btf_trace_sched_switch", BTF_KIND_TYPEDEF);
-  if (id < 0) return false;
-  const btf_type* type = btf__type_by_id(types.get(), static_cast<__u32>(id));
-  while (type && (btf_is_typedef(type) || btf_is_ptr(type)))
-    type = btf__type_by_id(types.get(), type->type);
-  return type && btf_is_func_proto(type) && btf_vlen(type) >= 5;
 }
 
 class LiveSession final : public Session {
@@ -89,10 +71,15 @@ class LiveSession final : public Session {
   uint64_t cost_ns() const override;
   uint64_t malformed() const override { return decoder_.counts().malformed; }
   uint64_t late() const override { return reorder_.late(); }
+  uint64_t moved() const override { return reorder_.moved(); }
+  Result<CountedWaits> counted() override;
 
  private:
   using Notice = std::variant<gt_exec, gt_entry, gt_found, gt_exit>;
 
+  bool tells_threads() const { return !options_.counting || !options_.counting->instead_of_events; }
+  Status prepare_counting();
+  void push(const Event& event);
   Status attach_scheduler();
   Status calibrate();
   void calibrate_hooks(Costs& costs);
@@ -116,6 +103,7 @@ class LiveSession final : public Session {
   std::optional<Attachments> attachments_;
   std::optional<Ring> ring_;
   std::optional<Targets> targets_;
+  std::optional<CountMaps> counts_;
   std::vector<Link> scheduler_;
   std::optional<Sampler> sampler_;
   std::string sampler_error_;
@@ -140,24 +128,8 @@ class LiveSession final : public Session {
 Status LiveSession::load() {
   libbpf_set_print(print_libbpf);
   raise_descriptor_limit();
-  if (access("/sys/kernel/btf/vmlinux", R_OK) != 0)
-    return Error(
-        "cannot trace: this kernel has no type information (/sys/kernel/btf/vmlinux, "
-        "CONFIG_DEBUG_INFO_BTF=y); Debian 11 and newer, Fedora and Ubuntu 20.10 have it");
-  utsname system;
-  uname(&system);
-  unsigned major = 0, minor = 0;
-  if (std::sscanf(system.release, "%u.%u", &major, &minor) == 2 &&
-      (major < 5 || (major == 5 && minor < 15)))
-    return Error(std::string("cannot trace: giltop needs Linux 5.15 or newer, this is ") +
-                 system.release);
-  struct stat pid_namespace;
-  constexpr ino_t kInitialPidNamespace = 0xEFFFFFFC;  // PROC_PID_INIT_INO, include/linux/proc_ns.h
-  if (stat("/proc/self/ns/pid", &pid_namespace) == 0 &&
-      pid_namespace.st_ino != kInitialPidNamespace)
-    return Error(
-        "cannot trace from inside a PID namespace: run giltop on the host, or the container "
-        "with the host's (docker run --pid=host)");
+  const auto kernel = look_at_kernel();
+  if (!kernel) return kernel.error();
   skeleton_.reset(giltop_bpf__open());
   if (!skeleton_) return system_error("open the BPF programs", errno);
   skeleton_->rodata->wake_bytes = static_cast<uint32_t>(options_.ring_bytes / 8);
@@ -167,10 +139,10 @@ Status LiveSession::load() {
   const bool automatic = options_.mode == Mode::automatic;
   skeleton_->rodata->both_modes = automatic;
   skeleton_->rodata->track_as = GT_TELL | (light ? GT_LIGHT : 0);
-  skeleton_->rodata->switch_has_prev_state =
-      major > 5 || (major == 5 && minor >= 18) || switch_has_prev_state();
+  skeleton_->rodata->switch_has_prev_state = kernel->switch_has_prev_state;
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
+  if (const Status done = prepare_counting(); !done) return done;
   way_ = uprobe_way();
   if (way_ == UprobeWay::perf && options_.mode == Mode::automatic)
     return Error(
@@ -212,10 +184,38 @@ Status LiveSession::load() {
       Targets::Options{options_.follow_children, options_.host_wide, light,
                        automatic ? std::optional(options_.budget) : std::nullopt},
       Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files),
-                    bpf_map__fd(skeleton_->maps.light_gils)},
-      *attachments_, *holds_, tables_, [this](const Event& event) { reorder_.push(event); });
+                    bpf_map__fd(skeleton_->maps.light_gils),
+                    options_.counting ? bpf_map__fd(skeleton_->maps.images) : -1},
+      *attachments_, *holds_, tables_, [this](const Event& event) { push(event); });
   if (const Status done = calibrate(); !done) return done.error().in("cannot trace");
   return ok();
+}
+
+Status LiveSession::prepare_counting() {
+  if (!options_.counting) return ok();
+  const WaitCounting& counting = *options_.counting;
+  auto& maps = skeleton_->maps;
+  skeleton_->rodata->tell_threads = counting.instead_of_events ? 0 : 1;
+  skeleton_->rodata->count_waits = 1;
+  skeleton_->rodata->count_by_thread = counting.by_thread ? 1 : 0;
+  return counts_
+      .emplace(CountMaps::Maps{maps.waits, maps.images, maps.waiters, maps.wait_counts},
+               counting.by_thread)
+      .make_room(counting.room);
+}
+
+// What is read of processes, to take its turn among what the kernel side tells.
+void LiveSession::push(const Event& event) {
+  if (counts_ && event.kind == EventKind::thread_read && (event.state & kReadWaiting) != 0)
+    counts_->note_waiting(event.tgid, event.tid, event.value);
+  reorder_.push(event);
+}
+
+Result<CountedWaits> LiveSession::counted() {
+  if (!counts_) return CountedWaits();
+  auto counted = counts_->read();
+  if (counted) counted->not_counted = std::atomic_ref(skeleton_->bss->not_counted).load();
+  return counted;
 }
 
 Status LiveSession::calibrate() {
@@ -228,7 +228,7 @@ Status LiveSession::calibrate() {
   skeleton_->bss->armed = 1;
   Costs costs;
   const auto hits = calibrate_hits(way_, skeleton_->progs.on_gil);
-  calibrate_hooks(costs);
+  if (tells_threads()) calibrate_hooks(costs);
   skeleton_->bss->armed = 0;
   bpf_map_delete_elem(tracked, &self);
   (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), [](auto) {});
@@ -298,13 +298,13 @@ Status LiveSession::attach_scheduler() {
   auto& p = skeleton_->progs;
   for (bpf_program* program : {p.on_process_fork, p.on_process_exec, p.on_process_exit,
                                p.on_task_rename, p.on_sched_wakeup, p.on_sched_switch}) {
+    const bool of_threads = program == p.on_task_rename || program == p.on_sched_wakeup;
+    if (of_threads && !tells_threads()) continue;
     bpf_link* link = bpf_program__attach(program);
     if (!link) return system_error(std::string("attach ") + bpf_program__name(program), errno);
     scheduler_.emplace_back(link);
   }
-  if (options_.mode == Mode::light) {
-    start_sampler();
-  }
+  if (options_.mode == Mode::light && tells_threads()) start_sampler();
   return ok();
 }
 

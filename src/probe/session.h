@@ -5,10 +5,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "event/counted_waits.h"
 #include "event/decode.h"
 #include "event/event.h"
 #include "event/reorder.h"
@@ -20,6 +22,15 @@ namespace giltop {
 // than the budget.
 enum class Mode { exact, light, automatic };
 
+// Waits are counted in the kernel, too (light mode): see counted().
+struct WaitCounting {
+  bool by_thread = false;  // else by process
+  // Of threads, no events but of processes: that they begin, what they run, that they end.
+  bool instead_of_events = true;
+  // Buckets of all threads or processes together that have room: 112 bytes each, where used.
+  uint32_t room = 131072;
+};
+
 struct SessionOptions {
   Mode mode = Mode::exact;
   double budget = 0.02;          // of Mode::automatic: part of a process's time, above 0
@@ -29,6 +40,7 @@ struct SessionOptions {
   bool follow_children = true;
   bool host_wide = false;  // every CPython process of the host, now and later; holds nobody
   int only_pid = -1;       // set probes in this process alone
+  std::optional<WaitCounting> counting;
 };
 
 // In this order: make, track (and attach_process or attach_all for what runs already), arm, poll …,
@@ -77,7 +89,12 @@ class Session {
   // what each costs by the measurement at start (probe/cost_meter.h).
   virtual uint64_t cost_ns() const = 0;
   virtual uint64_t malformed() const = 0;
-  virtual uint64_t late() const = 0;  // events that came behind their turn
+  virtual uint64_t late() const = 0;   // events that came behind their turn
+  virtual uint64_t moved() const = 0;  // events whose time was moved, as it was another's
+
+  // What the kernel side counted of waits up to now, also after stop(). Who has ended is told once.
+  // Errors: the kernel's.
+  virtual Result<CountedWaits> counted() = 0;
 };
 
 }  // namespace giltop

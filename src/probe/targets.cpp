@@ -36,6 +36,8 @@ Status Targets::track(uint32_t tgid) { return trace(tgid, nullptr); }
 
 Status Targets::trace(uint32_t tgid, const File* file) {
   const uint32_t how = GT_TELL | (options_.light ? GT_LIGHT : 0);
+  const uint64_t now = boot_ns();
+  if (maps_.images >= 0) bpf_map_update_elem(maps_.images, &tgid, &now, BPF_ANY);
   if (bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_ANY) != 0)
     return system_error("trace process " + std::to_string(tgid), errno);
   new_.emplace_back(tgid, file);

@@ -49,6 +49,7 @@ class Targets {
     int tracked = -1;
     int known_files = -1;
     int light_gils = -1;
+    int images = -1;  // where waits are counted
   };
   using Push = std::function<void(const Event&)>;
 

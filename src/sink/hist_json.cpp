@@ -52,6 +52,8 @@ HistReport report_of(const Json& json) {
   HistReport report;
   report.duration_ns = ns_of(json.at("duration_s"));
   report.lost_events = json.at("lost_events").get<uint64_t>();
+  report.events = json.value("events", uint64_t{0});  // files of an earlier giltop have neither
+  report.not_counted = json.value("not_counted", uint64_t{0});
   report.mode = json.at("mode").get<std::string>();
   for (const Json& each : json.at("series")) {
     HistSeries& series = report.series.emplace_back();
@@ -101,7 +103,9 @@ std::string to_json(const HistReport& report) {
   const Json document = {{"schema", "giltop.hist/1"},
                          {"mode", report.mode},
                          {"duration_s", seconds(report.duration_ns)},
+                         {"events", report.events},
                          {"lost_events", report.lost_events},
+                         {"not_counted", report.not_counted},
                          {"series", std::move(series)}};
   return document.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }

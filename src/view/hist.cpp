@@ -74,8 +74,12 @@ std::string title(const HistSeries& s, const HistReport& r) {
   std::string line = fmt::format("{}  {}, {:.1f} s", whose(s), noun(s.kind),
                                  static_cast<double>(r.duration_ns) / 1e9);
   if (s.acquires) line += fmt::format(", {} acquires", format_count(*s.acquires));
-  return line + fmt::format(", {} contended, {} lost\n", format_count(s.contended),
-                            format_count(r.lost_events));
+  line += fmt::format(", {} contended, {} lost", format_count(s.contended),
+                      format_count(r.lost_events));
+  if (r.not_counted != 0)
+    line +=
+        fmt::format(", {} waits not counted: no room in the kernel", format_count(r.not_counted));
+  return line + "\n";
 }
 
 std::string shift(const char* name, uint64_t a, uint64_t b) {
@@ -94,7 +98,9 @@ std::string hist_text(const HistReport& report, HistUnit unit) {
     if (!out.empty()) out += "\n";
     out += title(s, report);
     if (s.values.count == 0) {
-      out += s.kind == HistKind::wait ? "nobody waited\n" : "none\n";
+      out += s.kind == HistKind::wait                             ? "nobody waited\n"
+             : s.kind == HistKind::hold && report.mode == "light" ? "not known in light mode\n"
+                                                                  : "none\n";
       continue;
     }
     const Rows rows = rows_of(s.values, unit);

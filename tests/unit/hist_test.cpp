@@ -133,6 +133,27 @@ TEST(Hist, ASampledProcessHasNoCountOfAcquires) {
   EXPECT_THAT(hist_text(all, HistUnit::microseconds), Not(HasSubstr("acquires")));
 }
 
+TEST(Hist, WhatTheKernelHadNoRoomForIsShown) {
+  Snapshot s = two_processes();
+  const auto text = [&] {
+    return hist_text(hist_of(s, HistGroup::all, {HistKind::wait}), HistUnit::microseconds);
+  };
+  EXPECT_THAT(text(), Not(HasSubstr("not counted")));
+  s.not_counted = 12'345;
+  EXPECT_THAT(text(), HasSubstr("0 lost, 12 345 waits not counted: no room in the kernel\n"));
+}
+
+TEST(Hist, LightModeDoesNotKnowHolds) {
+  Snapshot s = two_processes();
+  s.processes.clear();
+  const auto text = [&] {
+    return hist_text(hist_of(s, HistGroup::all, {HistKind::hold}), HistUnit::microseconds);
+  };
+  EXPECT_THAT(text(), HasSubstr("none\n"));
+  s.run.mode = "light";
+  EXPECT_THAT(text(), HasSubstr("not known in light mode\n"));
+}
+
 TEST(Hist, TextIsRunqlats) {
   Snapshot s = two_processes();
   s.processes.resize(1);
@@ -193,6 +214,8 @@ TEST(Hist, JsonAndBack) {
   s.processes[0].threads[0].wait = histogram_of(some_values(random, 1000));
   s.processes[1].exact = false;
   s.lost_events = 7;
+  s.run.events = 11;
+  s.not_counted = 13;
   const HistReport before =
       hist_of(s, HistGroup::thread, {HistKind::wait, HistKind::hold, HistKind::handoff});
   const std::string text = to_json(before);
@@ -201,6 +224,8 @@ TEST(Hist, JsonAndBack) {
   ASSERT_TRUE(after) << after.error().message();
   EXPECT_EQ(after->duration_ns, before.duration_ns);
   EXPECT_EQ(after->lost_events, 7u);
+  EXPECT_EQ(after->events, 11u);
+  EXPECT_EQ(after->not_counted, 13u);
   ASSERT_EQ(after->series.size(), before.series.size());
   for (size_t i = 0; i < before.series.size(); i++) {
     EXPECT_EQ(after->series[i].kind, before.series[i].kind);

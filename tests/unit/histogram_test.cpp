@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -84,6 +85,31 @@ TEST(Histogram, BucketsAreContiguousAndNarrow) {
     ASSERT_EQ(Histogram::index_of(upper - 1), i);
   }
   EXPECT_EQ(Histogram::upper_of(last), kMax);
+}
+
+// The kernel side has no other definition, but for the number of bits. Here both are held against
+// what counts and divides.
+TEST(Histogram, ABucketIsTheKernelSidesToo) {
+  const auto expected = [](uint64_t value) {
+    unsigned octave = 0;
+    while (value >= 128) {
+      value /= 2;
+      octave++;
+    }
+    return static_cast<unsigned>(value) + 64 * octave;
+  };
+  std::mt19937_64 rng(5);
+  std::vector<uint64_t> values = {0, kMax};
+  for (unsigned bit = 0; bit < 64; bit++)
+    for (uint64_t near = 0; near < 4; near++)
+      values.insert(values.end(), {(uint64_t{1} << bit) - near, (uint64_t{1} << bit) + near});
+  for (int i = 0; i < 100'000; i++) values.push_back(rng() >> rng() % 64);
+  for (const uint64_t value : values) {
+    ASSERT_EQ(gt_bucket_of(value), expected(value)) << value;
+    ASSERT_EQ(gt_width_by_halves(value), static_cast<unsigned>(std::bit_width(value))) << value;
+    ASSERT_LT(gt_bucket_of(value), static_cast<unsigned>(GT_BUCKETS));
+    ASSERT_EQ(Histogram::index_of(value), gt_bucket_of(value));
+  }
 }
 
 TEST(Histogram, BucketsHoldWhatWasAdded) {

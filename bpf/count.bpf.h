@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* Light mode: waits counted in the kernel, by bucket and by whose they are.
+ *
+ * Counts only grow: the loader reads them and tells what came since it read last, so that nothing
+ * need stand still for it, and intervals add up. What no wait can be added to any more (`ended`) it
+ * removes when it has read it. What finds no room is counted in `not_counted`.
+ *
+ * A wait begins where the thread falls asleep in take_gil, or where it is seen that it did not need
+ * to, and ends where it takes the GIL: as the records GT_GIL_WAIT and GT_GIL_ACQUIRE say, and at
+ * their times where they are told, too. */
+#ifndef GILTOP_COUNT_BPF_H
+#define GILTOP_COUNT_BPF_H
+
+/* Set by the loader before load, with the sizes of the maps. */
+const volatile __u8 count_waits = 0;
+const volatile __u8 count_by_thread = 0;
+
+/* Shared with the loader through the .bss map. */
+__u64 not_counted; /* waits */
+
+/* By thread, for its life. Preallocated: entries are made at context switches. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct gt_wait);
+} waits SEC(".maps");
+
+/* By process: when it began as it is. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u64);
+} images SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct gt_waiter);
+	__type(value, struct gt_waiter_facts);
+} waiters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct gt_count_key);
+	__type(value, struct gt_count);
+} wait_counts SEC(".maps");
+
+static __always_inline __u64 image_of(__u32 tgid)
+{
+	__u64 *began = bpf_map_lookup_elem(&images, &tgid);
+
+	return began ? *began : 0;
+}
+
+/* The entry of a thread that has none, first seen at `now`. False: there is no room. */
+static __always_inline bool put_wait(__u32 tgid, __u32 tid, __u64 gil, __u64 since_ns,
+				     bool waits_now, __u64 now)
+{
+	struct gt_wait wait = {};
+
+	wait.gil = gil;
+	wait.since_ns = since_ns;
+	wait.image_ns = image_of(tgid);
+	wait.born_ns = count_by_thread ? now : wait.image_ns;
+	wait.waits = waits_now;
+	return bpf_map_update_elem(&waits, &tid, &wait, BPF_NOEXIST) == 0;
+}
+
+/* It goes to sleep for `gil`, for the first time in this wait or again. */
+static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, __u64 now)
+{
+	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
+
+	if (!wait) {
+		put_wait(tgid, tid, gil, now, true, now);
+	} else if (!wait->waits || (wait->gil && wait->gil != gil)) {
+		wait->gil = gil;
+		wait->since_ns = now;
+		wait->waits = 1;
+	} else {
+		wait->gil = gil;
+	}
+}
+
+/* It woke in take_gil and found the GIL taken. Who has no entry fell asleep before it was seen. */
+static __always_inline void count_step(__u32 tgid, __u32 tid, __u64 now)
+{
+	if (!bpf_map_lookup_elem(&waits, &tid))
+		put_wait(tgid, tid, 0, 0, true, now);
+}
+
+static __always_inline struct gt_waiter waiter_of(__u32 tgid, __u32 tid, const struct gt_wait *wait)
+{
+	struct gt_waiter waiter = {};
+
+	waiter.born_ns = wait->born_ns;
+	waiter.tgid = tgid;
+	waiter.tid = count_by_thread ? tid : 0;
+	return waiter;
+}
+
+/* Notes its name. False: there is no room for another. */
+static __always_inline bool know_waiter(const struct gt_waiter *waiter, __u64 image_ns)
+{
+	struct gt_waiter_facts *facts = bpf_map_lookup_elem(&waiters, waiter), new = {};
+
+	if (facts) {
+		if (count_by_thread)
+			bpf_get_current_comm(facts->comm, sizeof(facts->comm));
+		return true;
+	}
+	new.image_ns = image_ns;
+	bpf_get_current_comm(new.comm, sizeof(new.comm));
+	/* Another thread of the process may be faster. */
+	return !bpf_map_update_elem(&waiters, waiter, &new, BPF_NOEXIST) ||
+	       bpf_map_lookup_elem(&waiters, waiter);
+}
+
+/* The counts are atomic. The extremes need not be: who ends a wait has gil->mutex, so two at once
+ * have two GILs, and the bucket bounds what the lesser extreme of the two is off by. */
+static __always_inline bool add_wait(const struct gt_count_key *key, __u64 length)
+{
+	struct gt_count *count = bpf_map_lookup_elem(&wait_counts, key), none = {};
+
+	if (!count) {
+		none.min_ns = ~0ULL;
+		bpf_map_update_elem(&wait_counts, key, &none, BPF_NOEXIST);
+		count = bpf_map_lookup_elem(&wait_counts, key);
+		if (!count)
+			return false;
+	}
+	if (key->bucket != GT_NO_BUCKET) {
+		if (length < count->min_ns)
+			count->min_ns = length;
+		if (length > count->max_ns)
+			count->max_ns = length;
+		__sync_fetch_and_add(&count->sum_ns, length);
+	}
+	__sync_fetch_and_add(&count->count, 1);
+	return true;
+}
+
+/* The current thread's wait is over. `gil`: it owns that now; 0: that is not how it ended. */
+static __always_inline void count_end(__u32 tgid, __u32 tid, __u64 gil, __u64 now)
+{
+	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
+	struct gt_count_key key = {};
+	__u64 length = 0;
+
+	if (!wait) {
+		/* The thread is new to us; or there was no room for it when it began to wait. */
+		if (!put_wait(tgid, tid, 0, 0, false, now))
+			__sync_fetch_and_add(&not_counted, 1);
+		return;
+	}
+	if (!wait->waits)
+		return;
+	wait->waits = 0;
+	if (!gil || (wait->gil && wait->gil != gil))
+		return;
+	key.waiter = waiter_of(tgid, tid, wait);
+	key.bucket = GT_NO_BUCKET;
+	if (wait->since_ns) {
+		/* Clocks of two CPUs may differ by some ns. */
+		length = now > wait->since_ns ? now - wait->since_ns : 0;
+		key.bucket = gt_bucket_of(length);
+	}
+	if (!know_waiter(&key.waiter, wait->image_ns) || !add_wait(&key, length))
+		__sync_fetch_and_add(&not_counted, 1);
+}
+
+static __always_inline void end_waiter(struct task_struct *task, const struct gt_waiter *waiter)
+{
+	struct gt_waiter_facts *facts = bpf_map_lookup_elem(&waiters, waiter);
+
+	if (!facts)
+		return;
+	if (count_by_thread)
+		bpf_core_read(facts->comm, sizeof(facts->comm), &task->comm);
+	facts->ended = 1;
+}
+
+/* The thread, known as `tid`, ends, or its process executes another program (`image_ends`). */
+static __always_inline void count_thread_end(struct task_struct *task, __u32 tid, bool image_ends)
+{
+	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
+	struct gt_waiter waiter = {};
+	__u32 tgid = task->tgid;
+
+	if (count_by_thread && wait) {
+		waiter = waiter_of(tgid, tid, wait);
+		end_waiter(task, &waiter);
+	}
+	bpf_map_delete_elem(&waits, &tid);
+	if (!image_ends)
+		return;
+	if (!count_by_thread) {
+		waiter.born_ns = image_of(tgid);
+		waiter.tgid = tgid;
+		end_waiter(task, &waiter);
+	}
+	bpf_map_delete_elem(&images, &tgid);
+}
+
+/* A thread's id may be that of one whose end was not seen. */
+static __always_inline void count_fork(__u32 tid)
+{
+	bpf_map_delete_elem(&waits, &tid);
+}
+
+static __always_inline void count_image(__u32 tgid, __u64 now)
+{
+	bpf_map_update_elem(&images, &tgid, &now, BPF_ANY);
+}
+
+#endif

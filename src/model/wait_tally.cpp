@@ -1,0 +1,288 @@
+#include "model/wait_tally.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "giltop/abi.h"
+
+namespace giltop {
+namespace {
+
+// An event that was at the time of another was moved behind it: by 1 ns, or some in a row.
+constexpr uint64_t kMoved_ns = 1000;
+
+}  // namespace
+
+// --- processes -----------------------------------------------------------------------------------
+
+WaitTally::Image& WaitTally::new_image(uint32_t tgid, uint64_t start_ns) {
+  Image& image = images_[++numbers_];
+  image.number = numbers_;
+  image.tgid = tgid;
+  image.start_ns = start_ns;
+  by_tgid_[tgid].push_back(image.number);
+  return image;
+}
+
+// Null: none is alive.
+WaitTally::Image* WaitTally::image_now(uint32_t tgid) {
+  const auto found = by_tgid_.find(tgid);
+  if (found == by_tgid_.end()) return nullptr;
+  Image& last = images_.at(found->second.back());
+  return last.end_ns == 0 ? &last : nullptr;
+}
+
+void WaitTally::end_image(uint32_t tgid, uint64_t ts_ns, bool left) {
+  Image* const image = image_now(tgid);
+  if (!image) return;
+  image->end_ns = ts_ns;
+  image->left = left;
+}
+
+void WaitTally::forget(uint64_t number) {
+  const auto image = images_.find(number);
+  const auto numbers = by_tgid_.find(image->second.tgid);
+  std::erase(numbers->second, number);
+  if (numbers->second.empty()) by_tgid_.erase(numbers);
+  images_.erase(image);
+}
+
+void WaitTally::apply(const Event& event, const EventTables& tables) {
+  switch (event.kind) {
+    case EventKind::fork: {
+      const auto parent_tgid = static_cast<uint32_t>(event.value >> 32);
+      if (parent_tgid == event.tgid) return;
+      end_image(event.tgid, event.ts_ns, false);
+      Image& image = new_image(event.tgid, event.ts_ns);
+      image.forked = true;
+      image.comm = tables.text(event.other);
+      if (const Image* const parent = image_now(parent_tgid)) {
+        image.cmdline = parent->cmdline;
+        image.python = parent->python;
+      }
+      return;
+    }
+    case EventKind::exec:
+      end_image(event.tgid, event.ts_ns, true);
+      new_image(event.tgid, event.ts_ns).comm = tables.text(event.other);
+      return;
+    case EventKind::exit:
+      if (event.state != 0) end_image(event.tgid, event.ts_ns, event.state == 2);
+      return;
+    case EventKind::process: {
+      const ProcessFacts& facts = tables.facts(event.other);
+      Image* image = image_now(event.tgid);
+      if (!image) image = &new_image(event.tgid, event.ts_ns);
+      // Of a forked child that ended before it could be looked at nothing more is known.
+      if (!facts.cmdline.empty()) image->cmdline = facts.cmdline;
+      if (!facts.comm.empty()) image->comm = facts.comm;
+      image->python = facts.python;
+      return;
+    }
+    case EventKind::loss:
+      lost_events_ += event.other;
+      return;
+    default:
+      return;
+  }
+}
+
+// The image that the waiter is of. Null: its beginning was lost.
+WaitTally::Image* WaitTally::image_of(const Waiter& waiter) {
+  const auto found = by_tgid_.find(waiter.id.tgid);
+  if (found == by_tgid_.end()) return nullptr;
+  // The kernel's time of an exec or fork is the event's. The loader traces a process first, and
+  // tells of it then.
+  Image* next = nullptr;
+  for (const uint64_t number : found->second) {
+    Image& image = images_.at(number);
+    if (image.start_ns >= waiter.image_ns && image.start_ns - waiter.image_ns <= kMoved_ns)
+      return &image;
+    if (image.start_ns >= waiter.image_ns && !next) next = &image;
+  }
+  return next ? next : &images_.at(found->second.back());
+}
+
+// A child that was forked to execute something is a moment of its parent's.
+bool WaitTally::is_reported(const Image& image) {
+  return !image.python.empty() && !(image.forked && !image.waited && image.left);
+}
+
+// --- values --------------------------------------------------------------------------------------
+
+uint64_t WaitTally::Values::count() const {
+  uint64_t sum = 0;
+  for (const auto& [bucket, count] : buckets) sum += count;
+  return sum;
+}
+
+void WaitTally::Values::add(const Values& more) {
+  for (const auto& [bucket, count] : more.buckets) buckets[bucket] += count;
+  contended += more.contended;
+  sum_ns += more.sum_ns;
+  min_ns = std::min(min_ns, more.min_ns);
+  max_ns = std::max(max_ns, more.max_ns);
+}
+
+// What came to a bucket. Its extremes are exact where they are new, else not beyond the bucket.
+void WaitTally::Values::add(const WaitCount& now, const WaitCount& before) {
+  contended += now.count - before.count;
+  if (now.bucket == GT_NO_BUCKET) return;
+  buckets[now.bucket] += now.count - before.count;
+  sum_ns += now.sum_ns - before.sum_ns;
+  const bool first = before.count == 0;
+  const uint64_t lower = Histogram::lower_of(now.bucket), upper = Histogram::upper_of(now.bucket);
+  const bool new_min = first || now.min_ns < before.min_ns;
+  const bool new_max = first || now.max_ns > before.max_ns;
+  min_ns = std::min(min_ns, new_min ? now.min_ns : std::max(now.min_ns, lower));
+  max_ns = std::max(max_ns,
+                    new_max ? now.max_ns : std::min(now.max_ns, lower + (upper - 1 - lower) / 2));
+}
+
+void WaitTally::take(const CountedWaits& counted, uint64_t now_ns) {
+  taken_ns_ = now_ns;
+  not_counted_ = counted.not_counted;
+  std::map<WaiterId, std::pair<Thread*, bool*>> threads;
+  for (const Waiter& waiter : counted.waiters) {
+    Image* const image = image_of(waiter);
+    if (!image) continue;
+    Thread& thread = image->threads[waiter.id];
+    thread.tid = waiter.id.tid;
+    thread.comm = waiter.comm;
+    thread.ended = waiter.ended;
+    threads[waiter.id] = {&thread, &image->waited};
+  }
+  for (const WaitCount& now : counted.counts) {
+    const auto of = threads.find(now.waiter);
+    if (of == threads.end()) continue;
+    WaitCount& before = taken_[now.waiter][now.bucket];
+    if (now.count == before.count) continue;
+    of->second.first->values.add(now, before);
+    *of->second.second = true;
+    before = now;
+  }
+  for (const Waiter& waiter : counted.waiters)
+    if (waiter.ended) taken_.erase(waiter.id);
+  for (auto& [number, image] : images_) fold_threads(image);
+  fold_images();
+}
+
+// --- what has ended ------------------------------------------------------------------------------
+
+namespace {
+
+// Of `all`, which hold count() and can be sorted out: those that waited least, so that `most` are
+// left.
+template <typename Each>
+std::vector<Each> least_of(std::vector<std::pair<uint64_t, Each>> all, size_t most) {
+  std::vector<Each> least;
+  if (all.size() <= most) return least;
+  const auto end = all.begin() + static_cast<ptrdiff_t>(all.size() - most / 2);
+  std::nth_element(all.begin(), end, all.end());
+  std::transform(all.begin(), end, std::back_inserter(least),
+                 [](const auto& each) { return each.second; });
+  return least;
+}
+
+}  // namespace
+
+void WaitTally::fold_threads(Image& image) {
+  if (image.threads.size() <= kMostEnded) return;
+  std::vector<std::pair<uint64_t, WaiterId>> ended;
+  for (const auto& [id, thread] : image.threads)
+    if (thread.ended && thread.tid != 0) ended.emplace_back(thread.values.contended, id);
+  for (const WaiterId& id : least_of(std::move(ended), kMostEnded)) {
+    const auto thread = image.threads.find(id);
+    image.rest.add(thread->second.values);
+    image.folded++;
+    image.threads.erase(thread);
+  }
+}
+
+void WaitTally::fold_images() {
+  if (images_.size() <= kMostEnded) return;
+  std::vector<std::pair<uint64_t, uint64_t>> ended;
+  for (const auto& [number, image] : images_) {
+    if (!is_over(image)) continue;
+    uint64_t waits = image.rest.contended;
+    for (const auto& [id, thread] : image.threads) waits += thread.values.contended;
+    ended.emplace_back(waits, number);
+  }
+  for (const uint64_t number : least_of(std::move(ended), kMostEnded)) {
+    const Image& image = images_.at(number);
+    if (is_reported(image)) {
+      const bool full = programs_.size() >= kMostPrograms && !programs_.contains(image.comm);
+      Program& program = programs_[full ? "others" : image.comm];
+      program.folded++;
+      program.values.add(image.rest);
+      for (const auto& [id, thread] : image.threads) program.values.add(thread.values);
+    }
+    forget(number);
+  }
+}
+
+// --- snapshots -----------------------------------------------------------------------------------
+
+Snapshot WaitTally::next(const RunFacts& run) {
+  const auto thread_of = [](const Values& values) {
+    ThreadSnapshot t;
+    t.contended = values.contended;
+    HistogramSnapshot& h = t.wait;
+    for (const auto& [bucket, count] : values.buckets) {
+      h.buckets.push_back({Histogram::lower_of(bucket), Histogram::upper_of(bucket), count});
+      h.count += count;
+    }
+    if (h.count == 0) return t;
+    h.sum_ns = values.sum_ns;
+    h.max_ns = values.max_ns;
+    h.min_ns = std::min(values.min_ns, values.max_ns);
+    set_quantiles(h);
+    return t;
+  };
+  Snapshot out;
+  out.run = run;
+  out.run.events -= told_run_.events;
+  told_run_ = run;
+  out.first_ns = std::exchange(told_ns_, taken_ns_);
+  out.last_ns = taken_ns_;
+  out.lost_events = std::exchange(lost_events_, 0);
+  out.not_counted = not_counted_ - std::exchange(not_counted_told_, not_counted_);
+  std::vector<uint64_t> over;
+  for (auto& [number, image] : images_) {
+    if (is_over(image)) over.push_back(number);
+    if (is_reported(image)) {
+      ProcessSnapshot& p = out.processes.emplace_back();
+      p.number = number;
+      p.pid = image.tgid;
+      p.comm = image.comm;
+      p.cmdline = image.cmdline;
+      p.python = image.python;
+      p.ended = image.end_ns != 0;
+      p.light = true;
+      p.exact = false;
+      for (const auto& [id, thread] : image.threads) {
+        ThreadSnapshot& t = p.threads.emplace_back(thread_of(thread.values));
+        t.tid = thread.tid;
+        t.comm = thread.comm;
+      }
+      if (image.folded != 0) p.threads.emplace_back(thread_of(image.rest)).folded = image.folded;
+    }
+    image.rest = {};
+    image.folded = 0;
+    std::erase_if(image.threads, [](const auto& each) { return each.second.ended; });
+    for (auto& [id, thread] : image.threads) thread.values = {};
+  }
+  for (const uint64_t number : over) forget(number);
+  for (const auto& [comm, program] : std::exchange(programs_, {})) {
+    ProcessSnapshot& p = out.processes.emplace_back();
+    p.number = ++numbers_;
+    p.folded = program.folded;
+    p.comm = comm;
+    p.light = true;
+    p.exact = false;
+    p.threads.push_back(thread_of(program.values));
+  }
+  return out;
+}
+
+}  // namespace giltop
