@@ -59,9 +59,8 @@ class TraceFile {
   //     libdeflate 4      75, 144    2.44, 3.62
   // Larger blocks change neither by more than a hundredth. To decompress them takes zlib 43 and 57
   // ns an event, libdeflate 11 and 15.
-  // Light mode's are less regular, and fewer: a writer whose blocks are far between takes the
-  // better level, and the best that does not take ten times as long for what it is given once a
-  // second because that is all there is.
+  // Light mode's are less regular, and fewer: a writer whose blocks are far between takes a better
+  // level, and a better one still for the little that a second brings.
   static constexpr int kFastLevel = 1, kGoodLevel = 6, kBestLevel = 9;
   static constexpr uint64_t kFarBetween_ns = 20'000'000;
   static constexpr size_t kLittle = 64 * 1024;  // bytes of a block
