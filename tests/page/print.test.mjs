@@ -1,0 +1,105 @@
+// The page on paper.
+import assert from 'node:assert/strict';
+import {after, before, test} from 'node:test';
+
+import {browser, keptPage, open, removeDirectory} from './support.mjs';
+
+let chrome;
+before(async () => {
+  chrome = await browser();
+});
+after(async () => {
+  await chrome?.close();
+  removeDirectory();
+});
+
+test('paper is white', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('asleep'), {colorScheme: 'dark'});
+  const corner = () => page.evaluate(() => {
+    const pixel = new OffscreenCanvas(1, 1).getContext('2d');
+    pixel.drawImage(document.getElementById('lanes'), 1, 1, 1, 1, 0, 0, 1, 1);
+    return pixel.getImageData(0, 0, 1, 1).data[0];
+  });
+  await page.waitForFunction(() => window.giltop.frames().length > 0);
+  assert.ok(await corner() < 64);
+  await page.evaluate(() => dispatchEvent(new Event('beforeprint')));
+  assert.equal(await corner(), 255);
+  await page.evaluate(() => dispatchEvent(new Event('afterprint')));
+  assert.ok(await corner() < 64);
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+// Whoever prints when a page is loaded, as chromium --print-to-pdf does, has all of it.
+test('a page is whole when it is loaded', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+  await page.addInitScript(
+      () => addEventListener(
+          'load', () => window.wasReady = document.documentElement.hasAttribute('data-ready')));
+  await page.reload();
+  assert.equal(await page.evaluate(() => window.wasReady), true);
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+test('pictures are drawn as wide as paper', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+  const [before, paper, after] = await page.evaluate(async () => {
+    const sizes = async () => {
+      await null;  // uPlot draws after what runs now
+      const {canvas, scale} = window.giltop.timeline;
+      const charts = Array.from(document.querySelectorAll('.uplot'));
+      return {
+        lanes: canvas.offsetWidth,
+        drawn: Math.round(canvas.width / scale),
+        charts: Math.max(...charts.map((chart) => chart.getBoundingClientRect().right))
+      };
+    };
+    const all = [await sizes()];
+    dispatchEvent(new Event('beforeprint'));
+    all.push(await sizes());
+    dispatchEvent(new Event('afterprint'));
+    return all.concat(await sizes());
+  });
+  const width = Math.round(186 / 25.4 * 96);
+  assert.ok(Math.abs(paper.lanes - width) <= 4, `${paper.lanes}`);
+  assert.equal(paper.drawn, paper.lanes);
+  assert.ok(paper.charts <= width + 1, `${paper.charts}`);
+  assert.deepEqual(after, before);
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+test('paper has all lanes', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+  // The same threads again and again: more lanes than a screen has.
+  const sizes = await page.evaluate(() => {
+    const {canvas, scroller, rows} = window.giltop.timeline;
+    window.giltop.timeline.show(
+        Array.from({length: 61}, (_, i) => rows[i % rows.length]), ['0x1'], true);
+    const whole = canvas.parentElement.offsetHeight;
+    const onScreen = canvas.offsetHeight;
+    scroller.scrollTop = 300;
+    dispatchEvent(new Event('beforeprint'));
+    const printed = canvas.offsetHeight, scrolled = scroller.scrollTop;
+    const onPaper = window.giltop.timeline.wholeHeight();
+    dispatchEvent(new Event('afterprint'));
+    return {
+      whole,
+      onScreen,
+      onPaper,
+      printed,
+      scrolled,
+      after: canvas.offsetHeight,
+      back: scroller.scrollTop
+    };
+  });
+  assert.ok(sizes.onScreen < sizes.whole);
+  assert.equal(sizes.printed, sizes.onPaper);
+  assert.ok(sizes.printed < 910, 'on a sheet');
+  assert.equal(sizes.scrolled, 0);
+  assert.equal(sizes.after, sizes.onScreen);
+  assert.equal(sizes.back, 300);
+  assert.deepEqual(complaints, []);
+  await close();
+});
