@@ -84,7 +84,7 @@ int run(int argc, char** argv) {
   top_app->add_flag("-j{-},--json{-}", top.json,
                     "A line of JSON an interval, to stdout or --json=FILE");
   top_app->add_flag("--subprocesses", top.subprocesses,
-                    "With -p: what they fork and execute, too (always on with a command)");
+                    "With -p: their child processes, too, now and later (always on with a command)");
   std::vector<std::string> users;
   top_app->add_option("-u,--user", users, "Processes of these users only")
       ->delimiter(',')
@@ -116,7 +116,7 @@ int run(int argc, char** argv) {
   CLI::Option* all = record_app->add_flag("-a,--all", record.all,
                                           "Every CPython process of the host, now and later");
   record_app->add_flag("-s,--subprocesses", record.subprocesses,
-                       "Trace what they fork and execute, too (always on with a command)");
+                       "Their child processes, too, now and later (always on with a command)");
   record_app
       ->add_option(
           "--mode", record.mode,

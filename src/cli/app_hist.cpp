@@ -21,7 +21,7 @@ HistOptions::HistOptions(CLI::App& app)
       ->check(CLI::Range(1u, 4194304u));
   app_->add_flag("-a,--all", arguments_.all, "Live, of every CPython process of the host");
   live_only_[0] = app_->add_flag("-s,--subprocesses", arguments_.subprocesses,
-                                 "What they fork and execute, too (always on with a command)");
+                                 "Their child processes, too, now and later (always on with a command)");
   app_->add_flag("--wait", arguments_.wait, "From asking for the GIL to owning it (the default)");
   app_->add_flag("--hold", arguments_.hold, "From owning it to letting go");
   app_->add_flag("--handoff", arguments_.handoff,

@@ -69,11 +69,22 @@ Status Tracing::prepare() {
     targets_.push_back(std::move(target));
     if (const Status done = session_->track(pid); !done) return done;
   }
+  if (options_.follow_children) attach_descendants();
   if (!options_.command) return ok();
   auto child = Child::make(*options_.command);
   if (!child) return child.error();
   child_.emplace(std::move(*child));
   return session_->track(static_cast<uint32_t>(child_->pid()));
+}
+
+// Children that run already: workers, mostly. One that is no Python may execute one; one that ends
+// meanwhile is nobody's loss.
+void Tracing::attach_descendants() {
+  for (const pid_t child : descendants_of({options_.pids.begin(), options_.pids.end()})) {
+    const auto tgid = static_cast<uint32_t>(child);
+    (void)session_->attach_process(tgid);
+    (void)session_->track(tgid);
+  }
 }
 
 bool Tracing::targets_ended() const {

@@ -56,6 +56,7 @@ class Tracing {
   void update_run();
 
  private:
+  void attach_descendants();
   bool targets_ended() const;
 
   const TracingOptions& options_;

@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include "target/proc_text.h"
@@ -235,6 +236,21 @@ std::vector<pid_t> process_ids() {
   }
   std::sort(ids.begin(), ids.end());
   return ids;
+}
+
+std::vector<pid_t> descendants_of(std::vector<pid_t> tgids) {
+  std::multimap<pid_t, pid_t> children;
+  for (const pid_t tgid : process_ids())
+    if (const auto info = process_info(tgid)) children.emplace(info->parent, tgid);
+  const size_t given = tgids.size();
+  for (size_t i = 0; i < tgids.size(); i++) {
+    const auto [first, last] = children.equal_range(tgids[i]);
+    for (auto child = first; child != last; ++child)
+      if (std::find(tgids.begin(), tgids.end(), child->second) == tgids.end())
+        tgids.push_back(child->second);
+  }
+  tgids.erase(tgids.begin(), tgids.begin() + static_cast<std::ptrdiff_t>(given));
+  return tgids;
 }
 
 std::optional<uint32_t> process_user(pid_t tgid) {

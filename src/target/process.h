@@ -64,6 +64,10 @@ bool first_thread_ended(pid_t tgid);
 // Every process there is, ids ascending. Empty where /proc cannot be read.
 std::vector<pid_t> process_ids();
 
+// The children of `tgids`, theirs, and so on, as they are now: without `tgids` themselves, parents
+// before their children.
+std::vector<pid_t> descendants_of(std::vector<pid_t> tgids);
+
 struct ThreadInfo {
   pid_t tid = 0;
   std::string comm;  // control characters escaped

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <set>
+#include <sstream>
 
 #include "support/live.h"
 #include "support/trace_checker.h"
@@ -200,6 +202,57 @@ TEST_F(Recording, AStoppedGiltopHoldsNobody) {
   EXPECT_TRUE(recorder.wait_for("through", seconds(10)));
   recorder.signal(SIGCONT);
   EXPECT_EQ(recorder.finish().status, 0);
+}
+
+// A server's workers, which were forked long before; one of them by a shell in between.
+TEST_F(Recording, SubprocessesThatRunAlready) {
+  const std::string spin =
+      "import os, time\n"
+      "print('child', os.getpid(), flush=True)\n"
+      "while True: time.sleep(0.001)\n";
+  write_file(directory_.path("child.py"), spin);
+  Program parent({python(), "-c",
+                  "import subprocess, sys, time\n"
+                  "def start(*words):\n"
+                  "    words += (sys.executable, sys.argv[1])\n"
+                  "    child = subprocess.Popen(words, stdout=subprocess.PIPE)\n"
+                  "    print(child.stdout.readline().decode(), flush=True)\n"
+                  "start()\n"
+                  "start('sh', '-c', '\"$0\" \"$1\"; :')\n"
+                  "print('ready', flush=True)\n"
+                  "while True: time.sleep(0.001)\n",
+                  directory_.path("child.py")});
+  const auto children = [&] {
+    std::set<int> pids;
+    std::istringstream words(parent.out());
+    for (std::string word; words >> word;)
+      if (int pid = 0; word == "child" && words >> pid) pids.insert(pid);
+    return pids;
+  };
+  ASSERT_TRUE(parent.wait_for("ready")) << parent.err();
+  const auto traced = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {GILTOP_BINARY,
+                                      "record",
+                                      "-d",
+                                      "0.5",
+                                      "-o",
+                                      directory_.path("s.pftrace"),
+                                      "--json=" + directory_.path("s.json")};
+    words.insert(words.end(), more.begin(), more.end());
+    const Ran ran = run(words);
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    std::set<int> pids;
+    const Json report = Json::parse(read_file(directory_.path("s.json")));
+    for (const Json& p : report.at("processes")) pids.insert(p.at("pid").get<int>());
+    return pids;
+  };
+  const std::string pid = std::to_string(parent.pid());
+  std::set<int> all = children();
+  ASSERT_EQ(all.size(), 2u) << parent.out();
+  all.insert(parent.pid());
+  EXPECT_EQ(traced({"-p", pid, "-s"}), all);
+  EXPECT_EQ(traced({"-p", pid}), std::set<int>{parent.pid()});
+  for (const int child : children()) kill(child, SIGKILL);
 }
 
 TEST_F(Recording, AZombieHasEnded) {
