@@ -1,5 +1,6 @@
 #include "cli/recording.h"
 
+#include <algorithm>
 #include <memory>
 
 #include "base/clock.h"
@@ -35,6 +36,7 @@ class Recording {
 
  private:
   Status prepare();
+  int wait_ms(uint64_t passed_ns) const;
   void take(const Event& event) {
     const Change change = tracing_.model().apply(event);
     if (file_) writer_.write(event, change);
@@ -47,6 +49,13 @@ class Recording {
   std::unique_ptr<TraceFile> file_;
   TraceWriter writer_;
 };
+
+// Until something is to be done, if nothing comes.
+int Recording::wait_ms(uint64_t passed_ns) const {
+  const uint64_t duration_ns = options_.duration_ns.value_or(~uint64_t{0});
+  const uint64_t left_ns = duration_ns - std::min(passed_ns, duration_ns);
+  return static_cast<int>(std::min<uint64_t>(kPoll_ms, left_ns / 1'000'000 + 1));
+}
 
 Status Recording::prepare() {
   if (const Status ready = tracing_.prepare(); !ready) return ready;
@@ -74,7 +83,7 @@ Result<RecordingResult> Recording::run() {
   RecordingResult result;
   uint64_t flushed = start, clocked = start;
   for (;;) {
-    if (const Status polled = tracing_.poll(kPoll_ms, sink); !polled) {
+    if (const Status polled = tracing_.poll(wait_ms(boot_ns() - start), sink); !polled) {
       if (file_) file_->discard();
       return polled.error();
     }

@@ -402,7 +402,8 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   targets_->forget_overwritten();
   targets_->forget_some();
   take_notices();
-  for (const NewMapping& mapping : std::exchange(new_mappings_, {})) targets_->on_mapping(mapping);
+  for (const NewMapping& mapping : std::exchange(new_mappings_, {}))
+    if (targets_->on_mapping(mapping)) attentive_until_ns_ = boot_ns() + kAttention_ns;
   if (!all_mappings) targets_->rescan();
   targets_->look_for_gils(boot_ns());
   if (options_.mode == Mode::automatic) choose_modes();

@@ -48,9 +48,12 @@ gt_file_key key_of(const Fd& fd) {
   key.size = static_cast<uint64_t>(status.st_size);
   // MKDEV(), include/linux/kdev_t.h
   key.device = major(status.st_dev) << 20 | minor(status.st_dev);
-  int generation = 0;  // FS_IOC_GETVERSION takes a long, and gives an int
-  if (ioctl(fd.get(), FS_IOC_GETVERSION, &generation) == 0)
-    key.generation = static_cast<uint32_t>(generation);
+  // It is defined to give a long; ext4 and others give an int.
+  union {
+    long all = 0;
+    uint32_t generation;
+  } version;
+  if (ioctl(fd.get(), FS_IOC_GETVERSION, &version) == 0) key.generation = version.generation;
   return key;
 }
 
@@ -330,27 +333,28 @@ Targets::Mapped Targets::mapped_file(const NewMapping& mapping) {
   return {file, *id, place};
 }
 
-void Targets::on_mapping(const NewMapping& mapping) {
+bool Targets::on_mapping(const NewMapping& mapping) {
   const uint32_t tgid = mapping.tgid;
   const bool traced = is_tracked(tgid);
-  if (!traced && !options_.host_wide) return;
+  if (!traced && !options_.host_wide) return false;
   const auto found = images_.find(tgid);
-  if (found != images_.end() && found->second.at_loader) return;
+  if (found != images_.end() && found->second.at_loader) return false;
   const size_t probed = attachments_.probed_files();
   const Mapped mapped = mapped_file(mapping);
-  if (!mapped.file) return;
-  if (found != images_.end() && found->second.has(mapped.file)) return;
+  if (!mapped.file) return false;
+  if (found != images_.end() && found->second.has(mapped.file)) return false;
   const auto program = executable_id(static_cast<pid_t>(tgid));
-  if (program && attachments_.find(*program) == mapped.file) return;  // its exec tells
+  if (program && attachments_.find(*program) == mapped.file) return false;  // its exec tells
   if (traced) {
     new_.emplace_back(tgid, mapped.file);
   } else if (!adopt(tgid, mapped)) {
-    return;
+    return false;
   }
   Image& image = images_[tgid];
   image.pythons.push_back(mapped.file);
   report(tgid, image, kWhenSeen, attachments_.probed_files() != probed);
   see_threads(boot_ns);
+  return true;
 }
 
 }  // namespace giltop

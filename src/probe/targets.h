@@ -93,7 +93,7 @@ class Targets {
   void on_entry(const gt_entry& entry);
   void on_found(const gt_found& found);
   void on_last_exit(uint32_t tgid);
-  void on_mapping(const NewMapping& mapping);
+  bool on_mapping(const NewMapping& mapping);  // true: a process is found to run Python by it
 
   // Looks for the GILs of processes in light mode.
   void look_for_gils(uint64_t now_ns) { light_gils_.look(now_ns); }

@@ -121,7 +121,9 @@ inline constexpr uint64_t kFirstThreadName = 32;  // interned ids of threads' na
 // The root track "giltop", whose instants carry what has no picture of its own. Their names:
 inline constexpr uint64_t kRootTrack = 1;
 inline constexpr const char* kRootTrackName = "giltop";
-inline constexpr const char* kFormat = "giltop.trace/1";
+// The format that is written, and the one before it, which is read as well.
+inline constexpr const char* kFormat = "giltop.trace/2";
+inline constexpr const char* kFormat1 = "giltop.trace/1";
 inline constexpr const char* kProcess = "process";  // ProcessFacts
 inline constexpr const char* kSeen = "thread";      // was there when tracing began
 inline constexpr const char* kFork = "started";

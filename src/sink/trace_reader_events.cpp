@@ -47,7 +47,8 @@ void TraceReader::track_event(std::string_view data) {
               entry.name = view_of(a);
               break;
             case annotation::kNameId:
-              if (const uint64_t id = number_of(a); id > 0 && id <= std::size(kArgumentNames))
+              if (const uint64_t id = number_of(a);
+                  id >= kArgKind && id <= std::size(kArgumentNames))
                 entry.name = kArgumentNames[id - 1];
               break;
             case annotation::kString:
@@ -60,7 +61,7 @@ void TraceReader::track_event(std::string_view data) {
               a.skip();
           }
         }
-        // What a slice says to whoever looks at it has the id of a name, and is nothing to us.
+        // What has none is for whoever looks at the slice, and nothing to us.
         if (!entry.name.empty()) notes.entries.push_back(entry);
         break;
       }
@@ -218,9 +219,10 @@ void TraceReader::sample(uint64_t name_id, const Annotations& notes) {
 
 // What is not said is what it was.
 void TraceReader::run_facts(const Annotations& notes) {
-  if (!is_giltop_ && notes.text("format") != kFormat)
+  const std::string_view format = notes.text("format");
+  if (!is_giltop_ && format != kFormat && format != kFormat1)
     throw Damaged{"its format is not the one that this giltop reads, " + std::string(kFormat),
-                  notes.text("format").starts_with("giltop.trace/")};
+                  format.starts_with("giltop.trace/")};
   is_giltop_ = true;
   RunFacts& run = outcome_.run;
   const auto text = [&](const char* name, std::string& fact) {

@@ -65,7 +65,12 @@ void TraceWriter::start(const SystemFacts& system, const ClockReading& clocks,
 // All of them once, then what has changed.
 void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
   const std::optional<RunFacts> told = std::exchange(told_run_, run);
-  root_begin(kNameRun);
+  // The first by its name in full, whatever the ids of names are to who reads it.
+  if (told) {
+    root_begin(kNameRun);
+  } else {
+    root_begin(kFixedNames[kNameRun - 1]);
+  }
   const auto number = [&](uint8_t name, uint64_t RunFacts::*fact) {
     if (!told || run.*fact != (*told).*fact) note(name, run.*fact);
   };

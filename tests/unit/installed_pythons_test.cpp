@@ -59,9 +59,30 @@ TEST_F(InstalledPythons, APathLikeAnyOther) {
               ElementsAre(path("bin/python3.11")));
 }
 
-TEST_F(InstalledPythons, NotMoreThanThereIsUseFor) {
-  for (size_t i = 0; i < 2 * kMostInstalled; i++) make("bin/python3." + std::to_string(i));
-  EXPECT_THAT(installed_pythons(path("bin")), SizeIs(kMostInstalled));
+TEST_F(InstalledPythons, AFolderWithASlash) {
+  make("bin/python3.11");
+  make("lib/libpython3.11.so.1.0");
+  EXPECT_THAT(installed_pythons(path("bin") + "//"),
+              ElementsAre(path("bin/python3.11"), path("lib/libpython3.11.so.1.0")));
+}
+
+TEST_F(InstalledPythons, TheLibraryIsWhereALinkLeadsTo) {
+  for (const char* folder : {"opt/bin", "opt/lib"})
+    std::filesystem::create_directories(path(folder));
+  make("opt/bin/python3.11");
+  make("opt/lib/libpython3.11.so.1.0");
+  std::filesystem::create_symlink(path("opt/bin/python3.11"), path("bin/python3"));
+  EXPECT_THAT(installed_pythons(path("bin")),
+              ElementsAre(path("opt/bin/python3.11"), path("opt/lib/libpython3.11.so.1.0")));
+}
+
+TEST_F(InstalledPythons, AFolderWithVeryManyLeavesRoomForOthers) {
+  for (int i = 0; i < 200; i++) make("bin/python3." + std::to_string(i));
+  std::filesystem::create_directories(path("more/bin"));
+  make("more/bin/python3.11");
+  const auto found = installed_pythons(path("bin") + ":" + path("more/bin"));
+  EXPECT_THAT(found, SizeIs(33));
+  EXPECT_EQ(found.back(), path("more/bin/python3.11"));
 }
 
 }  // namespace

@@ -508,7 +508,7 @@ TEST_F(TraceRoundtrip, APipeWithoutAWriterDoesNotHang) {
 
 TEST_F(TraceRoundtrip, AnotherFormatIsNamed) {
   std::string bytes = small_recording(false).bytes;
-  const size_t at = bytes.find("giltop.trace/1");
+  const size_t at = bytes.find(trace::kFormat);
   ASSERT_NE(at, std::string::npos);
   bytes[at + 13] = '9';
   write_bytes(path_, bytes);
