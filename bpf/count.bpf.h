@@ -18,7 +18,7 @@ const volatile __u8 count_by_thread = 0;
 /* Shared with the loader through the .bss map. */
 __u64 not_counted; /* waits */
 
-/* By thread, for its life. Preallocated: entries are made at context switches. */
+/* By thread, for its life. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -30,7 +30,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u64);
 } images SEC(".maps");
@@ -38,7 +37,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct gt_waiter);
 	__type(value, struct gt_waiter_facts);
 } waiters SEC(".maps");
@@ -46,7 +44,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct gt_count_key);
 	__type(value, struct gt_count);
 } wait_counts SEC(".maps");

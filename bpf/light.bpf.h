@@ -14,10 +14,11 @@
 #ifndef GILTOP_LIGHT_BPF_H
 #define GILTOP_LIGHT_BPF_H
 
+/* The loader gives this, or `contended`, one entry where it is not used: hashes are preallocated, as
+ * Linux before 6.1 wants of those that samples read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct gt_light);
 } light_gils SEC(".maps");
@@ -266,7 +267,6 @@ static __always_inline __u64 learn_gil(struct await *await, __u32 cond)
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u64);
 } contended SEC(".maps");
