@@ -26,7 +26,7 @@ struct {
 	__type(value, struct gt_wait);
 } waits SEC(".maps");
 
-/* By process: when it began as it is. */
+/* By process that is traced: when it began as it is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -211,9 +211,17 @@ static __always_inline void count_fork(__u32 tid)
 	bpf_map_delete_elem(&waits, &tid);
 }
 
-static __always_inline void count_image(__u32 tgid, __u64 now)
+/* Of every process that is traced, and before that is told: the event may be lost. */
+static __always_inline void count_image(__u32 tgid)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
+
 	bpf_map_update_elem(&images, &tgid, &now, BPF_ANY);
+}
+
+static __always_inline void count_no_image(__u32 tgid)
+{
+	bpf_map_delete_elem(&images, &tgid);
 }
 
 #endif

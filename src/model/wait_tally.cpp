@@ -7,12 +7,6 @@
 #include "giltop/abi.h"
 
 namespace giltop {
-namespace {
-
-// An event that was at the time of another was moved behind it: by 1 ns, or some in a row.
-constexpr uint64_t kMoved_ns = 1000;
-
-}  // namespace
 
 // --- processes -----------------------------------------------------------------------------------
 
@@ -92,16 +86,10 @@ void WaitTally::apply(const Event& event, const EventTables& tables) {
 WaitTally::Image* WaitTally::image_of(const Waiter& waiter) {
   const auto found = by_tgid_.find(waiter.id.tgid);
   if (found == by_tgid_.end()) return nullptr;
-  // The kernel's time of an exec or fork is the event's. The loader traces a process first, and
-  // tells of it then.
-  Image* next = nullptr;
-  for (const uint64_t number : found->second) {
-    Image& image = images_.at(number);
-    if (image.start_ns >= waiter.image_ns && image.start_ns - waiter.image_ns <= kMoved_ns)
-      return &image;
-    if (image.start_ns >= waiter.image_ns && !next) next = &image;
-  }
-  return next ? next : &images_.at(found->second.back());
+  // The kernel notes the time, or the loader traces a process, before that is told.
+  for (const uint64_t number : found->second)
+    if (Image& image = images_.at(number); image.start_ns >= waiter.image_ns) return &image;
+  return &images_.at(found->second.back());
 }
 
 // A child that was forked to execute something is a moment of its parent's.
