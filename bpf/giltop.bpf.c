@@ -133,7 +133,7 @@ int on_light_resume(struct pt_regs *ctx)
 	__u32 tgid = id >> 32;
 	struct gt_light *light;
 	struct await *await;
-	bool unseen = false, new;
+	bool unseen = false, began, new;
 	__u8 state = 0;
 	int locked;
 
@@ -147,6 +147,7 @@ int on_light_resume(struct pt_regs *ctx)
 	now = bpf_ktime_get_boot_ns();
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
 	new = !await;
+	began = await && await->how == TOLD;
 	if (await && await->how == TOLD) {
 		gil = await->gil;
 	} else if (await && await->how == NOT_KNOWN) {
@@ -176,8 +177,8 @@ int on_light_resume(struct pt_regs *ctx)
 	if (await)
 		await->how = NOT_ASLEEP;
 	if (unseen)
-		tell_waits(gil, 0, tgid, (__u32)id, now);
-	tell_waited(kind, gil, state, tgid, (__u32)id, now);
+		tell_waits(gil, 0, false, tgid, (__u32)id, now);
+	tell_waited(kind, gil, state, began || unseen, tgid, (__u32)id, now);
 	return 0;
 }
 
@@ -344,7 +345,7 @@ int on_process_exec(__u64 *ctx)
 		return 0;
 	forget_light(task->tgid);
 	if (count_waits)
-		count_thread_end(task, (__u32)ctx[1], true);
+		count_thread_end(task, (__u32)ctx[1], true, true);
 	file_key(&key, bprm->file);
 	if (host_wide && !follow_exec(task->tgid, &key, &state))
 		return 0;
@@ -433,7 +434,7 @@ int on_process_exit(__u64 *ctx)
 		return 0;
 	}
 	if (count_waits)
-		count_thread_end(task, task->pid, last);
+		count_thread_end(task, task->pid, last, false);
 	if (last) {
 		bpf_map_delete_elem(&tracked, &tgid);
 		forget_light(tgid);
