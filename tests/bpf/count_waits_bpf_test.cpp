@@ -185,7 +185,7 @@ int map_of(const std::string& name) {
     uint32_t size = sizeof(info);
     std::error_code gone;
     if (std::filesystem::read_symlink(entry.path(), gone) == "anon_inode:bpf-map" &&
-        bpf_map_get_info_by_fd(fd, &info, &size) == 0 && info.name == name)
+        bpf_obj_get_info_by_fd(fd, &info, &size) == 0 && info.name == name)
       return fd;
   }
   return -1;
