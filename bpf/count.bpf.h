@@ -18,7 +18,7 @@ const volatile __u8 count_by_thread = 0;
 /* Shared with the loader through the .bss map. */
 __u64 not_counted; /* waits */
 
-/* By thread, for its life. Preallocated: entries are made at context switches. */
+/* By thread, for its life. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -26,11 +26,10 @@ struct {
 	__type(value, struct gt_wait);
 } waits SEC(".maps");
 
-/* By process: when it began as it is. */
+/* By process that is traced: when it began as it is. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u64);
 } images SEC(".maps");
@@ -38,7 +37,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct gt_waiter);
 	__type(value, struct gt_waiter_facts);
 } waiters SEC(".maps");
@@ -46,7 +44,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct gt_count_key);
 	__type(value, struct gt_count);
 } wait_counts SEC(".maps");
@@ -72,13 +69,14 @@ static __always_inline bool put_wait(__u32 tgid, __u32 tid, __u64 gil, __u64 sin
 	return bpf_map_update_elem(&waits, &tid, &wait, BPF_NOEXIST) == 0;
 }
 
-/* It goes to sleep for `gil`, for the first time in this wait or again. */
-static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, __u64 now)
+/* It goes to sleep for `gil`, for the first time in this wait or `again`. Who has no entry then found
+ * no room for one. */
+static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, bool again, __u64 now)
 {
 	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
 
 	if (!wait) {
-		put_wait(tgid, tid, gil, now, true, now);
+		put_wait(tgid, tid, gil, again ? 0 : now, true, now);
 	} else if (!wait->waits || (wait->gil && wait->gil != gil)) {
 		wait->gil = gil;
 		wait->since_ns = now;
@@ -146,16 +144,18 @@ static __always_inline bool add_wait(const struct gt_count_key *key, __u64 lengt
 	return true;
 }
 
-/* The current thread's wait is over. `gil`: it owns that now; 0: that is not how it ended. */
-static __always_inline void count_end(__u32 tgid, __u32 tid, __u64 gil, __u64 now)
+/* The current thread's wait is over. `gil`: it owns that now; 0: that is not how it ended. `began`:
+ * count_begin() was told of it. */
+static __always_inline void count_end(__u32 tgid, __u32 tid, __u64 gil, bool began, __u64 now)
 {
 	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
 	struct gt_count_key key = {};
 	__u64 length = 0;
 
 	if (!wait) {
-		/* The thread is new to us; or there was no room for it when it began to wait. */
-		if (!put_wait(tgid, tid, 0, 0, false, now))
+		/* The thread is new to us; or there was no room for it when it began to wait. Both,
+		 * and there is room now: that one wait goes untold. */
+		if ((!put_wait(tgid, tid, 0, 0, false, now) || began) && gil)
 			__sync_fetch_and_add(&not_counted, 1);
 		return;
 	}
@@ -175,19 +175,22 @@ static __always_inline void count_end(__u32 tgid, __u32 tid, __u64 gil, __u64 no
 		__sync_fetch_and_add(&not_counted, 1);
 }
 
+/* `task`: it has its last name. 0: that is not its own any more. */
 static __always_inline void end_waiter(struct task_struct *task, const struct gt_waiter *waiter)
 {
 	struct gt_waiter_facts *facts = bpf_map_lookup_elem(&waiters, waiter);
 
 	if (!facts)
 		return;
-	if (count_by_thread)
+	if (count_by_thread && task)
 		bpf_core_read(facts->comm, sizeof(facts->comm), &task->comm);
 	facts->ended = 1;
 }
 
-/* The thread, known as `tid`, ends, or its process executes another program (`image_ends`). */
-static __always_inline void count_thread_end(struct task_struct *task, __u32 tid, bool image_ends)
+/* The thread, known as `tid`, ends, and perhaps its process (`image_ends`). Or that executes another
+ * program (`is_exec`): it has given the thread a name by now. */
+static __always_inline void count_thread_end(struct task_struct *task, __u32 tid, bool image_ends,
+					     bool is_exec)
 {
 	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
 	struct gt_waiter waiter = {};
@@ -195,7 +198,7 @@ static __always_inline void count_thread_end(struct task_struct *task, __u32 tid
 
 	if (count_by_thread && wait) {
 		waiter = waiter_of(tgid, tid, wait);
-		end_waiter(task, &waiter);
+		end_waiter(is_exec ? 0 : task, &waiter);
 	}
 	bpf_map_delete_elem(&waits, &tid);
 	if (!image_ends)
@@ -214,9 +217,17 @@ static __always_inline void count_fork(__u32 tid)
 	bpf_map_delete_elem(&waits, &tid);
 }
 
-static __always_inline void count_image(__u32 tgid, __u64 now)
+/* Of every process that is traced, and before that is told: the event may be lost. */
+static __always_inline void count_image(__u32 tgid)
 {
+	__u64 now = bpf_ktime_get_boot_ns();
+
 	bpf_map_update_elem(&images, &tgid, &now, BPF_ANY);
+}
+
+static __always_inline void count_no_image(__u32 tgid)
+{
+	bpf_map_delete_elem(&images, &tgid);
 }
 
 #endif

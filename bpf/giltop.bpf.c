@@ -38,8 +38,6 @@ static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool n
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
 	e->ns_tid = ns_tid(task);
 	e->user = user_of(task);
-	if (count_waits && new)
-		count_image(tgid, e->h.ts_ns);
 	submit_now(e);
 	return true;
 }
@@ -74,6 +72,8 @@ static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file, enum gt_ki
 			count_lost(kind);
 			return false;
 		}
+		if (count_waits && new)
+			count_image(tgid);
 		if (tell_found(tgid, tid, file, new))
 			told(tgid);
 	}
@@ -133,7 +133,7 @@ int on_light_resume(struct pt_regs *ctx)
 	__u32 tgid = id >> 32;
 	struct gt_light *light;
 	struct await *await;
-	bool unseen = false, new;
+	bool unseen = false, began, new;
 	__u8 state = 0;
 	int locked;
 
@@ -147,6 +147,7 @@ int on_light_resume(struct pt_regs *ctx)
 	now = bpf_ktime_get_boot_ns();
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
 	new = !await;
+	began = await && await->how == TOLD;
 	if (await && await->how == TOLD) {
 		gil = await->gil;
 	} else if (await && await->how == NOT_KNOWN) {
@@ -176,8 +177,8 @@ int on_light_resume(struct pt_regs *ctx)
 	if (await)
 		await->how = NOT_ASLEEP;
 	if (unseen)
-		tell_waits(gil, 0, tgid, (__u32)id, now);
-	tell_waited(kind, gil, state, tgid, (__u32)id, now);
+		tell_waits(gil, 0, false, tgid, (__u32)id, now);
+	tell_waited(kind, gil, state, began || unseen, tgid, (__u32)id, now);
 	return 0;
 }
 
@@ -289,16 +290,17 @@ int on_process_fork(__u64 *ctx)
 	}
 	if (is_light(tgid))
 		new_await(child);
-	if (count_waits)
+	if (count_waits) {
 		count_fork(child->pid);
+		if (tgid != parent->tgid)
+			count_image(tgid);
+	}
 	if (!tell_threads && tgid == parent->tgid)
 		return 0;
 	e = reserve(GT_FORK, sizeof(*e));
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_FORK, tgid, child->pid);
-	if (count_waits && tgid != parent->tgid)
-		count_image(tgid, e->h.ts_ns);
 	e->h.extra = parent->pid;
 	e->parent_tgid = parent->tgid;
 	e->ns_tid = ns_tid(child);
@@ -343,16 +345,16 @@ int on_process_exec(__u64 *ctx)
 		return 0;
 	forget_light(task->tgid);
 	if (count_waits)
-		count_thread_end(task, (__u32)ctx[1], true);
+		count_thread_end(task, (__u32)ctx[1], true, true);
 	file_key(&key, bprm->file);
 	if (host_wide && !follow_exec(task->tgid, &key, &state))
 		return 0;
+	if (count_waits && (!host_wide || state & GT_NEW))
+		count_image(task->tgid);
 	e = reserve(GT_EXEC, sizeof(*e));
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_EXEC, task->tgid, task->pid);
-	if (count_waits)
-		count_image(task->tgid, e->h.ts_ns);
 	e->h.state = state;
 	e->h.extra = (__u32)ctx[1];
 	e->file = key;
@@ -422,12 +424,17 @@ int on_process_exit(__u64 *ctx)
 	struct gt_exit *e;
 	bool last;
 
-	if (!is_tracked(tgid))
+	if (!is_tracked(tgid) && !count_waits)
 		return 0;
 	/* do_exit() has already counted this thread out of signal->live. */
 	last = BPF_CORE_READ(task, signal, live.counter) == 0;
+	if (!is_tracked(tgid)) {
+		if (last) /* the loader may have given up tracing it just now */
+			count_no_image(tgid);
+		return 0;
+	}
 	if (count_waits)
-		count_thread_end(task, task->pid, last);
+		count_thread_end(task, task->pid, last, false);
 	if (last) {
 		bpf_map_delete_elem(&tracked, &tgid);
 		forget_light(tgid);

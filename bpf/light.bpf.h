@@ -14,10 +14,11 @@
 #ifndef GILTOP_LIGHT_BPF_H
 #define GILTOP_LIGHT_BPF_H
 
+/* The loader gives this, or `contended`, one entry where it is not used: hashes are preallocated, as
+ * Linux before 6.1 wants of those that samples read. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, struct gt_light);
 } light_gils SEC(".maps");
@@ -170,23 +171,25 @@ static __always_inline __u64 emit_gil(enum gt_kind kind, __u64 gil, __u8 state, 
 	return now;
 }
 
-/* Waits for `gil` from `now` on, or still; the record's time is its own. */
-static __always_inline void tell_waits(__u64 gil, __u32 holder, __u32 tgid, __u32 tid, __u64 now)
+/* Waits for `gil` from `now` on, or still (`again`); the record's time is its own. */
+static __always_inline void tell_waits(__u64 gil, __u32 holder, bool again, __u32 tgid, __u32 tid,
+				       __u64 now)
 {
 	if (tell_threads)
 		now = emit_gil(GT_GIL_WAIT, gil, GT_NO_TRAP, holder, tgid, tid) ?: now;
 	if (count_waits)
-		count_begin(tgid, tid, gil, now);
+		count_begin(tgid, tid, gil, again, now);
 }
 
-/* Waits no more. `kind`: GT_GIL_ACQUIRE, or GT_GIL_RELEASE where the GIL was switched off. */
-static __always_inline void tell_waited(enum gt_kind kind, __u64 gil, __u8 state, __u32 tgid,
-					__u32 tid, __u64 now)
+/* Waits no more. `kind`: GT_GIL_ACQUIRE, or GT_GIL_RELEASE where the GIL was switched off. `began`:
+ * tell_waits() told that it does. */
+static __always_inline void tell_waited(enum gt_kind kind, __u64 gil, __u8 state, bool began,
+					__u32 tgid, __u32 tid, __u64 now)
 {
 	if (tell_threads)
 		now = emit_gil(kind, gil, state, 0, tgid, tid) ?: now;
 	if (count_waits)
-		count_end(tgid, tid, kind == GT_GIL_ACQUIRE ? gil : 0, now);
+		count_end(tgid, tid, kind == GT_GIL_ACQUIRE ? gil : 0, began, now);
 }
 
 /* A GIL that was not known of: who holds none of the others may hold that one. */
@@ -205,9 +208,9 @@ static __always_inline void see_gil(struct gt_light *light, __u64 gil)
 static __always_inline bool tell_wait(struct task_struct *task, struct gt_light *light, __u64 futex)
 {
 	__u32 holder = 0, cond = 0;
+	bool known, again = false;
 	struct await *await;
 	__u64 gil = 0;
-	bool known;
 	int i;
 
 	if (light)
@@ -223,6 +226,7 @@ static __always_inline bool tell_wait(struct task_struct *task, struct gt_light 
 		cond = await->cond;
 	}
 	if (await && gil) {
+		again = await->how == TOLD && await->gil == gil;
 		await->gil = gil;
 		await->cond = cond;
 		await->how = TOLD;
@@ -236,7 +240,7 @@ static __always_inline bool tell_wait(struct task_struct *task, struct gt_light 
 		holder = holder_of(light, gil, &known);
 	if (light)
 		see_gil(light, gil);
-	tell_waits(gil, holder, task->tgid, task->pid, bpf_ktime_get_boot_ns());
+	tell_waits(gil, holder, again, task->tgid, task->pid, bpf_ktime_get_boot_ns());
 	return true;
 }
 
@@ -266,7 +270,6 @@ static __always_inline __u64 learn_gil(struct await *await, __u32 cond)
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
 	__type(value, __u64);
 } contended SEC(".maps");

@@ -248,9 +248,9 @@ struct gt_waiter {
 };
 
 struct gt_waiter_facts {
-	__u64 image_ns; /* when its process began as it is: the time of the GT_FORK, GT_EXEC or
+	__u64 image_ns; /* when its process began as it is: just before the GT_FORK, GT_EXEC or
 			 * GT_FOUND that told, or since when the loader traces it */
-	char comm[GT_COMM]; /* at the end of the last wait, or of its life */
+	char comm[GT_COMM]; /* at the end of the last wait, or of the thread */
 	__u64 ended; /* no more waits will come */
 };
 

@@ -32,6 +32,7 @@ struct WaitCount {
 
 // All since the beginning, but for waiters that were told as ended before.
 struct CountedWaits {
+  uint64_t begun_ns = 0;  // the reading; of what came since, some may be missing
   std::vector<Waiter> waiters;
   std::vector<WaitCount> counts;  // of these waiters, each bucket once
   uint64_t not_counted = 0;       // waits that found no room

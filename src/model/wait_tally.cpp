@@ -1,17 +1,12 @@
 #include "model/wait_tally.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "giltop/abi.h"
 
 namespace giltop {
-namespace {
-
-// An event that was at the time of another was moved behind it: by 1 ns, or some in a row.
-constexpr uint64_t kMoved_ns = 1000;
-
-}  // namespace
 
 // --- processes -----------------------------------------------------------------------------------
 
@@ -91,16 +86,10 @@ void WaitTally::apply(const Event& event, const EventTables& tables) {
 WaitTally::Image* WaitTally::image_of(const Waiter& waiter) {
   const auto found = by_tgid_.find(waiter.id.tgid);
   if (found == by_tgid_.end()) return nullptr;
-  // The kernel's time of an exec or fork is the event's. The loader traces a process first, and
-  // tells of it then.
-  Image* next = nullptr;
-  for (const uint64_t number : found->second) {
-    Image& image = images_.at(number);
-    if (image.start_ns >= waiter.image_ns && image.start_ns - waiter.image_ns <= kMoved_ns)
-      return &image;
-    if (image.start_ns >= waiter.image_ns && !next) next = &image;
-  }
-  return next ? next : &images_.at(found->second.back());
+  // The kernel notes the time, or the loader traces a process, before that is told.
+  for (const uint64_t number : found->second)
+    if (Image& image = images_.at(number); image.start_ns >= waiter.image_ns) return &image;
+  return &images_.at(found->second.back());
 }
 
 // A child that was forked to execute something is a moment of its parent's.
@@ -109,12 +98,6 @@ bool WaitTally::is_reported(const Image& image) {
 }
 
 // --- values --------------------------------------------------------------------------------------
-
-uint64_t WaitTally::Values::count() const {
-  uint64_t sum = 0;
-  for (const auto& [bucket, count] : buckets) sum += count;
-  return sum;
-}
 
 void WaitTally::Values::add(const Values& more) {
   for (const auto& [bucket, count] : more.buckets) buckets[bucket] += count;
@@ -141,11 +124,17 @@ void WaitTally::Values::add(const WaitCount& now, const WaitCount& before) {
 
 void WaitTally::take(const CountedWaits& counted, uint64_t now_ns) {
   taken_ns_ = now_ns;
+  final_ns_ = counted.begun_ns;
   not_counted_ = counted.not_counted;
+  of_unknown_ = 0;
   std::map<WaiterId, std::pair<Thread*, bool*>> threads;
+  std::set<WaiterId> ended_unknown;
   for (const Waiter& waiter : counted.waiters) {
     Image* const image = image_of(waiter);
-    if (!image) continue;
+    if (!image) {
+      if (waiter.ended) ended_unknown.insert(waiter.id);
+      continue;
+    }
     Thread& thread = image->threads[waiter.id];
     thread.tid = waiter.id.tid;
     thread.comm = waiter.comm;
@@ -153,10 +142,13 @@ void WaitTally::take(const CountedWaits& counted, uint64_t now_ns) {
     threads[waiter.id] = {&thread, &image->waited};
   }
   for (const WaitCount& now : counted.counts) {
-    const auto of = threads.find(now.waiter);
-    if (of == threads.end()) continue;
     WaitCount& before = taken_[now.waiter][now.bucket];
     if (now.count == before.count) continue;
+    const auto of = threads.find(now.waiter);
+    if (of == threads.end()) {
+      (ended_unknown.contains(now.waiter) ? of_nobody_ : of_unknown_) += now.count - before.count;
+      continue;
+    }
     of->second.first->values.add(now, before);
     *of->second.second = true;
     before = now;
@@ -246,7 +238,8 @@ Snapshot WaitTally::next(const RunFacts& run) {
   out.first_ns = std::exchange(told_ns_, taken_ns_);
   out.last_ns = taken_ns_;
   out.lost_events = std::exchange(lost_events_, 0);
-  out.not_counted = not_counted_ - std::exchange(not_counted_told_, not_counted_);
+  const uint64_t not_counted = not_counted_ + of_nobody_ + (run.finished ? of_unknown_ : 0);
+  out.not_counted = not_counted - std::exchange(not_counted_told_, not_counted);
   std::vector<uint64_t> over;
   for (auto& [number, image] : images_) {
     if (is_over(image)) over.push_back(number);

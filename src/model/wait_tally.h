@@ -30,8 +30,8 @@ class WaitTally {
   // Which processes there are, and what they run. Events of threads are of no account.
   void apply(const Event& event, const EventTables& tables);
   // Counting began.
-  void begin(uint64_t now_ns) { taken_ns_ = told_ns_ = now_ns; }
-  // What was counted since the beginning, read at `now_ns`.
+  void begin(uint64_t now_ns) { taken_ns_ = final_ns_ = told_ns_ = now_ns; }
+  // What was counted since the beginning; the reading of it was over at `now_ns`.
   void take(const CountedWaits& counted, uint64_t now_ns);
   // What was taken since the last call.
   Snapshot next(const RunFacts& run);
@@ -40,7 +40,6 @@ class WaitTally {
   struct Values {
     std::map<uint32_t, uint64_t> buckets;  // by gt_bucket_of()
     uint64_t contended = 0, sum_ns = 0, min_ns = ~uint64_t{0}, max_ns = 0;
-    uint64_t count() const;
     void add(const Values& more);
     void add(const WaitCount& now, const WaitCount& before);
   };
@@ -76,7 +75,7 @@ class WaitTally {
   void fold_images();
   static bool is_reported(const Image& image);
   // Whether nothing can come of it any more.
-  bool is_over(const Image& image) const { return image.end_ns != 0 && image.end_ns <= taken_ns_; }
+  bool is_over(const Image& image) const { return image.end_ns != 0 && image.end_ns <= final_ns_; }
 
   std::map<uint64_t, Image> images_;                             // by number
   std::unordered_map<uint32_t, std::vector<uint64_t>> by_tgid_;  // numbers, in order
@@ -84,9 +83,12 @@ class WaitTally {
   std::map<std::string, Program> programs_;                      // by comm
   uint64_t numbers_ = 0;
   uint64_t taken_ns_ = 0, told_ns_ = 0;
+  uint64_t final_ns_ = 0;  // of who had ended by then all was taken
   RunFacts told_run_;
   uint64_t lost_events_ = 0;  // since the last next()
   uint64_t not_counted_ = 0, not_counted_told_ = 0;
+  uint64_t of_nobody_ = 0;   // waits of those that ended, and of which no event told
+  uint64_t of_unknown_ = 0;  // as yet: an event may still tell of them
 };
 
 }  // namespace giltop

@@ -60,12 +60,13 @@ Status CountMaps::make_room(uint32_t buckets) {
 }
 
 Result<CountedWaits> CountMaps::read() {
+  CountedWaits read;
+  read.begun_ns = boot_ns();
   // Who has ended by now, of them all counts are final, whenever these are read then.
   const auto waiters = entries_of<gt_waiter, gt_waiter_facts>(maps_.waiters);
   if (!waiters) return waiters.error();
   const auto counts = entries_of<gt_count_key, gt_count>(maps_.counts);
   if (!counts) return counts.error();
-  CountedWaits read;
   std::vector<WaiterId> known, ended;
   for (const auto& [waiter, facts] : *waiters) {
     Waiter& each = read.waiters.emplace_back();

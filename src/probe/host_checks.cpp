@@ -65,7 +65,7 @@ HostCheck check_kernel(const utsname& system) {
 HostCheck check_btf() {
   if (access("/sys/kernel/btf/vmlinux", R_OK) == 0) return good("kernel types (BTF)");
   return missing("kernel types (/sys/kernel/btf/vmlinux)",
-                 "a kernel with CONFIG_DEBUG_INFO_BTF=y; Debian 11, Fedora and Ubuntu 20.10 and "
+                 "a kernel with CONFIG_DEBUG_INFO_BTF=y; Debian 12, Fedora and Ubuntu 22.04 and "
                  "newer have it");
 }
 

@@ -35,7 +35,7 @@ Result<KernelFacts> look_at_kernel() {
   if (access("/sys/kernel/btf/vmlinux", R_OK) != 0)
     return Error(
         "cannot trace: this kernel has no type information (/sys/kernel/btf/vmlinux, "
-        "CONFIG_DEBUG_INFO_BTF=y); Debian 11 and newer, Fedora and Ubuntu 20.10 have it");
+        "CONFIG_DEBUG_INFO_BTF=y); Debian 12, Fedora and Ubuntu 22.04 and newer have it");
   utsname system;
   uname(&system);
   unsigned major = 0, minor = 0;

@@ -142,6 +142,11 @@ Status LiveSession::load() {
   skeleton_->rodata->switch_has_prev_state = kernel->switch_has_prev_state;
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
+  bpf_map* const unused = light                          ? skeleton_->maps.contended
+                          : options_.mode == Mode::exact ? skeleton_->maps.light_gils
+                                                         : nullptr;
+  if (unused && bpf_map__set_max_entries(unused, 1) != 0)
+    return system_error("size the maps of GILs", errno);
   if (const Status done = prepare_counting(); !done) return done;
   way_ = uprobe_way();
   if (way_ == UprobeWay::perf && options_.mode == Mode::automatic)

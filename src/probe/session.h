@@ -27,7 +27,7 @@ struct WaitCounting {
   bool by_thread = false;  // else by process
   // Of threads, no events but of processes: that they begin, what they run, that they end.
   bool instead_of_events = true;
-  // Buckets of all threads or processes together that have room: 112 bytes each, where used.
+  // Buckets of all threads or processes together that have room: 112 bytes each.
   uint32_t room = 131072;
 };
 

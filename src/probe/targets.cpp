@@ -88,6 +88,7 @@ bool Targets::is_tracked(uint32_t tgid) const {
 
 void Targets::untrack(uint32_t tgid) {
   bpf_map_delete_elem(maps_.tracked, &tgid);
+  if (maps_.images >= 0) bpf_map_delete_elem(maps_.images, &tgid);
   std::erase_if(new_, [tgid](const auto& traced) { return traced.first == tgid; });
 }
 

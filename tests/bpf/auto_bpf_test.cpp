@@ -44,7 +44,7 @@ TEST_F(Auto, LeavesExactModeAndComesBack) {
                                     "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
                                     "for t in threads: t.start()\n"
                                     "for t in threads: t.join()\n"
-                                    "end = time.monotonic() + 11\n"
+                                    "end = time.monotonic() + 15\n"
                                     "while time.monotonic() < end: time.sleep(0.01)\n"},
                                    {"--mode", "auto", "--overhead", "2%"});
   EXPECT_EQ(recorded.report.at("mode"), "auto");
@@ -52,8 +52,9 @@ TEST_F(Auto, LeavesExactModeAndComesBack) {
   ASSERT_FALSE(process.is_null());
   EXPECT_EQ(process.at("exact"), false);
   const double light = process.at("light_s");
-  EXPECT_GT(light, 10.0) << "till the first trial";
-  EXPECT_LT(light, 12.0) << "which it passed";
+  EXPECT_GT(light, 0.0);
+  const double exact = recorded.report.at("duration_s").get<double>() - light;
+  EXPECT_GT(exact, 3.0) << "more than the storm's seconds, so after them, too";
   const Ran report = run({GILTOP_BINARY, "report", recorded.file, "--json"});
   EXPECT_EQ(Json::parse(report.out), recorded.report);
 }

@@ -33,8 +33,10 @@ class Kernel {
   }
   void refuse(uint64_t waits) { not_counted_ += waits; }
 
-  CountedWaits read() {
+  // All of it, at one moment.
+  CountedWaits read(uint64_t now_ns) {
     CountedWaits all;
+    all.begun_ns = now_ns;
     all.not_counted = not_counted_;
     for (const auto& [id, waiter] : waiters_) all.waiters.push_back(waiter);
     for (const auto& [id, buckets] : counts_)
@@ -102,7 +104,7 @@ class WaitTallyTest : public ::testing::Test {
     return {{born_ns, tgid, tid}, image_ns, comm, false};
   }
   HistReport report(Kernel& kernel, uint64_t now_ns, HistGroup group) {
-    tally_.take(kernel.read(), now_ns);
+    tally_.take(kernel.read(now_ns), now_ns);
     return hist_of(tally_.next(run_), group, {HistKind::wait});
   }
   static uint64_t count(const HistReport& report) {
@@ -172,7 +174,8 @@ TEST_F(WaitTallyTest, IntervalsAddUpHoweverOftenItIsRead) {
           histogram.add(length);
           here.add(length);
         }
-        tally_.take(kernel.read(), now += kMs);
+        now += kMs;
+        tally_.take(kernel.read(now), now);
       }
       run_.events += 2;
       const HistReport part = hist_of(tally_.next(run_), HistGroup::all, {HistKind::wait});
@@ -273,7 +276,7 @@ TEST_F(WaitTallyTest, OfManyThatEndedTheSumIsKept) {
       for (uint32_t i = 0; i <= t % 3; i++, waits++) kernel.wait(waiter, (i + 1) * kMs);
       kernel.end(waiter);
     }
-    tally_.take(kernel.read(), 100'000 * (round + 1));
+    tally_.take(kernel.read(100'000 * (round + 1)), 100'000 * (round + 1));
   }
   const Snapshot snapshot = tally_.next(run_);
   const HistReport threads = hist_of(snapshot, HistGroup::thread, {HistKind::wait});
@@ -296,12 +299,49 @@ TEST_F(WaitTallyTest, OfManyProcessesThatEndedToo) {
       kernel.end(thread(10 + p, at, 10 + p, at));
       exit(at + 50, 10 + p);
     }
-    tally_.take(kernel.read(), 1'000'000 * (round + 2));
+    tally_.take(kernel.read(1'000'000 * (round + 2)), 1'000'000 * (round + 2));
   }
   const HistReport processes = hist_of(tally_.next(run_), HistGroup::process, {HistKind::wait});
   EXPECT_EQ(count(processes), waits);
   EXPECT_LE(processes.series.size(), WaitTally::kMostEnded + 1);
   EXPECT_THAT(processes.series.back().name, HasSubstr("python3: "));
+}
+
+// Of who ends while the counts are being read, what was added since comes with the next reading.
+TEST_F(WaitTallyTest, AProcessThatEndsDuringAReadingIsKeptForTheNext) {
+  Kernel kernel(false);
+  python(2000, 7, "python3 app.py");
+  const Waiter waiter = thread(7, 1500, 7, 1600);
+  for (int i = 0; i < 10; i++) kernel.wait(waiter, kMs);
+  const CountedWaits begun = kernel.read(9000);
+  for (int i = 0; i < 5; i++) kernel.wait(waiter, kMs);
+  kernel.end(waiter);
+  exit(9500, 7);
+  tally_.take(begun, 10'000);
+  EXPECT_EQ(count(hist_of(tally_.next(run_), HistGroup::process, {HistKind::wait})), 10u);
+  const HistReport second = report(kernel, 20'000, HistGroup::process);
+  ASSERT_THAT(second.series, SizeIs(1));
+  EXPECT_THAT(second.series[0].name, HasSubstr("app.py"));
+  EXPECT_EQ(second.series[0].values.count, 5u);
+  EXPECT_EQ(second.not_counted, 0u);
+}
+
+// A process whose beginning was lost, or is not told yet.
+TEST_F(WaitTallyTest, WaitsOfNobodyAreToldAsNotCounted) {
+  Kernel kernel(false);
+  const Waiter ended = thread(7, 1500, 7, 1600), late = thread(8, 1700, 8, 1800),
+               never = thread(9, 1900, 9, 2000);
+  for (int i = 0; i < 3; i++) kernel.wait(ended, kMs);
+  kernel.end(ended);
+  for (int i = 0; i < 4; i++) kernel.wait(late, kMs);
+  for (int i = 0; i < 5; i++) kernel.wait(never, kMs);
+  EXPECT_EQ(report(kernel, 10'000, HistGroup::process).not_counted, 3u);
+  python(11'000, 8, "python3 late.py");
+  const HistReport second = report(kernel, 20'000, HistGroup::process);
+  EXPECT_EQ(second.not_counted, 0u);
+  EXPECT_EQ(count(second), 4u);
+  run_.finished = true;
+  EXPECT_EQ(report(kernel, 30'000, HistGroup::process).not_counted, 5u);
 }
 
 TEST_F(WaitTallyTest, WhatFoundNoRoomIsToldOnce) {

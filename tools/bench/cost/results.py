@@ -20,7 +20,8 @@ GOALS = [
     ("exact", "bpftrace", "writers4", 0.5),
 ]
 BUSY = 0.1  # of the CPUs' time: the others of two CPUs share caches and cores with what is measured
-DOUBTS = "  ?: a quarter of the rounds or more say otherwise"
+FEWEST = 4  # rounds, to say anything for certain
+DOUBTS = f"  ?: a quarter of the rounds or more say otherwise, or there are fewer than {FEWEST}"
 ESTIMATE_FACTOR = 1.5  # giltop's estimate of its overhead against the measured one
 
 
@@ -110,7 +111,7 @@ class Table:
                 goal["ratio_runs"] = ratios
                 goal["met"] = goal["ratio"] <= bound
                 low, high = quartiles(ratios)
-                goal["certain"] = (low <= bound) == (high <= bound)
+                goal["certain"] = len(ratios) >= FEWEST and (low <= bound) == (high <= bound)
             yield goal
 
     def estimates(self):
@@ -130,7 +131,8 @@ class Table:
             if low > 0:
                 row["ratio"] = estimated / measured
                 row["met"] = within_factor(row["ratio"])
-                row["certain"] = (within_factor(estimated / low) == within_factor(estimated / high)
+                row["certain"] = (len(differences) >= FEWEST and
+                                  within_factor(estimated / low) == within_factor(estimated / high)
                                   == row["met"])
             yield row
 
