@@ -150,6 +150,14 @@ TEST(Report, RecordDoesNotPrintIntoItsFile) {
   }
 }
 
+TEST(Report, DiffTakesNoOtherOutput) {
+  for (const char* const option : {"--json", "--json=/dev/null", "-o/dev/null"}) {
+    const Ran ran = testing::run({GILTOP_BINARY, "hist", "--diff", kRecording, kRecording, option});
+    EXPECT_EQ(ran.status, 2) << option;
+    EXPECT_THAT(ran.err, HasSubstr("--diff prints text")) << option;
+  }
+}
+
 // What was whole is there, and valid, and the exit says that it is not all.
 TEST(Report, ChromeTraceOfADamagedRecording) {
   const TemporaryDirectory directory;
