@@ -150,6 +150,17 @@ TEST(Report, RecordDoesNotPrintIntoItsFile) {
   }
 }
 
+TEST(Report, RecordSaysBeforeItTracesThatItCannotWrite) {
+  const TemporaryDirectory directory;
+  const Ran ran =
+      testing::run({GILTOP_BINARY, "record", "-o", directory.path("r"),
+                    "--json=" + directory.path("none/out"), "--", "sh", "-c", "echo it ran"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("cannot write " + directory.path("none/out")));
+  EXPECT_THAT(ran.out, IsEmpty());
+  EXPECT_NE(access(directory.path("r").c_str(), F_OK), 0);
+}
+
 TEST(Report, DiffTakesNoOtherOutput) {
   for (const char* const option : {"--json", "--json=/dev/null", "-o/dev/null"}) {
     const Ran ran = testing::run({GILTOP_BINARY, "hist", "--diff", kRecording, kRecording, option});
