@@ -161,6 +161,18 @@ TEST(Report, RecordSaysBeforeItTracesThatItCannotWrite) {
   EXPECT_NE(access(directory.path("r").c_str(), F_OK), 0);
 }
 
+TEST(Report, WritesThroughALinkThatLeadsToNoFileYet) {
+  const TemporaryDirectory directory;
+  const std::string link = directory.path("link"), file = directory.path("file");
+  ASSERT_EQ(symlink("file", link.c_str()), 0);
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"-o", link}, {"--json=" + link}, {"--html", link}}) {
+    EXPECT_EQ(report(options).status, 0) << options[0];
+    EXPECT_THAT(read_file(file), Not(IsEmpty())) << options[0];
+    unlink(file.c_str());
+  }
+}
+
 TEST(Report, DiffTakesNoOtherOutput) {
   for (const char* const option : {"--json", "--json=/dev/null", "-o/dev/null"}) {
     const Ran ran = testing::run({GILTOP_BINARY, "hist", "--diff", kRecording, kRecording, option});
