@@ -111,7 +111,8 @@ test('paper has all lanes', async () => {
 test('paper says what lanes it has no room for', async () => {
   const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
   const notes = await page.evaluate(() => {
-    const {timeline} = window.giltop, {rows} = timeline, note = document.getElementById('unprinted');
+    const {timeline} = window.giltop, {rows} = timeline,
+          note = document.getElementById('unprinted');
     return [664, 665].map((all) => {
       timeline.show(Array.from({length: all}, (_, i) => rows[i % rows.length]), ['0x1'], true);
       dispatchEvent(new Event('beforeprint'));

@@ -224,7 +224,8 @@ async function start() {
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;
   }
-  // A timeline too large to be unpacked at once takes a while: there is something to read meanwhile.
+  // A timeline too large to be unpacked at once takes a while: there is something to read
+  // meanwhile.
   showVerdict(report.processes[page.order[0]]);
   showLedgers(report.processes[page.order[0]]);
   rows = unpack(await bytesOf(byId('giltop-spans').textContent));
