@@ -16,14 +16,11 @@ namespace {
 
 // What is wrong with where it would write to; or nothing.
 std::string wrong_outputs(const RecordArguments& record) {
-  const std::string old = record.output + ".old";
   if (record.output == "-") return "a recording does not go to stdout: give -o FILE";
-  if (is_same_output(record.output, record.json))
-    return "--output and --json cannot both go to " +
-           (record.json == "-" ? "stdout" : record.json) + ": give each its own file";
-  if (is_same_output(old, record.json))
-    return "--json cannot go to " + record.json + ": an old " + record.output + " becomes that";
-  return {};
+  std::string wrong = wrong_pair("--output", record.output, "--json", record.json);
+  // The summary's, or the command's.
+  if (wrong.empty()) wrong = wrong_pair("--output", record.output, "what is printed", "-");
+  return wrong;
 }
 
 }  // namespace
@@ -83,8 +80,9 @@ int run(int argc, char** argv) {
   top_app->add_flag("-T,--timestamp", top.timestamp, "The time in each row");
   top_app->add_flag("-j{-},--json{-}", top.json,
                     "A line of JSON an interval, to stdout or --json=FILE");
-  top_app->add_flag("--subprocesses", top.subprocesses,
-                    "With -p: their child processes, too, now and later (always on with a command)");
+  top_app->add_flag(
+      "--subprocesses", top.subprocesses,
+      "With -p: their child processes, too, now and later (always on with a command)");
   std::vector<std::string> users;
   top_app->add_option("-u,--user", users, "Processes of these users only")
       ->delimiter(',')
@@ -274,10 +272,9 @@ int run(int argc, char** argv) {
       say("--html-size is the size of the page that --html writes");
       return static_cast<int>(Exit::usage);
     }
-    if (is_same_output(report.html, report.json)) {
-      say(report.html == "-"
-              ? "--html and --json cannot both go to stdout: give one of them a file"
-              : "--html and --json cannot both go to " + report.html + ": give each its own file");
+    if (const std::string error = wrong_pair("--html", report.html, "--json", report.json);
+        !error.empty()) {
+      say(error);
       return static_cast<int>(Exit::usage);
     }
     return run_report(report);

@@ -20,8 +20,9 @@ HistOptions::HistOptions(CLI::App& app)
       ->allow_extra_args(false)
       ->check(CLI::Range(1u, 4194304u));
   app_->add_flag("-a,--all", arguments_.all, "Live, of every CPython process of the host");
-  live_only_[0] = app_->add_flag("-s,--subprocesses", arguments_.subprocesses,
-                                 "Their child processes, too, now and later (always on with a command)");
+  live_only_[0] =
+      app_->add_flag("-s,--subprocesses", arguments_.subprocesses,
+                     "Their child processes, too, now and later (always on with a command)");
   app_->add_flag("--wait", arguments_.wait, "From asking for the GIL to owning it (the default)");
   app_->add_flag("--hold", arguments_.hold, "From owning it to letting go");
   app_->add_flag("--handoff", arguments_.handoff,
@@ -58,6 +59,8 @@ std::string HistOptions::wrong() {
   if (live > 1) return "one of -p PID, -a and -- COMMAND, please";
   if (!arguments_.diff.empty()) {
     if (live != 0 || !words_.empty()) return "--diff compares two files, and nothing else";
+    if (!arguments_.output.empty() || !arguments_.json.empty())
+      return "--diff prints text, to stdout: it goes with neither --output nor --json";
     return {};
   }
   if (live == 0) {

@@ -105,12 +105,23 @@ bool is_same_output(const std::string& a, const std::string& b) {
   const bool has_one = find(a, one), has_other = find(b, other);
   if (has_one && has_other)
     return one.st_dev == other.st_dev && one.st_ino == other.st_ino && !S_ISCHR(one.st_mode);
-  return !has_one && !has_other && place_of(a) == place_of(b);
+  return !has_one && !has_other && a != "-" && b != "-" && place_of(a) == place_of(b);
+}
+
+std::string wrong_pair(const std::string& kept, const std::string& path, const std::string& other,
+                       const std::string& other_path) {
+  if (is_same_output(path, other_path))
+    return kept + " and " + other + " cannot both go to " + (path == "-" ? "stdout" : path) +
+           ": give each its own file";
+  if (!path.empty() && path != "-" && is_same_output(path + ".old", other_path))
+    return other + " cannot go to " + path + ".old: an old " + path + " becomes that";
+  return {};
 }
 
 Status spare_recording(const std::string& recording, const std::vector<std::string>& outputs) {
+  const std::string file = recording == "-" ? "./-" : recording;
   for (const std::string& output : outputs)
-    if (is_same_output(recording, output))
+    if (is_same_output(file, output))
       return Error("cannot write " + (output == "-" ? "to stdout" : output) +
                    ": it is the recording");
   return ok();

@@ -24,7 +24,12 @@ std::string check_seconds(std::string& text);
 // Whether one would be written over the other, there already or not; never where that is a device,
 // like /dev/null. "-" is stdout, wherever that goes. Empty: no output.
 bool is_same_output(const std::string& a, const std::string& b);
-// A recording cannot be made again. Errors: one of `outputs` would be written over it.
+// What is wrong with it that option `kept` writes to file `path`, of which an old one becomes
+// PATH.old, and `other` to `other_path`; or nothing.
+std::string wrong_pair(const std::string& kept, const std::string& path, const std::string& other,
+                       const std::string& other_path);
+// A recording, a file whatever its name, cannot be made again. Errors: one of `outputs` would be
+// written over it.
 Status spare_recording(const std::string& recording, const std::vector<std::string>& outputs);
 
 }  // namespace giltop

@@ -190,8 +190,8 @@ int run_live(const HistArguments& arguments, Shown& shown) {
 
 int run_hist(const HistArguments& arguments) {
   if (!arguments.diff.empty()) return run_diff(arguments);
-  if (const Status spared = spare_recording(arguments.file, {arguments.json, arguments.output});
-      !spared)
+  const std::string shown_at = arguments.json.empty() ? "-" : arguments.json;
+  if (const Status spared = spare_recording(arguments.file, {shown_at, arguments.output}); !spared)
     return failed(spared.error());
   // Under `-- CMD` stdout is the command's.
   auto output = !arguments.json.empty()     ? Output::make(arguments.json)

@@ -50,8 +50,12 @@ Result<Output> Output::make(const std::string& path) {
   if (path == "-") return Output(Fd(), STDOUT_FILENO, "to stdout");
   // What was there stays until there is something to write; and stays whose it was.
   Fd file(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
-  const bool is_new = static_cast<bool>(file);
+  bool is_new = static_cast<bool>(file);
   if (!file) file = Fd(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!file && errno == ENOENT) {  // a link that leads to no file yet
+    file = Fd(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644));
+    is_new = static_cast<bool>(file);
+  }
   if (!file) return system_error("cannot write " + path, errno);
   if (const auto user = invoking_user(); user && is_new) {
     if (fchown(file.get(), user->uid, user->gid) != 0) {

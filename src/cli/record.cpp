@@ -48,6 +48,15 @@ int run_record(const RecordArguments& arguments) {
     command.user = invoking_user();
     options.command = command;
   }
+  std::optional<Output> json;
+  if (!arguments.json.empty()) {  // whatever is wrong with it is said before, not after
+    auto made = Output::make(arguments.json);
+    if (!made) {
+      say(made.error());
+      return 1;
+    }
+    json = *std::move(made);
+  }
   const StopSignals signals;
   std::optional<Child> child;
   bool said = arguments.quiet || !arguments.command.empty();
@@ -73,8 +82,9 @@ int run_record(const RecordArguments& arguments) {
         arguments.output, format_count(snapshot.run.events), format_count(snapshot.lost_events),
         format_bytes(result->file_bytes), arguments.output);
   }
-  if (!arguments.json.empty()) {
-    if (const Status written = write_text(arguments.json, to_json(snapshot)); !written) {
+  if (json) {
+    json->insist();
+    if (const auto written = json->write(to_json(snapshot)); !written) {
       say(written.error());
       exit = 1;
     }

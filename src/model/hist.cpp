@@ -35,6 +35,10 @@ const char* to_string(HistKind kind) {
   return kNames[static_cast<size_t>(kind)];
 }
 
+bool holds_unknown(const HistSeries& series) {
+  return series.kind == HistKind::hold && !series.acquires && series.values.count == 0;
+}
+
 HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<HistKind>& kinds) {
   HistReport report;
   report.duration_ns = snapshot.duration_ns();
@@ -51,7 +55,7 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
     HistSeries all;
     all.kind = kind;
     all.all = true;
-    all.acquires = 0;
+    if (report.mode != "light") all.acquires = 0;  // whoever there was
     const bool one = snapshot.processes.size() == 1;
     if (one && snapshot.processes[0].folded == 0) all.pid = snapshot.processes[0].pid;
     all.name =

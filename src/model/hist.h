@@ -28,6 +28,10 @@ struct HistSeries {
   uint64_t contended = 0;
 };
 
+// Whether how long the GIL was held is not known, rather than that it never was: light mode
+// samples.
+bool holds_unknown(const HistSeries& series);
+
 struct HistReport {
   uint64_t duration_ns = 0;
   uint64_t lost_events = 0;

@@ -29,6 +29,7 @@ std::optional<T> optional(const Json& value) {
 
 HistogramSnapshot histogram_of(const Json& json) {
   HistogramSnapshot h;
+  if (json.at("count").is_null()) return h;
   h.sum_ns = ns_of(json.at("sum_s"));
   h.min_ns = ns_of(json.at("min_s"));
   h.max_ns = ns_of(json.at("max_s"));
@@ -89,6 +90,14 @@ Json histogram_json(const HistogramSnapshot& h) {
           {"buckets", std::move(buckets)}};
 }
 
+Json holds_json(const HistogramSnapshot& h, bool exact) {
+  Json out = histogram_json(h);
+  if (!exact && h.count == 0)
+    for (auto& [name, value] : out.items())
+      if (name != "buckets") value = nullptr;
+  return out;
+}
+
 std::string to_json(const HistReport& report) {
   Json series = Json::array();
   for (const HistSeries& s : report.series)
@@ -99,7 +108,7 @@ std::string to_json(const HistReport& report) {
                       {"name", s.name},
                       {"acquires", or_null(s.acquires)},
                       {"contended", s.contended},
-                      {"histogram", histogram_json(s.values)}});
+                      {"histogram", holds_json(s.values, !holds_unknown(s))}});
   const Json document = {{"schema", "giltop.hist/1"},
                          {"mode", report.mode},
                          {"duration_s", seconds(report.duration_ns)},

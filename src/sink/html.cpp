@@ -48,7 +48,7 @@ Json report_of(const Snapshot& snapshot) {
       holds.push_back(&thread.hold);
     }
     process["wait"] = histogram_json(sum_of(waits));
-    process["hold"] = histogram_json(sum_of(holds));
+    process["hold"] = holds_json(sum_of(holds), snapshot.processes[p].exact);
     for (Json& thread : process["threads"])
       for (const char* histogram : {"wait", "hold"}) thread[histogram].erase("buckets");
     for (Json& gil : process["gils"]) shorten_blame(gil);

@@ -53,7 +53,7 @@ Json thread(const ThreadSnapshot& t, uint64_t start_ns, bool exact) {
           {"held_sleeps", t.held_sleeps},
           {"held_sleep_max_s", seconds(t.held_sleep_max_ns)},
           {"wait", histogram_json(t.wait)},
-          {"hold", histogram_json(t.hold)}};
+          {"hold", holds_json(t.hold, exact)}};
 }
 
 Json wait(const WaitSnapshot& w, uint64_t start_ns) {

@@ -76,6 +76,8 @@ std::string title(const HistSeries& s, const HistReport& r) {
   if (s.acquires) line += fmt::format(", {} acquires", format_count(*s.acquires));
   line += fmt::format(", {} contended, {} lost", format_count(s.contended),
                       format_count(r.lost_events));
+  if (s.kind == HistKind::hold && !s.acquires && s.values.count != 0)
+    line += ", in exact mode alone";
   if (r.not_counted != 0)
     line +=
         fmt::format(", {} waits not counted: no room in the kernel", format_count(r.not_counted));
@@ -98,9 +100,9 @@ std::string hist_text(const HistReport& report, HistUnit unit) {
     if (!out.empty()) out += "\n";
     out += title(s, report);
     if (s.values.count == 0) {
-      out += s.kind == HistKind::wait                             ? "nobody waited\n"
-             : s.kind == HistKind::hold && report.mode == "light" ? "not known in light mode\n"
-                                                                  : "none\n";
+      out += holds_unknown(s)           ? "not known in light mode\n"
+             : s.kind == HistKind::wait ? "nobody waited\n"
+                                        : "none\n";
       continue;
     }
     const Rows rows = rows_of(s.values, unit);
@@ -128,6 +130,10 @@ std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
       continue;
     }
     seen[static_cast<size_t>(other - b.series.begin())] = true;
+    if (holds_unknown(s) || holds_unknown(*other)) {
+      out += fmt::format("{}  {}: not known in light mode\n", whose(s), noun(s.kind));
+      continue;
+    }
     out +=
         fmt::format("{}  {}: {} values in {:.1f} s, then {} in {:.1f} s\n", whose(s), noun(s.kind),
                     format_count(s.values.count), static_cast<double>(a.duration_ns) / 1e9,

@@ -83,8 +83,11 @@ test('paper has all lanes', async () => {
     dispatchEvent(new Event('beforeprint'));
     const printed = canvas.offsetHeight, scrolled = scroller.scrollTop;
     const onPaper = window.giltop.timeline.wholeHeight();
+    const note = document.getElementById('unprinted');
+    const left = !note.hidden;
     dispatchEvent(new Event('afterprint'));
     return {
+      left,
       whole,
       onScreen,
       onPaper,
@@ -97,9 +100,29 @@ test('paper has all lanes', async () => {
   assert.ok(sizes.onScreen < sizes.whole);
   assert.equal(sizes.printed, sizes.onPaper);
   assert.ok(sizes.printed < 910, 'on a sheet');
+  assert.equal(sizes.left, false);
   assert.equal(sizes.scrolled, 0);
   assert.equal(sizes.after, sizes.onScreen);
   assert.equal(sizes.back, 300);
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+test('paper says what lanes it has no room for', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
+  const notes = await page.evaluate(() => {
+    const {timeline} = window.giltop, {rows} = timeline,
+          note = document.getElementById('unprinted');
+    return [664, 665].map((all) => {
+      timeline.show(Array.from({length: all}, (_, i) => rows[i % rows.length]), ['0x1'], true);
+      dispatchEvent(new Event('beforeprint'));
+      const said = note.hidden ? '' : note.textContent;
+      dispatchEvent(new Event('afterprint'));
+      return said + (note.hidden ? '' : ' on the screen, too');
+    });
+  });
+  assert.equal(notes[0], '');
+  assert.match(notes[1], /^On paper are the lanes of 664 of 665 threads; the page has all\.$/);
   assert.deepEqual(complaints, []);
   await close();
 });

@@ -154,6 +154,29 @@ TEST(Hist, LightModeDoesNotKnowHolds) {
   EXPECT_THAT(text(), HasSubstr("not known in light mode\n"));
 }
 
+// Whatever mode the run began in.
+TEST(Hist, AProcessThatIsNotExactHasNoHolds) {
+  Snapshot s = two_processes();
+  s.run.mode = "auto";
+  s.processes[1].exact = false;
+  const auto report = [&] { return hist_of(s, HistGroup::all, {HistKind::hold}); };
+  const auto text = [&] { return hist_text(report(), HistUnit::microseconds); };
+  EXPECT_THAT(text(), AllOf(HasSubstr("in exact mode alone"), HasSubstr(" : 8 ")));
+  for (ProcessSnapshot& p : s.processes)
+    for (ThreadSnapshot& t : p.threads) t.hold = {};
+  EXPECT_THAT(text(), HasSubstr("not known in light mode\n"));
+  EXPECT_THAT(to_json(report()), HasSubstr("\"count\":null,\"sum_s\":null"));
+  EXPECT_THAT(to_json(report()), HasSubstr("\"p50_s\":null"));
+  const auto again = hist_from_json(to_json(report()));
+  ASSERT_TRUE(again) << again.error().message();
+  EXPECT_THAT(hist_text(*again, HistUnit::microseconds), HasSubstr("not known in light mode\n"));
+  EXPECT_THAT(hist_diff(*again, *again, HistUnit::microseconds),
+              HasSubstr("GIL hold: not known in light mode\n"));
+  s.processes[1].exact = true;
+  EXPECT_THAT(text(), HasSubstr("none\n"));
+  EXPECT_THAT(to_json(report()), HasSubstr("\"count\":0,"));
+}
+
 TEST(Hist, TextIsRunqlats) {
   Snapshot s = two_processes();
   s.processes.resize(1);

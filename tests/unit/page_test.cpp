@@ -280,6 +280,14 @@ TEST(Page, HoldsWhatTheReportSays) {
   expect_same(run, run.spans, unpacked(block(page, "giltop-spans")));
 }
 
+TEST(Page, CarriesTheLicencesOfWhatIsInIt) {
+  EventTables tables;
+  Recorded recorded(tables, {});
+  const std::string page = to_html(recorded.snapshot, std::move(recorded.spans), {});
+  EXPECT_THAT(page, HasSubstr("fflate:\n\nMIT License\n\nCopyright"));
+  EXPECT_THAT(page, HasSubstr("uplot:\n\nThe MIT License (MIT)\n\nCopyright"));
+}
+
 TEST(Page, OfVeryManyThreadsKeepsItsSize) {
   Story story;
   story.process("main", 100).at(0).execs("main").is_python("main");

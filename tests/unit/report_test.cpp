@@ -106,6 +106,81 @@ TEST(Report, HtmlAndJsonAreTwoFiles) {
   }
 }
 
+// A page that was there becomes FILE.old: so nothing else may be written there.
+TEST(Report, JsonSparesThePageThatWasThere) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("a.html");
+  testing::write_file(file, "a page");
+  for (const std::string& json : {file + ".old", directory.path("./a.html.old")}) {
+    const Ran ran = report({"--html", file, "--json=" + json});
+    EXPECT_EQ(ran.status, 2);
+    EXPECT_THAT(ran.err, HasSubstr("an old " + file + " becomes that"));
+    EXPECT_EQ(read_file(file), "a page");
+  }
+}
+
+// "-" is stdout only where something is written.
+TEST(Report, ReadsAFileAlone) {
+  const TemporaryDirectory directory;
+  const std::string recorded = read_file(kRecording), file = directory.path("copy");
+  testing::write_file(file, recorded);
+  const Ran piped = testing::run({"sh", "-c", "cd \"$2\" && \"$1\" report - < copy > out", "sh",
+                                  GILTOP_BINARY, directory.path(".")});
+  EXPECT_THAT(piped.err, HasSubstr("cannot read -"));
+  for (const char* const command : {"report", "hist"}) {
+    const Ran ran = testing::run(
+        {"sh", "-c", "\"$1\" \"$2\" \"$3\" >> \"$3\"", "sh", GILTOP_BINARY, command, file});
+    EXPECT_EQ(ran.status, 1) << command;
+    EXPECT_EQ(ran.err, "giltop: cannot write to stdout: it is the recording\n");
+    EXPECT_EQ(read_file(file), recorded) << command;
+  }
+}
+
+// Found before anything is traced, so no root is needed.
+TEST(Report, RecordDoesNotPrintIntoItsFile) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("r");
+  testing::write_file(file, "what was there");
+  for (const std::string& printed : {file, file + ".old"}) {
+    const Ran ran = testing::run({"sh", "-c", "\"$1\" record -o \"$2\" -p $$ -d 0.1 >> \"$3\"",
+                                  "sh", GILTOP_BINARY, file, printed});
+    EXPECT_EQ(ran.status, 2) << printed;
+    EXPECT_THAT(ran.err, HasSubstr("what is printed")) << printed;
+    EXPECT_EQ(read_file(file), "what was there");
+  }
+}
+
+TEST(Report, RecordSaysBeforeItTracesThatItCannotWrite) {
+  const TemporaryDirectory directory;
+  const Ran ran =
+      testing::run({GILTOP_BINARY, "record", "-o", directory.path("r"),
+                    "--json=" + directory.path("none/out"), "--", "sh", "-c", "echo it ran"});
+  EXPECT_EQ(ran.status, 1);
+  EXPECT_THAT(ran.err, HasSubstr("cannot write " + directory.path("none/out")));
+  EXPECT_THAT(ran.out, IsEmpty());
+  EXPECT_NE(access(directory.path("r").c_str(), F_OK), 0);
+}
+
+TEST(Report, WritesThroughALinkThatLeadsToNoFileYet) {
+  const TemporaryDirectory directory;
+  const std::string link = directory.path("link"), file = directory.path("file");
+  ASSERT_EQ(symlink("file", link.c_str()), 0);
+  for (const std::vector<std::string>& options :
+       {std::vector<std::string>{"-o", link}, {"--json=" + link}, {"--html", link}}) {
+    EXPECT_EQ(report(options).status, 0) << options[0];
+    EXPECT_THAT(read_file(file), Not(IsEmpty())) << options[0];
+    unlink(file.c_str());
+  }
+}
+
+TEST(Report, DiffTakesNoOtherOutput) {
+  for (const char* const option : {"--json", "--json=/dev/null", "-o/dev/null"}) {
+    const Ran ran = testing::run({GILTOP_BINARY, "hist", "--diff", kRecording, kRecording, option});
+    EXPECT_EQ(ran.status, 2) << option;
+    EXPECT_THAT(ran.err, HasSubstr("--diff prints text")) << option;
+  }
+}
+
 // What was whole is there, and valid, and the exit says that it is not all.
 TEST(Report, ChromeTraceOfADamagedRecording) {
   const TemporaryDirectory directory;

@@ -65,8 +65,10 @@ function draw(place, bars, colour, style) {
 }
 
 function part(title, histogram, colour, plots) {
-  if (histogram.count === 0)
-    return el('div', {class: 'histogram'}, el('h3', {}, title), el('p', {}, 'None was seen.'));
+  if (!histogram.count)
+    return el(
+        'div', {class: 'histogram'}, el('h3', {}, title),
+        el('p', {}, histogram.count === 0 ? 'None was seen.' : 'Not known in light mode.'));
   const bars = octaves(histogram);
   const quantiles =
       [['p50', 'p50_s'], ['p90', 'p90_s'], ['p99', 'p99_s'], ['p99.9', 'p999_s'], ['max', 'max_s']]

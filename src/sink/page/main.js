@@ -73,6 +73,10 @@ function showLegend(own) {
 
 function restyle(printing) {
   timeline.restyle(printing);
+  const {printed, rows: {length: all}} = timeline;
+  byId('unprinted').hidden = !printing || printed === all;
+  byId('unprinted').textContent =
+      `On paper are the lanes of ${count(printed)} of ${count(all)} threads; the page has all.`;
   showLegend(timeline.rows);
   histograms.draw();
 }
@@ -220,7 +224,8 @@ async function start() {
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;
   }
-  // A large timeline takes a while: there is something to read meanwhile.
+  // A timeline too large to be unpacked at once takes a while: there is something to read
+  // meanwhile.
   showVerdict(report.processes[page.order[0]]);
   showLedgers(report.processes[page.order[0]]);
   rows = unpack(await bytesOf(byId('giltop-spans').textContent));

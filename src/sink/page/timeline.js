@@ -41,8 +41,8 @@ export class Timeline {
     scroller.addEventListener('scroll', () => this.redraw());
   }
 
-  // The page's colours are others now; on paper, where nothing scrolls, all lanes are there. At
-  // once: a printer does not wait for a frame.
+  // The page's colours are others now; on paper, where nothing scrolls, as many lanes are
+  // there as have room. At once: a printer does not wait for a frame.
   restyle(printing) {
     if (printing && !this.printing) this.scrolled = this.scroller.scrollTop;
     if (printing) this.scroller.scrollTop = 0;
@@ -96,6 +96,11 @@ export class Timeline {
   }
   wholeHeight() {
     return RULER + this.rows.length * (this.lane + GAP) + GAP;
+  }
+  // How many lanes have room on paper.
+  get printed() {
+    const room = Math.floor((this.height - RULER - GAP) / (this.lane + GAP));
+    return Math.min(this.rows.length, room);
   }
   get width() {
     return this.scroller.clientWidth;
