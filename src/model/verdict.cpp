@@ -35,18 +35,32 @@ std::string percent_range(std::vector<double> shares) {
   return low == high ? fmt::format("{} %", low) : fmt::format("{}–{} %", low, high);
 }
 
-// "31217 was", "Two threads were"
+// "31217 was", "Two threads were", "Two threads and ended ones were"
 std::string who(const Culprits& c, const char* one, const char* several) {
-  return c.one ? fmt::format("{}{}", c.one->tid, one)
-               : fmt::format("{} threads{}", count_word(c.count), several);
+  if (c.one) return fmt::format("{}{}", c.one->tid, one);
+  if (c.count == 0) return fmt::format("Ended threads{}", several);
+  return fmt::format("{} thread{}{}{}", count_word(c.count), c.count == 1 ? "" : "s",
+                     c.ended ? " and ended ones" : "", several);
 }
 
 std::string lost_to_it(const Culprits& c) {
   if (c.losers == 0) return "nobody waited for it meanwhile";
   const std::string lost = format_duration(c.lost_ns);
-  if (!c.one) return fmt::format("others lost {} to it", lost);
   if (c.loser_tid) return fmt::format("{} lost {} to it", *c.loser_tid, lost);
+  if (!c.one || c.ended_lost) return fmt::format("others lost {} to it", lost);
   return fmt::format("{} others lost {} to it", c.losers, lost);
+}
+
+// "3 times, longest 40ms, and once without end"
+std::string sleeps(const Culprits& c) {
+  const std::string ended = c.sleeps == 0
+                                ? std::string()
+                                : fmt::format("{} times, longest {}", format_count(c.sleeps),
+                                              format_duration(c.sleep_max_ns));
+  if (c.endless == 0) return ended;
+  if (c.sleeps == 0) return "without end";
+  return ended + (c.endless == 1 ? ", and once" : fmt::format(", and {} times", c.endless)) +
+         " without end";
 }
 
 std::string without_gil(const Case& c, double bound) {
@@ -123,18 +137,14 @@ bool costs(const Case& c, const Culprits& who) {
 // A hold that goes on since before the attach is worth a word even if nobody waits for its end.
 Finding asleep(const Case& c) {
   const Culprits sleeper = culprits(c.p, CpuState::blocked, &BlameSnapshot::blocked_ns);
-  if (sleeper.count == 0) return {};
-  const bool long_enough = sleeper.sleeps == 0 || sleeper.sleep_max_ns >= kSleep_ns;
+  if (sleeper.nobody()) return {};
+  const bool long_enough = sleeper.endless != 0 || sleeper.sleep_max_ns >= kSleep_ns;
   if (!(costs(c, sleeper) && long_enough) && (c.acquires != 0 || sleeper.amount_ns < kLostLeast_ns))
     return {};
-  const std::string sleeps = sleeper.sleeps == 0
-                                 ? "without end"
-                                 : fmt::format("{} times, longest {}", format_count(sleeper.sleeps),
-                                               format_duration(sleeper.sleep_max_ns));
   return Verdict{
       fmt::format("{} {} with the GIL in {} hands ({}); {}.", who(sleeper, " slept", " slept"),
-                  format_duration(sleeper.amount_ns), sleeper.one ? "its" : "their", sleeps,
-                  lost_to_it(sleeper)),
+                  format_duration(sleeper.amount_ns), sleeper.one ? "its" : "their",
+                  sleeps(sleeper), lost_to_it(sleeper)),
       "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
       "CDLL, not PyDLL).",
       sleeper.lost_ns};
@@ -142,7 +152,7 @@ Finding asleep(const Case& c) {
 
 Finding preempted(const Case& c) {
   const Culprits holder = culprits(c.p, CpuState::runnable, &BlameSnapshot::runnable_ns);
-  if (holder.count == 0 || !costs(c, holder)) return {};
+  if (holder.nobody() || !costs(c, holder)) return {};
   return Verdict{fmt::format("{} preempted with the GIL for {}, {} % of {} holds: {}.",
                              who(holder, " was", " were"), format_duration(holder.amount_ns),
                              format_percent(holder.amount_ns, holder.held_ns, 0),

@@ -189,6 +189,77 @@ TEST(Verdict, AShortSleepWithTheGilDoesNotHideThatThreadsTakeTurns) {
   EXPECT_THAT(text_report(s), HasSubstr("\nAlso: 101 slept 300ms"));
 }
 
+// What `waiter` lost while `holder` slept; 0: folded threads.
+BlameSnapshot slept(uint32_t waiter, uint32_t holder, uint64_t ms) {
+  BlameSnapshot b;
+  if (waiter != 0) b.waiter_tid = waiter;
+  if (holder != 0) b.holder_tid = holder;
+  b.holder_folded = holder == 0;
+  b.blocked_ns = ms * kMs;
+  return b;
+}
+
+ThreadSnapshot sleeper(uint32_t tid, uint64_t ms, uint64_t times) {
+  ThreadSnapshot t =
+      thread(tid, {{holding, kBlocked, ms * kMs}, {released, kBlocked, (2000 - ms) * kMs}});
+  t.held_sleeps = times;
+  t.held_sleep_max_ns = times == 0 ? 0 : 40 * kMs;
+  return t;
+}
+
+ThreadSnapshot ended_sleepers(uint64_t ms, uint64_t times) {
+  ThreadSnapshot t = sleeper(0, ms, times);
+  t.folded = 900;
+  t.folded_life_ns = 900 * kMs;
+  return t;
+}
+
+std::string sleep_verdict(std::vector<ThreadSnapshot> threads, std::vector<BlameSnapshot> blame) {
+  Snapshot s = snapshot(std::move(threads), gil(1000 * kMs, 0, 1000 * kMs, 0, 0));
+  s.processes[0].gils[0].blame = std::move(blame);
+  return verdict_of(s.processes[0], s).sentence;
+}
+
+TEST(Verdict, ASleepWithoutEndIsNotHiddenByOthersThatEnded) {
+  EXPECT_EQ(sleep_verdict({sleeper(100, 600, 3), sleeper(101, 600, 0)},
+                          {slept(102, 100, 600), slept(102, 101, 600)}),
+            "Two threads slept 1.20s with the GIL in their hands (3 times, longest 40ms, and once "
+            "without end); 102 lost 1.20s to it.");
+}
+
+TEST(Verdict, NobodyIsNamedForWhatEndedThreadsCost) {
+  EXPECT_EQ(sleep_verdict({sleeper(100, 300, 3), ended_sleepers(800, 20)},
+                          {slept(102, 100, 230), slept(102, 0, 770)}),
+            "One thread and ended ones slept 1.10s with the GIL in their hands (23 times, longest "
+            "40ms); 102 lost 1.00s to it.");
+  EXPECT_EQ(sleep_verdict({sleeper(100, 300, 3), ended_sleepers(800, 20)},
+                          {slept(102, 100, 100), slept(103, 0, 900)}),
+            "Ended threads slept 800ms with the GIL in their hands (20 times, longest 40ms); 103 "
+            "lost 900ms to it.");
+  EXPECT_THAT(sleep_verdict({sleeper(100, 300, 3), ended_sleepers(800, 20)},
+                            {slept(102, 100, 900), slept(103, 0, 100)}),
+              HasSubstr("100 slept 300ms"));
+}
+
+TEST(Verdict, OneIsNotNamedAloneThatCostLessThanMost) {
+  std::vector<ThreadSnapshot> threads = {sleeper(100, 700, 7)};
+  std::vector<BlameSnapshot> blame = {slept(102, 100, 700)};
+  for (uint32_t tid = 110; tid < 120; tid++) {
+    threads.push_back(sleeper(tid, 30, 1));
+    blame.push_back(slept(102, tid, 30));
+  }
+  EXPECT_THAT(sleep_verdict(threads, blame), HasSubstr("11 threads slept 1.00s"));
+}
+
+TEST(Verdict, EndedThreadsThatLostAreNotCountedAsOne) {
+  EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(0, 100, 900)}),
+              HasSubstr("; others lost 900ms to it"));
+  EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(102, 100, 300), slept(0, 100, 900)}),
+              HasSubstr("; others lost 1.20s to it"));
+  EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(102, 100, 300), slept(103, 100, 900)}),
+              HasSubstr("; 2 others lost 1.20s to it"));
+}
+
 // A second of one thread's work before two take turns for two.
 TEST(Verdict, WhatOneThreadDoesAloneIsNoFasterWithoutAGil) {
   Snapshot s = turns();
