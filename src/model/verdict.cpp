@@ -120,12 +120,15 @@ Finding unused(const Case& c) {
 Finding unknown(const Case& c) {
   const uint64_t ns = ledger(c.p, LedgerColumn::unknown);
   if (share(ns, c.gil_life_ns) <= 0.5) return {};
+  const char* advice =
+      "It shows as threads take it: record for longer, or from the program's start (record -- "
+      "CMD).";
+  if (c.p.lost)
+    advice = c.p.exact ? "Events were lost: a larger --buffer-size, or --mode light, loses fewer."
+                       : "Events were lost: a larger --buffer-size loses fewer.";
   return Verdict{fmt::format("For {} % of the time it is not known who held the GIL.",
                              format_percent(ns, c.gil_life_ns, 0)),
-                 c.run.lost_events != 0
-                     ? "Events were lost: a larger --buffer-size, or --mode light, loses fewer."
-                     : "It shows as threads take it: record for longer, or from the program's "
-                       "start (record -- CMD)."};
+                 advice};
 }
 
 // Somebody's being off the CPU with the GIL took enough of the time, and of others'.

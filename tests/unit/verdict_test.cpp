@@ -110,6 +110,18 @@ TEST(Verdict, WhatIsNotKnownIsNotJudged) {
   EXPECT_THAT(verdict(s), HasSubstr("Free-threaded"));
 }
 
+TEST(Verdict, LossIsBlamedOnTheBufferOnlyWhereThisProcessHadIt) {
+  Snapshot s = snapshot({thread(100, {{unknown, kRunning, 2 * kSecond}})},
+                        gil(0, 0, 0, 0, 500 * kMs, 1500 * kMs));
+  s.lost_events = 7;
+  EXPECT_THAT(verdict(s), HasSubstr("record for longer")) << "another's were lost";
+  s.processes[0].lost = true;
+  EXPECT_THAT(verdict(s), AllOf(HasSubstr("--buffer-size"), HasSubstr("--mode light")));
+  s.processes[0].exact = false;
+  EXPECT_THAT(verdict(s), AllOf(HasSubstr("--buffer-size"), Not(HasSubstr("--mode light"))))
+      << "it is in light mode";
+}
+
 TEST(Verdict, NothingAtAllDoesNotDivideByZero) {
   Snapshot s;
   s.processes.emplace_back().gils.emplace_back().acquires = 1;
