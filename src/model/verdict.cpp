@@ -97,7 +97,7 @@ Finding folded(const Case& c) {
                              "{} %.",
                              format_count(threads_of(c.p)), format_percent(holding, life),
                              format_percent(waiting, life)),
-                 "", waiting};
+                 "", c.waits.all_ns()};
 }
 
 // A free-threaded process whose GIL was off, or nobody's. It takes and releases it as it starts,
@@ -149,8 +149,7 @@ Finding asleep(const Case& c) {
                   format_duration(sleeper.amount_ns), sleeper.one ? "its" : "their",
                   sleeps(sleeper), lost_to_it(sleeper)),
       "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
-      "CDLL, not PyDLL).",
-      sleeper.lost_ns};
+      "CDLL, not PyDLL)."};
 }
 
 Finding preempted(const Case& c) {
@@ -161,8 +160,7 @@ Finding preempted(const Case& c) {
                              format_percent(holder.amount_ns, holder.held_ns, 0),
                              holder.one ? "its" : "their", lost_to_it(holder)),
                  "Something else had the CPU: give the process more CPU time, or look at its quota "
-                 "(cpu.max of its cgroup) and affinity.",
-                 holder.lost_ns};
+                 "(cpu.max of its cgroup) and affinity."};
 }
 
 // The GIL is free, and who gets it is on the way: its wakeup, the run queue, the lock.
@@ -182,8 +180,7 @@ Finding handoff_bound(const Case& c) {
                   format_count(worst->handoff.count), mean(worst->handoff.sum_ns), wakeup,
                   mean(worst->handoff_runqueue_ns)),
       "It changes hands too often for what is done in between: a longer switch interval "
-      "(sys.setswitchinterval), larger pieces of work, or fewer threads.",
-      worst->handoff.sum_ns};
+      "(sys.setswitchinterval), larger pieces of work, or fewer threads."};
 }
 
 // Threads that need the GIL for a moment, and wait a switch interval for it behind one that
@@ -229,17 +226,15 @@ Finding convoy(const Case& c) {
                   format_duration(held / acquires), format_duration(waited / waits),
                   format_count(waits), computer->tid),
       "A convoy: who computes lets go only when asked, after a switch interval "
-      "(sys.setswitchinterval). Compute in another process, or in native code without the GIL.",
-      waited};
+      "(sys.setswitchinterval). Compute in another process, or in native code without the GIL."};
 }
 
 Finding turns(const Case& c) {
   const size_t n = c.waiters.size();
-  uint64_t waited = 0, held_by_waiters = 0;
+  uint64_t held_by_waiters = 0;
   std::vector<double> waits;
   for (const ThreadSnapshot* t : c.waiters) {
     waits.push_back(share(t->in(GilState::waiting), t->life_ns()));
-    waited += t->in(GilState::waiting);
     held_by_waiters += t->in(GilState::holding);
   }
   if (n < 2 || share(held_by_waiters, c.held_ns) < 0.7) return {};
@@ -249,22 +244,19 @@ Finding turns(const Case& c) {
   return Verdict{fmt::format("{} threads took turns on {}: {}, each waited {} of its life for {}.",
                              count_word(n), gils, c.cpus_used, percent_range(waits),
                              n == 2 ? "the other" : "the others"),
-                 without_gil(c, bound), waited, bound};
+                 without_gil(c, bound), 0, bound};
 }
 
 Finding waiting(const Case& c) {
   if (c.waiters.empty()) return {};
   std::vector<double> waits;
-  uint64_t waited = 0;
-  for (const ThreadSnapshot* t : c.waiters) {
+  for (const ThreadSnapshot* t : c.waiters)
     waits.push_back(share(t->in(GilState::waiting), t->life_ns()));
-    waited += t->in(GilState::waiting);
-  }
   const double bound = waits.size() > 1 ? bound_without_gil(c) : 0;
   return Verdict{fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.",
                              count_word(waits.size()), threads_of(c.p), percent_range(waits),
                              waits.size() == 1 ? "its" : "their", c.cpus_used),
-                 without_gil(c, bound), waited, bound};
+                 without_gil(c, bound), 0, bound};
 }
 
 Finding interpreters(const Case& c) {
@@ -330,6 +322,8 @@ struct Rule {
   const char* finding;
   Finding (*judge)(const Case&);
   uint64_t WaitParts::*part = nullptr;
+  // What its sentence becomes where another part has the word, if it tells of all waits.
+  const char* another = nullptr;
 };
 constexpr Rule kRules[] = {
     {"summed-up", folded},
@@ -339,9 +333,9 @@ constexpr Rule kRules[] = {
     {"asleep-with-gil", asleep, &WaitParts::asleep_ns},
     {"preempted-with-gil", preempted, &WaitParts::preempted_ns},
     {"hand-off-bound", handoff_bound, &WaitParts::handoff_ns},
-    {"convoy", convoy, &WaitParts::computing_ns},
-    {"taking-turns", turns, &WaitParts::computing_ns},
-    {"waiting", waiting, &WaitParts::computing_ns},
+    {"convoy", convoy, &WaitParts::computing_ns, "was mostly behind one thread that computes"},
+    {"taking-turns", turns, &WaitParts::computing_ns, "was behind threads that took turns"},
+    {"waiting", waiting, &WaitParts::computing_ns, "was behind Python that ran"},
     {"interpreters-in-parallel", interpreters},
     {"native-in-parallel", native},
     {"one-thread", one_thread},
@@ -351,17 +345,23 @@ constexpr Rule kRules[] = {
 
 struct Cause {
   Verdict verdict;
-  uint64_t WaitParts::*part;
+  const Rule* rule;
 };
 
 // The largest part first.
 Verdict most_explanatory(std::vector<Cause> causes, const WaitParts& waits) {
-  std::stable_sort(causes.begin(), causes.end(),
-                   [&](const Cause& a, const Cause& b) { return waits.*a.part > waits.*b.part; });
+  std::stable_sort(causes.begin(), causes.end(), [](const Cause& a, const Cause& b) {
+    return a.verdict.lost_ns > b.verdict.lost_ns;
+  });
   Verdict first = std::move(causes.front().verdict);
-  for (size_t i = 1; i < causes.size(); i++)
-    if (share(waits.*causes[i].part, waits.all_ns()) >= kAlsoShare)
-      first.also.push_back(std::move(causes[i].verdict));
+  for (size_t i = 1; i < causes.size(); i++) {
+    Verdict& other = causes[i].verdict;
+    if (share(other.lost_ns, waits.all_ns()) < kAlsoShare) continue;
+    if (causes[i].rule->another)
+      other.sentence = fmt::format("Another {} of waits {}.", format_duration(other.lost_ns),
+                                   causes[i].rule->another);
+    first.also.push_back(std::move(other));
+  }
   return first;
 }
 
@@ -406,14 +406,17 @@ Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run) {
   const Case c(process, run);
   std::vector<Cause> causes;
   for (const Rule& rule : kRules) {
-    const auto explains_the_same = [&](const Cause& cause) { return cause.part == rule.part; };
+    const auto explains_the_same = [&](const Cause& cause) {
+      return cause.rule->part == rule.part;
+    };
     if (rule.part ? std::any_of(causes.begin(), causes.end(), explains_the_same) : !causes.empty())
       continue;
     Finding found = rule.judge(c);
     if (!found) continue;
     found->finding = rule.finding;
     if (!rule.part) return *std::move(found);
-    causes.push_back({*std::move(found), rule.part});
+    found->lost_ns = c.waits.*rule.part;
+    causes.push_back({*std::move(found), &rule});
   }
   return causes.empty() ? Verdict() : most_explanatory(std::move(causes), c.waits);
 }
