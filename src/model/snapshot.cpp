@@ -238,6 +238,7 @@ Snapshot snapshot_of(const Model& model, const RunFacts& run) {
     p.build_id = facts.build_id;
     p.free_threaded = facts.free_threaded;
     p.complete = process.from_start && !process.lost;
+    p.lost = process.lost;
     p.exact = !process.was_light;
     p.light = process.light;
     p.light_ns = process.light_ns;

@@ -125,6 +125,7 @@ struct ProcessSnapshot {
   std::optional<bool> gil_enabled;
   uint64_t violations = 0;
   bool complete = false;  // seen from its first instruction on, nothing lost
+  bool lost = false;      // events were lost during its life
   bool ended = false;
   uint64_t light_ns = 0;  // time in light mode
   bool light = false;     // at the moment of the snapshot

@@ -35,18 +35,32 @@ std::string percent_range(std::vector<double> shares) {
   return low == high ? fmt::format("{} %", low) : fmt::format("{}–{} %", low, high);
 }
 
-// "31217 was", "Two threads were"
+// "31217 was", "Two threads were", "Two threads and ended ones were"
 std::string who(const Culprits& c, const char* one, const char* several) {
-  return c.one ? fmt::format("{}{}", c.one->tid, one)
-               : fmt::format("{} threads{}", count_word(c.count), several);
+  if (c.one) return fmt::format("{}{}", c.one->tid, one);
+  if (c.count == 0) return fmt::format("Ended threads{}", several);
+  return fmt::format("{} thread{}{}{}", count_word(c.count), c.count == 1 ? "" : "s",
+                     c.ended ? " and ended ones" : "", several);
 }
 
 std::string lost_to_it(const Culprits& c) {
   if (c.losers == 0) return "nobody waited for it meanwhile";
   const std::string lost = format_duration(c.lost_ns);
-  if (!c.one) return fmt::format("others lost {} to it", lost);
   if (c.loser_tid) return fmt::format("{} lost {} to it", *c.loser_tid, lost);
+  if (!c.one || c.ended_lost) return fmt::format("others lost {} to it", lost);
   return fmt::format("{} others lost {} to it", c.losers, lost);
+}
+
+// "3 times, longest 40ms, and once without end"
+std::string sleeps(const Culprits& c) {
+  const std::string ended = c.sleeps == 0
+                                ? std::string()
+                                : fmt::format("{} times, longest {}", format_count(c.sleeps),
+                                              format_duration(c.sleep_max_ns));
+  if (c.endless == 0) return ended;
+  if (c.sleeps == 0) return "without end";
+  return ended + (c.endless == 1 ? ", and once" : fmt::format(", and {} times", c.endless)) +
+         " without end";
 }
 
 std::string without_gil(const Case& c, double bound) {
@@ -83,7 +97,7 @@ Finding folded(const Case& c) {
                              "{} %.",
                              format_count(threads_of(c.p)), format_percent(holding, life),
                              format_percent(waiting, life)),
-                 "", waiting};
+                 "", c.waits.all_ns()};
 }
 
 // A free-threaded process whose GIL was off, or nobody's. It takes and releases it as it starts,
@@ -106,12 +120,15 @@ Finding unused(const Case& c) {
 Finding unknown(const Case& c) {
   const uint64_t ns = ledger(c.p, LedgerColumn::unknown);
   if (share(ns, c.gil_life_ns) <= 0.5) return {};
+  const char* advice =
+      "It shows as threads take it: record for longer, or from the program's start (record -- "
+      "CMD).";
+  if (c.p.lost)
+    advice = c.p.exact ? "Events were lost: a larger --buffer-size, or --mode light, loses fewer."
+                       : "Events were lost: a larger --buffer-size loses fewer.";
   return Verdict{fmt::format("For {} % of the time it is not known who held the GIL.",
                              format_percent(ns, c.gil_life_ns, 0)),
-                 c.run.lost_events != 0
-                     ? "Events were lost: a larger --buffer-size, or --mode light, loses fewer."
-                     : "It shows as threads take it: record for longer, or from the program's "
-                       "start (record -- CMD)."};
+                 advice};
 }
 
 // Somebody's being off the CPU with the GIL took enough of the time, and of others'.
@@ -123,33 +140,27 @@ bool costs(const Case& c, const Culprits& who) {
 // A hold that goes on since before the attach is worth a word even if nobody waits for its end.
 Finding asleep(const Case& c) {
   const Culprits sleeper = culprits(c.p, CpuState::blocked, &BlameSnapshot::blocked_ns);
-  if (sleeper.count == 0) return {};
-  const bool long_enough = sleeper.sleeps == 0 || sleeper.sleep_max_ns >= kSleep_ns;
+  if (sleeper.nobody()) return {};
+  const bool long_enough = sleeper.endless != 0 || sleeper.sleep_max_ns >= kSleep_ns;
   if (!(costs(c, sleeper) && long_enough) && (c.acquires != 0 || sleeper.amount_ns < kLostLeast_ns))
     return {};
-  const std::string sleeps = sleeper.sleeps == 0
-                                 ? "without end"
-                                 : fmt::format("{} times, longest {}", format_count(sleeper.sleeps),
-                                               format_duration(sleeper.sleep_max_ns));
   return Verdict{
       fmt::format("{} {} with the GIL in {} hands ({}); {}.", who(sleeper, " slept", " slept"),
-                  format_duration(sleeper.amount_ns), sleeper.one ? "its" : "their", sleeps,
-                  lost_to_it(sleeper)),
+                  format_duration(sleeper.amount_ns), sleeper.one ? "its" : "their",
+                  sleeps(sleeper), lost_to_it(sleeper)),
       "Native code that blocks should release the GIL first (Py_BEGIN_ALLOW_THREADS; ctypes: "
-      "CDLL, not PyDLL).",
-      sleeper.lost_ns};
+      "CDLL, not PyDLL)."};
 }
 
 Finding preempted(const Case& c) {
   const Culprits holder = culprits(c.p, CpuState::runnable, &BlameSnapshot::runnable_ns);
-  if (holder.count == 0 || !costs(c, holder)) return {};
+  if (holder.nobody() || !costs(c, holder)) return {};
   return Verdict{fmt::format("{} preempted with the GIL for {}, {} % of {} holds: {}.",
                              who(holder, " was", " were"), format_duration(holder.amount_ns),
                              format_percent(holder.amount_ns, holder.held_ns, 0),
                              holder.one ? "its" : "their", lost_to_it(holder)),
                  "Something else had the CPU: give the process more CPU time, or look at its quota "
-                 "(cpu.max of its cgroup) and affinity.",
-                 holder.lost_ns};
+                 "(cpu.max of its cgroup) and affinity."};
 }
 
 // The GIL is free, and who gets it is on the way: its wakeup, the run queue, the lock.
@@ -169,8 +180,7 @@ Finding handoff_bound(const Case& c) {
                   format_count(worst->handoff.count), mean(worst->handoff.sum_ns), wakeup,
                   mean(worst->handoff_runqueue_ns)),
       "It changes hands too often for what is done in between: a longer switch interval "
-      "(sys.setswitchinterval), larger pieces of work, or fewer threads.",
-      worst->handoff.sum_ns};
+      "(sys.setswitchinterval), larger pieces of work, or fewer threads."};
 }
 
 // Threads that need the GIL for a moment, and wait a switch interval for it behind one that
@@ -216,17 +226,15 @@ Finding convoy(const Case& c) {
                   format_duration(held / acquires), format_duration(waited / waits),
                   format_count(waits), computer->tid),
       "A convoy: who computes lets go only when asked, after a switch interval "
-      "(sys.setswitchinterval). Compute in another process, or in native code without the GIL.",
-      waited};
+      "(sys.setswitchinterval). Compute in another process, or in native code without the GIL."};
 }
 
 Finding turns(const Case& c) {
   const size_t n = c.waiters.size();
-  uint64_t waited = 0, held_by_waiters = 0;
+  uint64_t held_by_waiters = 0;
   std::vector<double> waits;
   for (const ThreadSnapshot* t : c.waiters) {
     waits.push_back(share(t->in(GilState::waiting), t->life_ns()));
-    waited += t->in(GilState::waiting);
     held_by_waiters += t->in(GilState::holding);
   }
   if (n < 2 || share(held_by_waiters, c.held_ns) < 0.7) return {};
@@ -236,22 +244,19 @@ Finding turns(const Case& c) {
   return Verdict{fmt::format("{} threads took turns on {}: {}, each waited {} of its life for {}.",
                              count_word(n), gils, c.cpus_used, percent_range(waits),
                              n == 2 ? "the other" : "the others"),
-                 without_gil(c, bound), waited, bound};
+                 without_gil(c, bound), 0, bound};
 }
 
 Finding waiting(const Case& c) {
   if (c.waiters.empty()) return {};
   std::vector<double> waits;
-  uint64_t waited = 0;
-  for (const ThreadSnapshot* t : c.waiters) {
+  for (const ThreadSnapshot* t : c.waiters)
     waits.push_back(share(t->in(GilState::waiting), t->life_ns()));
-    waited += t->in(GilState::waiting);
-  }
   const double bound = waits.size() > 1 ? bound_without_gil(c) : 0;
   return Verdict{fmt::format("{} of {} threads waited {} of {} life for the GIL: {}.",
                              count_word(waits.size()), threads_of(c.p), percent_range(waits),
                              waits.size() == 1 ? "its" : "their", c.cpus_used),
-                 without_gil(c, bound), waited, bound};
+                 without_gil(c, bound), 0, bound};
 }
 
 Finding interpreters(const Case& c) {
@@ -317,6 +322,8 @@ struct Rule {
   const char* finding;
   Finding (*judge)(const Case&);
   uint64_t WaitParts::*part = nullptr;
+  // What its sentence becomes where another part has the word, if it tells of all waits.
+  const char* another = nullptr;
 };
 constexpr Rule kRules[] = {
     {"summed-up", folded},
@@ -326,9 +333,9 @@ constexpr Rule kRules[] = {
     {"asleep-with-gil", asleep, &WaitParts::asleep_ns},
     {"preempted-with-gil", preempted, &WaitParts::preempted_ns},
     {"hand-off-bound", handoff_bound, &WaitParts::handoff_ns},
-    {"convoy", convoy, &WaitParts::computing_ns},
-    {"taking-turns", turns, &WaitParts::computing_ns},
-    {"waiting", waiting, &WaitParts::computing_ns},
+    {"convoy", convoy, &WaitParts::computing_ns, "was mostly behind one thread that computes"},
+    {"taking-turns", turns, &WaitParts::computing_ns, "was behind threads that took turns"},
+    {"waiting", waiting, &WaitParts::computing_ns, "was behind Python that ran"},
     {"interpreters-in-parallel", interpreters},
     {"native-in-parallel", native},
     {"one-thread", one_thread},
@@ -338,17 +345,23 @@ constexpr Rule kRules[] = {
 
 struct Cause {
   Verdict verdict;
-  uint64_t WaitParts::*part;
+  const Rule* rule;
 };
 
 // The largest part first.
 Verdict most_explanatory(std::vector<Cause> causes, const WaitParts& waits) {
-  std::stable_sort(causes.begin(), causes.end(),
-                   [&](const Cause& a, const Cause& b) { return waits.*a.part > waits.*b.part; });
+  std::stable_sort(causes.begin(), causes.end(), [](const Cause& a, const Cause& b) {
+    return a.verdict.lost_ns > b.verdict.lost_ns;
+  });
   Verdict first = std::move(causes.front().verdict);
-  for (size_t i = 1; i < causes.size(); i++)
-    if (share(waits.*causes[i].part, waits.all_ns()) >= kAlsoShare)
-      first.also.push_back(std::move(causes[i].verdict));
+  for (size_t i = 1; i < causes.size(); i++) {
+    Verdict& other = causes[i].verdict;
+    if (share(other.lost_ns, waits.all_ns()) < kAlsoShare) continue;
+    if (causes[i].rule->another)
+      other.sentence = fmt::format("Another {} of waits {}.", format_duration(other.lost_ns),
+                                   causes[i].rule->another);
+    first.also.push_back(std::move(other));
+  }
   return first;
 }
 
@@ -393,14 +406,17 @@ Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run) {
   const Case c(process, run);
   std::vector<Cause> causes;
   for (const Rule& rule : kRules) {
-    const auto explains_the_same = [&](const Cause& cause) { return cause.part == rule.part; };
+    const auto explains_the_same = [&](const Cause& cause) {
+      return cause.rule->part == rule.part;
+    };
     if (rule.part ? std::any_of(causes.begin(), causes.end(), explains_the_same) : !causes.empty())
       continue;
     Finding found = rule.judge(c);
     if (!found) continue;
     found->finding = rule.finding;
     if (!rule.part) return *std::move(found);
-    causes.push_back({*std::move(found), rule.part});
+    found->lost_ns = c.waits.*rule.part;
+    causes.push_back({*std::move(found), &rule});
   }
   return causes.empty() ? Verdict() : most_explanatory(std::move(causes), c.waits);
 }

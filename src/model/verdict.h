@@ -12,7 +12,7 @@ namespace giltop {
 struct Verdict {
   std::string sentence;
   std::string advice = {};   // may be empty
-  uint64_t lost_ns = 0;      // thread time that it explains, to rank processes by
+  uint64_t lost_ns = 0;      // the part of all waits that it explains, to rank processes by
   double bound = 0;          // without a GIL at most so many times faster; 0: not to speak of
   std::string finding = {};  // the rule: "taking-turns", ... (verdict.cpp)
   // What else explains a good part of the waits, the most first. Has nothing of this kind itself.

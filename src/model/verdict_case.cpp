@@ -64,11 +64,12 @@ Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapsh
   std::vector<Lost> all;
   uint64_t lost_ns = 0;
   for (const ThreadSnapshot& t : p.threads) {
-    if (t.folded != 0 || t.in(GilState::holding, state) == 0) continue;
+    if (t.in(GilState::holding, state) == 0) continue;
     Lost& lost = all.emplace_back(Lost{&t});
     for (const GilSnapshot& g : p.gils) {
       for (const BlameSnapshot& b : g.blame) {
-        if (b.holder_tid != t.tid || b.*part == 0) continue;
+        const bool its = t.folded == 0 ? b.holder_tid == t.tid : b.holder_folded;
+        if (!its || b.*part == 0) continue;
         lost.ns += b.*part;
         lost.losers.insert(b.waiter_tid);
       }
@@ -80,24 +81,35 @@ Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapsh
     return std::pair(a.ns, a.holder->in(GilState::holding, state)) >
            std::pair(b.ns, b.holder->in(GilState::holding, state));
   });
-  const bool one = lost_ns == 0 || share(all.front().ns, lost_ns) >= kMostOfLoss;
-  std::erase_if(all, [&, first = all.front().holder](const Lost& lost) {
-    return one ? lost.holder != first : share(lost.ns, lost_ns) < kSomeOfLoss;
-  });
+  if (lost_ns == 0 || share(all.front().ns, lost_ns) >= kMostOfLoss) {
+    all.erase(all.begin() + 1, all.end());
+  } else {
+    // One that cost less than most is not left alone with it.
+    const auto some = [&](const Lost& lost) { return share(lost.ns, lost_ns) >= kSomeOfLoss; };
+    const bool several = std::count_if(all.begin(), all.end(), some) > 1;
+    std::erase_if(all, [&](const Lost& lost) { return several ? !some(lost) : lost.ns == 0; });
+  }
 
   Culprits found;
-  found.count = all.size();
   std::set<std::optional<uint32_t>> losers;
   for (const Lost& lost : all) {
-    found.amount_ns += lost.holder->in(GilState::holding, state);
-    found.held_ns += lost.holder->in(GilState::holding);
+    const ThreadSnapshot& holder = *lost.holder;
+    if (holder.folded == 0) {
+      found.count++;
+    } else {
+      found.ended = true;
+    }
+    found.amount_ns += holder.in(GilState::holding, state);
+    found.held_ns += holder.in(GilState::holding);
     found.lost_ns += lost.ns;
-    found.sleeps += lost.holder->held_sleeps;
-    found.sleep_max_ns = std::max(found.sleep_max_ns, lost.holder->held_sleep_max_ns);
+    found.sleeps += holder.held_sleeps;
+    found.sleep_max_ns = std::max(found.sleep_max_ns, holder.held_sleep_max_ns);
+    found.endless += holder.held_sleeps == 0;
     losers.insert(lost.losers.begin(), lost.losers.end());
   }
-  if (all.size() == 1) found.one = all.front().holder;
+  if (found.count == 1 && !found.ended) found.one = all.front().holder;
   found.losers = losers.size();
+  found.ended_lost = losers.contains(std::nullopt);
   if (losers.size() == 1) found.loser_tid = *losers.begin();
   return found;
 }

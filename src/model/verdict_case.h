@@ -32,12 +32,16 @@ struct WaitParts {
 // it, else all.
 struct Culprits {
   const ThreadSnapshot* one = nullptr;  // nothing: they are several
-  size_t count = 0;                     // 0: nobody
+  size_t count = 0;                     // without folded threads
+  bool ended = false;                   // and folded threads, no matter how many
   uint64_t amount_ns = 0, held_ns = 0;  // in that state, and with the GIL at all
   uint64_t lost_ns = 0;                 // by others, to that
   std::optional<uint32_t> loser_tid;    // where it is one
-  size_t losers = 0;
+  size_t losers = 0;                    // folded threads are one
+  bool ended_lost = false;              // folded threads are among them
   uint64_t sleeps = 0, sleep_max_ns = 0;
+  size_t endless = 0;  // culprits whose sleep had not ended yet
+  bool nobody() const { return count == 0 && !ended; }
 };
 Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapshot::*part);
 

@@ -271,7 +271,9 @@ std::string text_report(const Snapshot& s) {
   if (s.run.mode == "exact" &&
       static_cast<double>(taken_ns) >= kMuchOverhead * static_cast<double>(untraced_ns) &&
       taken_ns != 0)
-    out += "That is much: --mode auto keeps it low, and waits stay exact.\n";
+    out +=
+        "That is much: --mode auto keeps it low; holds are sampled then, and a wait begins some µs "
+        "late.\n";
   return out;
 }
 

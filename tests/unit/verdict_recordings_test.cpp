@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "model/model.h"
 #include "model/verdict.h"
 #include "sink/trace_reader.h"
@@ -12,7 +14,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-Verdict verdict_of_recording(const std::string& name) {
+std::optional<Snapshot> snapshot_of_recording(const std::string& name) {
   const std::string file = std::string(GILTOP_TEST_DIR) + "/recordings/" + name + ".pftrace";
   EventTables tables;
   Model model(tables);
@@ -26,12 +28,12 @@ Verdict verdict_of_recording(const std::string& name) {
     ADD_FAILURE() << outcome.error().message();
     return {};
   }
-  const Snapshot snapshot = snapshot_of(model, outcome->run);
+  Snapshot snapshot = snapshot_of(model, outcome->run);
   if (snapshot.processes.empty()) {
     ADD_FAILURE() << "no process in " << file;
     return {};
   }
-  return verdict_of(snapshot.processes.front(), snapshot);
+  return snapshot;
 }
 
 struct Expected {
@@ -43,9 +45,19 @@ struct Expected {
 class VerdictRecordings : public ::testing::TestWithParam<Expected> {};
 
 TEST_P(VerdictRecordings, AreJudgedRight) {
-  const Verdict verdict = verdict_of_recording(GetParam().recording);
+  const auto snapshot = snapshot_of_recording(GetParam().recording);
+  ASSERT_TRUE(snapshot);
+  const ProcessSnapshot& process = snapshot->processes.front();
+  const Verdict verdict = verdict_of(process, *snapshot);
   std::string findings = verdict.finding;
-  for (const Verdict& other : verdict.also) findings += " " + other.finding;
+  uint64_t lost_ns = verdict.lost_ns, waits_ns = 0;
+  for (const Verdict& other : verdict.also) {
+    findings += " " + other.finding;
+    lost_ns += other.lost_ns;
+  }
+  for (const GilSnapshot& g : process.gils)
+    for (const BlameSnapshot& b : g.blame) waits_ns += b.total_ns();
+  EXPECT_LE(lost_ns, waits_ns) << "no wait counts twice";
   EXPECT_EQ(findings, GetParam().findings) << verdict.sentence;
   EXPECT_THAT(verdict.sentence, HasSubstr(GetParam().words));
 }

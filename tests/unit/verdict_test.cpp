@@ -14,6 +14,7 @@ namespace giltop {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using enum GilState;
@@ -110,12 +111,24 @@ TEST(Verdict, WhatIsNotKnownIsNotJudged) {
   EXPECT_THAT(verdict(s), HasSubstr("Free-threaded"));
 }
 
+TEST(Verdict, LossIsBlamedOnTheBufferOnlyWhereThisProcessHadIt) {
+  Snapshot s = snapshot({thread(100, {{unknown, kRunning, 2 * kSecond}})},
+                        gil(0, 0, 0, 0, 500 * kMs, 1500 * kMs));
+  s.lost_events = 7;
+  EXPECT_THAT(verdict(s), HasSubstr("record for longer")) << "another's were lost";
+  s.processes[0].lost = true;
+  EXPECT_THAT(verdict(s), AllOf(HasSubstr("--buffer-size"), HasSubstr("--mode light")));
+  s.processes[0].exact = false;
+  EXPECT_THAT(verdict(s), AllOf(HasSubstr("--buffer-size"), Not(HasSubstr("--mode light"))))
+      << "it is in light mode";
+}
+
 TEST(Verdict, NothingAtAllDoesNotDivideByZero) {
   Snapshot s;
   s.processes.emplace_back().gils.emplace_back().acquires = 1;
   s.processes[0].threads.emplace_back();
   EXPECT_FALSE(verdict(s).empty());
-  EXPECT_THAT(text_report(s), Not(AllOf(HasSubstr("nan"), HasSubstr("inf"))));
+  EXPECT_THAT(text_report(s), Not(AnyOf(HasSubstr("nan"), HasSubstr("inf"))));
 }
 
 // Two threads by turns on a busy machine: each was preempted with the GIL for some of its holds,
@@ -150,6 +163,8 @@ TEST(Verdict, HoldersThatArePreemptedByTurns) {
   EXPECT_EQ(v.lost_ns, 1200 * kMs);
   ASSERT_EQ(v.also.size(), 1u) << "40 % of the waits are the other's computing";
   EXPECT_EQ(v.also[0].finding, "taking-turns");
+  EXPECT_EQ(v.also[0].sentence, "Another 800ms of waits was behind threads that took turns.");
+  EXPECT_EQ(v.also[0].lost_ns, 800 * kMs) << "not what the first explains";
   EXPECT_THAT(v.also[0].advice, HasSubstr("independent and each gets a CPU"));
 }
 
@@ -187,6 +202,77 @@ TEST(Verdict, AShortSleepWithTheGilDoesNotHideThatThreadsTakeTurns) {
             "101 slept 300ms with the GIL in its hands (3 times, longest 40ms); 102 lost 300ms to "
             "it.");
   EXPECT_THAT(text_report(s), HasSubstr("\nAlso: 101 slept 300ms"));
+}
+
+// What `waiter` lost while `holder` slept; 0: folded threads.
+BlameSnapshot slept(uint32_t waiter, uint32_t holder, uint64_t ms) {
+  BlameSnapshot b;
+  if (waiter != 0) b.waiter_tid = waiter;
+  if (holder != 0) b.holder_tid = holder;
+  b.holder_folded = holder == 0;
+  b.blocked_ns = ms * kMs;
+  return b;
+}
+
+ThreadSnapshot sleeper(uint32_t tid, uint64_t ms, uint64_t times) {
+  ThreadSnapshot t =
+      thread(tid, {{holding, kBlocked, ms * kMs}, {released, kBlocked, (2000 - ms) * kMs}});
+  t.held_sleeps = times;
+  t.held_sleep_max_ns = times == 0 ? 0 : 40 * kMs;
+  return t;
+}
+
+ThreadSnapshot ended_sleepers(uint64_t ms, uint64_t times) {
+  ThreadSnapshot t = sleeper(0, ms, times);
+  t.folded = 900;
+  t.folded_life_ns = 900 * kMs;
+  return t;
+}
+
+std::string sleep_verdict(std::vector<ThreadSnapshot> threads, std::vector<BlameSnapshot> blame) {
+  Snapshot s = snapshot(std::move(threads), gil(1000 * kMs, 0, 1000 * kMs, 0, 0));
+  s.processes[0].gils[0].blame = std::move(blame);
+  return verdict_of(s.processes[0], s).sentence;
+}
+
+TEST(Verdict, ASleepWithoutEndIsNotHiddenByOthersThatEnded) {
+  EXPECT_EQ(sleep_verdict({sleeper(100, 600, 3), sleeper(101, 600, 0)},
+                          {slept(102, 100, 600), slept(102, 101, 600)}),
+            "Two threads slept 1.20s with the GIL in their hands (3 times, longest 40ms, and once "
+            "without end); 102 lost 1.20s to it.");
+}
+
+TEST(Verdict, NobodyIsNamedForWhatEndedThreadsCost) {
+  EXPECT_EQ(sleep_verdict({sleeper(100, 300, 3), ended_sleepers(800, 20)},
+                          {slept(102, 100, 230), slept(102, 0, 770)}),
+            "One thread and ended ones slept 1.10s with the GIL in their hands (23 times, longest "
+            "40ms); 102 lost 1.00s to it.");
+  EXPECT_EQ(sleep_verdict({sleeper(100, 300, 3), ended_sleepers(800, 20)},
+                          {slept(102, 100, 100), slept(103, 0, 900)}),
+            "Ended threads slept 800ms with the GIL in their hands (20 times, longest 40ms); 103 "
+            "lost 900ms to it.");
+  EXPECT_THAT(sleep_verdict({sleeper(100, 300, 3), ended_sleepers(800, 20)},
+                            {slept(102, 100, 900), slept(103, 0, 100)}),
+              HasSubstr("100 slept 300ms"));
+}
+
+TEST(Verdict, OneIsNotNamedAloneThatCostLessThanMost) {
+  std::vector<ThreadSnapshot> threads = {sleeper(100, 700, 7)};
+  std::vector<BlameSnapshot> blame = {slept(102, 100, 700)};
+  for (uint32_t tid = 110; tid < 120; tid++) {
+    threads.push_back(sleeper(tid, 30, 1));
+    blame.push_back(slept(102, tid, 30));
+  }
+  EXPECT_THAT(sleep_verdict(threads, blame), HasSubstr("11 threads slept 1.00s"));
+}
+
+TEST(Verdict, EndedThreadsThatLostAreNotCountedAsOne) {
+  EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(0, 100, 900)}),
+              HasSubstr("; others lost 900ms to it"));
+  EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(102, 100, 300), slept(0, 100, 900)}),
+              HasSubstr("; others lost 1.20s to it"));
+  EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(102, 100, 300), slept(103, 100, 900)}),
+              HasSubstr("; 2 others lost 1.20s to it"));
 }
 
 // A second of one thread's work before two take turns for two.
@@ -282,17 +368,32 @@ TEST(Verdict, NoRuleFiresOnNoise) {
   }
 }
 
+uint64_t waits_of(const ProcessSnapshot& process) {
+  uint64_t sum = 0;
+  for (const GilSnapshot& g : process.gils)
+    for (const BlameSnapshot& b : g.blame) sum += b.total_ns();
+  return sum;
+}
+
 TEST(Verdict, RandomSnapshotsAreJudgedToo) {
+  uint64_t explained = 0;
   for (uint64_t seed = 1; seed <= 100; seed++) {
     const testing::Simulation simulation(seed, {.steps = seed * 4});
     const testing::Played played(simulation.tables(), simulation.events());
     RunFacts run;
     run.cpus = 2;
-    const std::string text = text_report(snapshot_of(played.model, run));
-    EXPECT_THAT(text, Not(HasSubstr("nan")));
-    EXPECT_THAT(text, Not(HasSubstr("inf%")));
+    const Snapshot s = snapshot_of(played.model, run);
+    const std::string text = text_report(s);
+    EXPECT_THAT(text, Not(AnyOf(HasSubstr("nan"), HasSubstr("inf"))));
     EXPECT_EQ(text.back(), '\n');
+    for (const auto& [process, verdict] : verdicts_of(s)) {
+      uint64_t lost_ns = verdict.lost_ns;
+      for (const Verdict& other : verdict.also) lost_ns += other.lost_ns;
+      EXPECT_LE(lost_ns, waits_of(*process)) << "a wait counts twice: " << verdict.sentence;
+      explained += lost_ns;
+    }
   }
+  EXPECT_NE(explained, 0u);
 }
 
 }  // namespace
