@@ -245,18 +245,5 @@ TEST_F(CountWaits, WhatFindsNoRoomIsCounted) {
   }
 }
 
-// More buckets than there is room for, of threads one after another: what ended is removed when it
-// was read.
-TEST_F(CountWaits, WhatEndedMakesRoom) {
-  BothSides both;
-  room_ = 400;
-  watch({python(), workload(), "shortthreads", "--ready"}, both);
-  if (HasFatalFailure()) return;
-  size_t buckets = 0;
-  for (const auto& [thread, waits] : both.events) buckets += waits.buckets.size();
-  EXPECT_GT(buckets, room_);
-  expect_equal(both);
-}
-
 }  // namespace
 }  // namespace giltop::testing
