@@ -68,10 +68,11 @@ Thread& Model::new_thread(Process& process, uint32_t tid, uint64_t ts_ns) {
 Thread* Model::find(const Event& event, Change& change) {
   Thread* thread = by_tid_[event.tid];
   if (thread && !thread->ended && thread->process->tgid == event.tgid) return thread;
-  // What a thread does between its exit event and its last switch is not its life any more.
+  // What a thread does between its exit event and its last switch is not its life any more, and a
+  // sample may find it there.
   const bool same_ended =
       thread && thread->ended && (thread == &gone_ || thread->process->tgid == event.tgid);
-  const bool shows_life = event.kind <= EventKind::gil_forced || event.kind == EventKind::sample;
+  const bool shows_life = event.kind <= EventKind::gil_forced;
   if (same_ended && !shows_life && loss_until_ns_ <= thread->last_ns) return nullptr;
   // Nor is the last switch of a thread whose exit came in a loss, or before tracing began.
   if (event.kind == EventKind::switch_out && task_state(event) == TaskState::dead) return nullptr;

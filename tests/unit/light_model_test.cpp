@@ -55,6 +55,25 @@ TEST(LightModelProperties, WaitsAndWhatIsOffTheCpuAreExact) {
   }
 }
 
+// A sample may hit what has ended and has not been switched out for good.
+TEST(LightModel, ASampleOfWhoHasEndedIsNobodysLife) {
+  EventTables tables;
+  Model model(tables);
+  const auto tell = [&](EventKind kind, uint64_t ts_ns) {
+    Event event;
+    event.kind = kind;
+    event.ts_ns = ts_ns;
+    event.tgid = 10;
+    event.tid = 11;
+    model.apply(event);
+  };
+  tell(EventKind::thread_seen, 100);
+  tell(EventKind::exit, 200);
+  tell(EventKind::sample, 250);
+  ASSERT_EQ(model.threads().size(), 1u);
+  EXPECT_EQ(model.threads()[0].last_ns, 200u);
+}
+
 // Behind whom, and what that one did meanwhile: what light mode says is true, or unknown.
 TEST(LightModelProperties, NobodyIsBlamedForWhatItDidWithoutTheGil) {
   uint64_t asleep = 0, asleep_truly = 0, unknown = 0, total = 0;
