@@ -69,7 +69,7 @@ Status Tracing::prepare() {
     targets_.push_back(std::move(target));
     if (const Status done = session_->track(pid); !done) return done;
   }
-  if (options_.follow_children) attach_descendants();
+  if (options_.follow_children && !options_.pids.empty()) attach_descendants();
   if (!options_.command) return ok();
   auto child = Child::make(*options_.command);
   if (!child) return child.error();

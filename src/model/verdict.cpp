@@ -132,9 +132,9 @@ Finding unknown(const Case& c) {
 }
 
 // Somebody's being off the CPU with the GIL took enough of the time, and of others'.
-bool costs(const Case& c, const Culprits& who) {
-  return who.lost_ns >= kLostLeast_ns && share(who.lost_ns, c.span_ns) >= kLostShare &&
-         share(who.amount_ns, c.span_ns) >= kLostShare;
+bool costs(const Case& c, const Culprits& culprits) {
+  return culprits.lost_ns >= kLostLeast_ns && share(culprits.lost_ns, c.span_ns) >= kLostShare &&
+         share(culprits.amount_ns, c.span_ns) >= kLostShare;
 }
 
 // A hold that goes on since before the attach is worth a word even if nobody waits for its end.
