@@ -23,6 +23,10 @@ __u8 light_files[GT_FILES];
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;
 
+/* Those of exact mode's probes by traced processes in light mode, which tell nothing: a forked child has
+ * its parent's own in its memory. */
+__u64 spare_hits;
+
 /* Those of traced processes on instructions that the kernel does not emulate. */
 __u64 stepped_hits;
 

@@ -60,8 +60,10 @@ static __always_inline bool counts(struct pt_regs *ctx, __u32 tgid, __u64 cookie
 
 	if (!how)
 		return true; /* it began just now */
-	if (how & GT_LIGHT)
+	if (how & GT_LIGHT) {
+		__sync_fetch_and_add(&spare_hits, 1);
 		return false;
+	}
 	mine = !(cookie & GT_COOKIE_OWN) == !(how & GT_OWN);
 	if (!(how & GT_SWAP))
 		return mine;

@@ -241,6 +241,7 @@ Status LiveSession::calibrate() {
   for (size_t kind = 0; kind < GT_KINDS; kind++) lost_seen_[kind] = skeleton_->bss->lost[kind];
   skeleton_->bss->filtered_hits = 0;
   skeleton_->bss->stepped_hits = 0;
+  skeleton_->bss->spare_hits = 0;
   if (!hits) return hits.error();
   costs.hit = *hits;
   meter_ = CostMeter(costs);
@@ -456,6 +457,7 @@ void LiveSession::choose_modes() {
     modes_chosen_ns_ = now;
   }
   targets_->change_modes(now);
+  meter_.set_other_sets(targets_->own_sets());
   // Samples are of use in light mode only, and wake idle CPUs.
   if (!targets_->any_light()) {
     sampler_.reset();
@@ -525,7 +527,8 @@ uint64_t LiveSession::probe_hits() const {
     exact += taken_[kind] + lost_seen_[kind];
   exact -= std::min(exact, light_count(GT_LIGHT_RECORDS));
   // A GT_FOUND comes with the event that it precedes.
-  return taken_[GT_ENTRY] + exact + light_count(GT_LIGHT_HITS);
+  const uint64_t spare = std::atomic_ref(skeleton_->bss->spare_hits).load();
+  return taken_[GT_ENTRY] + exact + light_count(GT_LIGHT_HITS) + spare;
 }
 
 uint64_t LiveSession::cost_ns() const {

@@ -106,6 +106,7 @@ class Targets {
   // Puts them into those modes, a few at a call.
   void change_modes(uint64_t now_ns);
   void drop_own() { own_.clear(); }
+  size_t own_sets() const { return own_.size(); }  // processes with probes of their own
 
   // Whether a process is in light mode, where that may change.
   bool any_light() const { return !light_gils_.empty(); }
