@@ -10,7 +10,7 @@
 const volatile __u8 follow_children = 1;
 const volatile __u8 host_wide = 0;
 const volatile __u8 both_modes = 0; /* a file may change its mode, and its probes overlap then */
-const volatile __u32 track_as = GT_TELL; /* what is tracked is in light mode, or is not */
+const volatile __u8 track_as = GT_TRACED | GT_TELL; /* what is tracked is in light mode, or is not */
 
 /* By file: all of its sites are probed. Until then some of what it does would be seen and some not,
  * and an acquire without its release is worse than neither. Set by the loader. */
@@ -23,50 +23,78 @@ __u8 light_files[GT_FILES];
 /* Probe hits of processes that are not traced: they cost those processes a trap all the same. */
 __u64 filtered_hits;
 
+/* Those of exact mode's probes by traced processes in light mode, which tell nothing: a forked child has
+ * its parent's own in its memory. */
+__u64 spare_hits;
+
 /* Those of traced processes on instructions that the kernel does not emulate. */
 __u64 stepped_hits;
 
+/* What is known of every process that there can be: GT_TRACED ..., 0: not traced. A byte each, eight
+ * to an entry, as every hit, switch and wakeup of the host asks for one or two, and the kernel puts a
+ * look into an array in line. The loader has it mapped. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, GT_PIDS / 8);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, __u64);
 } tracked SEC(".maps");
+
+static __always_inline __u8 *how_at(__u32 tgid)
+{
+	__u32 at = tgid / 8;
+	__u8 *eight = bpf_map_lookup_elem(&tracked, &at);
+
+	return eight ? eight + (tgid & 7) : 0;
+}
+
+/* 0 is the idle tasks', and not tracked. */
+static __always_inline __u8 how_of(__u32 tgid)
+{
+	__u8 *how = how_at(tgid);
+
+	return how ? *how : 0;
+}
 
 static __always_inline bool is_tracked(__u32 tgid)
 {
-	return tgid && bpf_map_lookup_elem(&tracked, &tgid);
+	return how_of(tgid) != 0;
 }
 
 static __always_inline bool is_light(__u32 tgid)
 {
-	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
-
-	return how && *how & GT_LIGHT;
+	return how_of(tgid) & GT_LIGHT;
 }
 
-static __always_inline bool track(__u32 tgid)
+static __always_inline void set_how(__u32 tgid, __u8 how)
 {
-	__u32 how = track_as;
+	__u8 *at = how_at(tgid);
 
-	return bpf_map_update_elem(&tracked, &tgid, &how, BPF_ANY) == 0;
+	if (at)
+		*at = how;
 }
 
+static __always_inline void track(__u32 tgid)
+{
+	set_how(tgid, track_as);
+}
+
+/* The loader may change its mode just now. */
 static __always_inline void told(__u32 tgid)
 {
-	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+	__u32 at = tgid / 8;
+	__u64 *eight = bpf_map_lookup_elem(&tracked, &at);
 
-	if (how)
-		*how = (*how & ~GT_TELL) | GT_TRACED;
+	if (eight)
+		__sync_fetch_and_and(eight, ~((__u64)GT_TELL << (tgid & 7) * 8));
 }
 
 /* A forked child is in the mode of its parent, but has no probes of its own. */
-static __always_inline bool track_like(__u32 parent, __u32 tgid)
+static __always_inline void track_like(__u32 parent, __u32 tgid)
 {
-	__u32 *as = bpf_map_lookup_elem(&tracked, &parent);
-	__u32 how = GT_TELL | (as && *as & (GT_LIGHT | GT_OWN) ? GT_LIGHT : 0);
-
-	return bpf_map_update_elem(&tracked, &tgid, &how, BPF_ANY) == 0;
+	set_how(tgid, GT_TRACED | GT_TELL |
+			      (how_of(parent) & (GT_LIGHT | GT_OWN) ? GT_LIGHT : 0));
 }
 
 /* The id of `task` in its own PID namespace; 0 where that is the initial one. */

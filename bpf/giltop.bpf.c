@@ -55,9 +55,9 @@ static __always_inline __u8 switched_off(__u64 gil)
 
 /* Whether a hit of one of `file`'s sites is to be told. That of a process that was not heard of is
  * told with which Python it is. */
-static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file, enum gt_kind kind)
+static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file)
 {
-	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+	__u8 how = how_of(tgid);
 
 	if (!how && !host_wide) {
 		__sync_fetch_and_add(&filtered_hits, 1);
@@ -65,13 +65,11 @@ static __always_inline bool wanted(__u32 tgid, __u32 tid, __u32 file, enum gt_ki
 	}
 	if (!ready[file & (GT_FILES - 1)])
 		return false;
-	if (!how || *how & GT_TELL) {
+	if (!how || how & GT_TELL) {
 		bool new = !how;
 
-		if (new && !track(tgid)) {
-			count_lost(kind);
-			return false;
-		}
+		if (new)
+			track(tgid);
 		if (count_waits && new)
 			count_image(tgid);
 		if (tell_found(tgid, tid, file, new))
@@ -92,7 +90,7 @@ int on_gil(struct pt_regs *ctx)
 		return 0;
 	cookie = bpf_get_attach_cookie(ctx);
 	kind = cookie >> GT_COOKIE_KIND_SHIFT & 3;
-	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, kind) ||
+	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT) ||
 	    (both_modes && !counts(ctx, tgid, cookie)))
 		return 0;
 	if (cookie & GT_COOKIE_STEPPED)
@@ -116,10 +114,10 @@ int on_gil(struct pt_regs *ctx)
 
 static __always_inline bool in_light_mode(__u32 tgid, __u64 cookie)
 {
-	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+	__u8 how = how_of(tgid);
 
-	if (how && *how & (GT_LIGHT | GT_OWN))
-		return *how & GT_LIGHT;
+	if (how & (GT_LIGHT | GT_OWN))
+		return how & GT_LIGHT;
 	return light_files[cookie >> GT_COOKIE_FILE_SHIFT & (GT_FILES - 1)];
 }
 
@@ -140,7 +138,7 @@ int on_light_resume(struct pt_regs *ctx)
 	if (!armed)
 		return 0;
 	cookie = bpf_get_attach_cookie(ctx);
-	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT, GT_GIL_ACQUIRE) ||
+	if (!wanted(tgid, (__u32)id, cookie >> GT_COOKIE_FILE_SHIFT) ||
 	    !in_light_mode(tgid, cookie))
 		return 0;
 	count_light(GT_LIGHT_HITS);
@@ -213,16 +211,16 @@ int on_sched_switch(__u64 *ctx)
 {
 	struct task_struct *prev, *next;
 	bool prev_tracked, next_tracked = false;
-	__u32 state, tgid, *how;
+	__u8 left, how, gil = 0;
 	struct gt_switch *e;
-	__u8 left, gil = 0;
+	__u32 state, tgid;
 
 	if (!armed)
 		return 0;
 	prev = (struct task_struct *)ctx[1];
 	next = (struct task_struct *)ctx[2];
 	tgid = prev->tgid;
-	how = tgid ? bpf_map_lookup_elem(&tracked, &tgid) : 0;
+	how = how_of(tgid);
 	prev_tracked = how != 0;
 	if (tell_threads)
 		next_tracked = next->tgid == tgid ? prev_tracked : is_tracked(next->tgid);
@@ -231,12 +229,12 @@ int on_sched_switch(__u64 *ctx)
 	state = task_state(prev);
 	left = left_as((bool)ctx[0], switch_has_prev_state ? (__u32)ctx[3] : state, state);
 	if (!tell_threads) {
-		if (how && *how & GT_LIGHT && left == GT_TASK_INTERRUPTIBLE)
+		if (how & GT_LIGHT && left == GT_TASK_INTERRUPTIBLE)
 			falls_asleep(prev);
 		if (left != GT_TASK_STOPPED) /* who is held at its exec is let go when it has */
 			return 0;
 	} else if (how) {
-		gil = leaves(prev, left, *how & GT_LIGHT);
+		gil = leaves(prev, left, how & GT_LIGHT);
 	}
 	e = reserve(GT_SWITCH, sizeof(*e));
 	if (!e)
@@ -282,10 +280,7 @@ int on_process_fork(__u64 *ctx)
 	if (tgid != parent->tgid) {
 		if (!follow_children)
 			return 0;
-		if (!track_like(parent->tgid, tgid)) {
-			count_lost(GT_FORK);
-			return 0;
-		}
+		track_like(parent->tgid, tgid);
 		inherit_light(parent->tgid, tgid);
 	}
 	if (is_light(tgid))
@@ -316,13 +311,10 @@ static __always_inline bool follow_exec(__u32 tgid, const struct gt_file_key *ke
 	bool python = what && *what == GT_PYTHON;
 
 	if (python) {
-		if (!track(tgid)) {
-			count_lost(GT_EXEC);
-			return false;
-		}
+		track(tgid);
 		*state = GT_NEW;
 	} else if (is_tracked(tgid)) {
-		bpf_map_delete_elem(&tracked, &tgid);
+		set_how(tgid, 0);
 		*state = what ? GT_LEFT : GT_LEFT | GT_UNSEEN;
 	} else if (what) {
 		return false;
@@ -436,7 +428,7 @@ int on_process_exit(__u64 *ctx)
 	if (count_waits)
 		count_thread_end(task, task->pid, last, false);
 	if (last) {
-		bpf_map_delete_elem(&tracked, &tgid);
+		set_how(tgid, 0);
 		forget_light(tgid);
 	}
 	if (!armed || (!tell_threads && !last))

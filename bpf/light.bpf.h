@@ -53,17 +53,19 @@ static __always_inline struct await *new_await(struct task_struct *task)
  * looks whether it has, and no trap is told twice or never whenever the loader says which counts. */
 static __always_inline bool counts(struct pt_regs *ctx, __u32 tgid, __u64 cookie)
 {
-	__u32 *how = bpf_map_lookup_elem(&tracked, &tgid);
+	__u8 how = how_of(tgid);
 	__u64 at = PT_REGS_IP(ctx), now;
 	struct await *await;
 	bool mine, told;
 
 	if (!how)
 		return true; /* it began just now */
-	if (*how & GT_LIGHT)
+	if (how & GT_LIGHT) {
+		__sync_fetch_and_add(&spare_hits, 1);
 		return false;
-	mine = !(cookie & GT_COOKIE_OWN) == !(*how & GT_OWN);
-	if (!(*how & GT_SWAP))
+	}
+	mine = !(cookie & GT_COOKIE_OWN) == !(how & GT_OWN);
+	if (!(how & GT_SWAP))
 		return mine;
 	await = new_await(bpf_get_current_task_btf());
 	if (!await)

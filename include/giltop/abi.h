@@ -149,6 +149,8 @@ struct gt_entry {
 #define GT_PYTHON 3        /* host-wide: it is a Python, or has loaded one: traced from its exec on */
 #define GT_OTHER 4         /* host-wide: not a Python itself */
 
+#define GT_PIDS (1 << 22) /* PID_MAX_LIMIT, include/linux/threads.h */
+
 /* What `tracked` says of a process: bits. */
 #define GT_TRACED 1
 #define GT_TELL 2  /* its next GIL event is to be told with a GT_FOUND */

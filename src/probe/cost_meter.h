@@ -31,9 +31,10 @@ struct Costs {
 //
 // - what each trap takes: more where the kernel's code has left the caches, and where the program's
 //   other threads trap on other CPUs, as all write the same lines;
-// - what each record of the scheduler's hooks takes, more where their code has left the caches, and
-// a
+// - what each record of the scheduler's hooks takes, more where their code has left the caches, and a
 //   sample (an interrupt: a cold trap);
+// - at each trap, what the kernel takes to look at the probes that other processes have there of
+//   their own (auto mode);
 // - what the traps do to those who wait meanwhile. A trap is taken with gil->mutex in hand, which
 //   else is held for a tenth of the time: a thread that goes to sleep for that mutex just when
 //   another CPU took a trap does so because of it.
@@ -47,12 +48,17 @@ class CostMeter {
   // What of the last one's came of traps.
   double last_of_traps_ns() const { return last_of_traps_ns_; }
 
+  // From here on so many processes have probes of their own.
+  void set_other_sets(size_t sets) { other_sets_ns_ = static_cast<double>(sets) * kSet_ns; }
+
   double total_ns() const { return total_ns_; }
   uint64_t hits() const { return hits_; }  // records of a trap
   const Costs& costs() const { return costs_; }
 
  private:
   static constexpr uint64_t kCrowd_ns = 20'000;  // a hit elsewhere is so recent: its CPU is at it
+  // Of 50 sets at a place one took 4 ns of each trap there, of 200 one took 6 (Linux 6.18).
+  static constexpr double kSet_ns = 4;
   static constexpr uint64_t kMutex_ns = 5'000;   // from a trap to the sleep of who met it
 
   struct Hit {
@@ -69,6 +75,7 @@ class CostMeter {
 
   Costs costs_;
   double total_ns_ = 0, last_of_traps_ns_ = 0;
+  double other_sets_ns_ = 0;
   uint64_t hits_ = 0;
   std::vector<uint64_t> last_hit_ns_, last_hook_ns_;  // by CPU
   Hit last_, last_elsewhere_;                         // and the last one on another CPU than that
@@ -105,8 +112,9 @@ inline double CostMeter::of_hit(const gt_header& header) {
   const bool cold = is_cold(header, last_hit_ns_);
   if (last_.cpu != header.cpu) last_elsewhere_ = last_;
   last_ = {header.ts_ns, header.tgid, header.cpu};
-  if (cold) return costs_.hit.cold;
-  return elsewhere_within(header, kCrowd_ns) ? costs_.hit.crowded : costs_.hit.warm;
+  if (cold) return other_sets_ns_ + costs_.hit.cold;
+  return other_sets_ns_ +
+         (elsewhere_within(header, kCrowd_ns) ? costs_.hit.crowded : costs_.hit.warm);
 }
 
 inline double CostMeter::of_hook(const gt_header& header) {

@@ -48,7 +48,7 @@ WaiterId id_of(const gt_waiter& waiter) { return {waiter.born_ns, waiter.tgid, w
 }  // namespace
 
 Status CountMaps::make_room(uint32_t buckets) {
-  constexpr uint32_t kProcesses = 16384;  // as many as can be traced
+  constexpr uint32_t kProcesses = 16384;  // that are traced at once; of more, waits are not counted
   constexpr uint32_t kThreads = 65536;    // that live, and have waited
   const uint32_t waiters = std::min(buckets, by_thread_ ? kThreads : kProcesses);
   for (const auto& [map, entries] :

@@ -28,6 +28,7 @@
 #include "probe/ring.h"
 #include "probe/sampler.h"
 #include "probe/targets.h"
+#include "probe/tracked.h"
 
 namespace giltop {
 namespace {
@@ -99,6 +100,7 @@ class LiveSession final : public Session {
   Skeleton skeleton_;
   UprobeWay way_ = UprobeWay::perf;
   std::optional<MmapWatch> mappings_;
+  std::optional<Tracked> tracked_;
   std::optional<Holds> holds_;
   std::optional<Attachments> attachments_;
   std::optional<Ring> ring_;
@@ -138,7 +140,7 @@ Status LiveSession::load() {
   const bool light = options_.mode == Mode::light;
   const bool automatic = options_.mode == Mode::automatic;
   skeleton_->rodata->both_modes = automatic;
-  skeleton_->rodata->track_as = GT_TELL | (light ? GT_LIGHT : 0);
+  skeleton_->rodata->track_as = GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0);
   skeleton_->rodata->switch_has_prev_state = kernel->switch_has_prev_state;
   if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
     return system_error("size the ring buffer", errno);
@@ -173,6 +175,9 @@ Status LiveSession::load() {
       Ring::make(bpf_map__fd(skeleton_->maps.ring), bpf_map__max_entries(skeleton_->maps.ring));
   if (!ring) return ring.error();
   ring_.emplace(std::move(*ring));
+  auto tracked = Tracked::make(bpf_map__fd(skeleton_->maps.tracked));
+  if (!tracked) return tracked.error();
+  tracked_.emplace(std::move(*tracked));
   auto holds = Holds::make(skeleton_->bss->held, &skeleton_->bss->heartbeat_ns);
   if (!holds) return holds.error();
   holds_.emplace(std::move(*holds));
@@ -185,13 +190,12 @@ Status LiveSession::load() {
                                              skeleton_->bss->ready, skeleton_->bss->light_files},
                        light, automatic, options_.only_pid);
   ring_->add_wakeup(attachments_->writes_fd());
-  targets_.emplace(
-      Targets::Options{options_.follow_children, options_.host_wide, light,
-                       automatic ? std::optional(options_.budget) : std::nullopt},
-      Targets::Maps{bpf_map__fd(skeleton_->maps.tracked), bpf_map__fd(skeleton_->maps.known_files),
-                    bpf_map__fd(skeleton_->maps.light_gils),
-                    options_.counting ? bpf_map__fd(skeleton_->maps.images) : -1},
-      *attachments_, *holds_, tables_, [this](const Event& event) { push(event); });
+  targets_.emplace(Targets::Options{options_.follow_children, options_.host_wide, light,
+                                    automatic ? std::optional(options_.budget) : std::nullopt},
+                   Targets::Maps{*tracked_, bpf_map__fd(skeleton_->maps.known_files),
+                                 bpf_map__fd(skeleton_->maps.light_gils),
+                                 options_.counting ? bpf_map__fd(skeleton_->maps.images) : -1},
+                   *attachments_, *holds_, tables_, [this](const Event& event) { push(event); });
   if (const Status done = calibrate(); !done) return done.error().in("cannot trace");
   return ok();
 }
@@ -225,21 +229,19 @@ Result<CountedWaits> LiveSession::counted() {
 
 Status LiveSession::calibrate() {
   const auto self = static_cast<uint32_t>(getpid());
-  const uint32_t how = GT_TRACED;
-  const int tracked = bpf_map__fd(skeleton_->maps.tracked);
-  if (bpf_map_update_elem(tracked, &self, &how, BPF_ANY) != 0)
-    return system_error("measure a probe's cost on giltop itself", errno);
+  tracked_->set(self, GT_TRACED);
   skeleton_->bss->ready[0] = 1;
   skeleton_->bss->armed = 1;
   Costs costs;
   const auto hits = calibrate_hits(way_, skeleton_->progs.on_gil);
   if (tells_threads()) calibrate_hooks(costs);
   skeleton_->bss->armed = 0;
-  bpf_map_delete_elem(tracked, &self);
+  tracked_->erase(self);
   (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), [](auto) {});
   for (size_t kind = 0; kind < GT_KINDS; kind++) lost_seen_[kind] = skeleton_->bss->lost[kind];
   skeleton_->bss->filtered_hits = 0;
   skeleton_->bss->stepped_hits = 0;
+  skeleton_->bss->spare_hits = 0;
   if (!hits) return hits.error();
   costs.hit = *hits;
   meter_ = CostMeter(costs);
@@ -254,10 +256,9 @@ void LiveSession::calibrate_hooks(Costs& costs) {
   const Link on_wakeup(bpf_program__attach(p.on_sched_wakeup));
   if (!on_switch || !on_wakeup) return;
   const auto self = static_cast<uint32_t>(getpid());
-  const int tracked = bpf_map__fd(skeleton_->maps.tracked);
   const int light_gils = bpf_map__fd(skeleton_->maps.light_gils);
-  uint32_t how = GT_TRACED;
-  bpf_map_delete_elem(tracked, &self);
+  uint8_t how = GT_TRACED;
+  tracked_->erase(self);
   const HookExercise others = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup});
   // In light mode the hooks read who holds the GIL: this is one that somebody else holds.
   static struct {
@@ -276,7 +277,7 @@ void LiveSession::calibrate_hooks(Costs& costs) {
     how |= GT_LIGHT;
     bpf_map_update_elem(light_gils, &self, &light, BPF_ANY);
   }
-  bpf_map_update_elem(tracked, &self, &how, BPF_ANY);
+  tracked_->set(self, how);
   const double idle_ns =
       others.runs == 0 ? 0 : static_cast<double>(others.took_ns) / static_cast<double>(others.runs);
   // ns of a record.
@@ -456,6 +457,7 @@ void LiveSession::choose_modes() {
     modes_chosen_ns_ = now;
   }
   targets_->change_modes(now);
+  meter_.set_other_sets(targets_->own_sets());
   // Samples are of use in light mode only, and wake idle CPUs.
   if (!targets_->any_light()) {
     sampler_.reset();
@@ -525,7 +527,8 @@ uint64_t LiveSession::probe_hits() const {
     exact += taken_[kind] + lost_seen_[kind];
   exact -= std::min(exact, light_count(GT_LIGHT_RECORDS));
   // A GT_FOUND comes with the event that it precedes.
-  return taken_[GT_ENTRY] + exact + light_count(GT_LIGHT_HITS);
+  const uint64_t spare = std::atomic_ref(skeleton_->bss->spare_hits).load();
+  return taken_[GT_ENTRY] + exact + light_count(GT_LIGHT_HITS) + spare;
 }
 
 uint64_t LiveSession::cost_ns() const {

@@ -54,7 +54,7 @@ class Session {
   static Result<std::unique_ptr<Session>> make(const SessionOptions& options, EventTables& tables);
   virtual ~Session() = default;
 
-  // Traces `tgid` from now on. Errors: too many processes.
+  // Traces `tgid` from now on. Errors: there is no such id.
   virtual Status track(uint32_t tgid) = 0;
 
   // Finds the CPython in a running process and probes it. Errors: no such process; not a CPython

@@ -90,17 +90,8 @@ void Targets::forget_mode(uint32_t tgid) {
 
 // --- how it comes to be --------------------------------------------------------------------------
 
-uint32_t Targets::how_of(uint32_t tgid) const {
-  uint32_t how = 0;
-  return bpf_map_lookup_elem(maps_.tracked, &tgid, &how) == 0 ? how : 0;
-}
-
-void Targets::tell_how(uint32_t tgid, uint32_t flags) {
-  constexpr uint32_t kMode = GT_LIGHT | GT_OWN | GT_SWAP;
-  const uint32_t how = how_of(tgid);
-  if (how == 0) return;  // it ended
-  const uint32_t now = (how & ~kMode) | flags;
-  bpf_map_update_elem(maps_.tracked, &tgid, &now, BPF_EXIST);
+void Targets::tell_how(uint32_t tgid, uint8_t flags) {
+  maps_.tracked.change(tgid, GT_LIGHT | GT_OWN | GT_SWAP, flags);
 }
 
 // To the model before the kernel side obeys, so that nothing in light mode comes before it; what
@@ -149,7 +140,7 @@ bool Targets::set_own_where_needed(const std::vector<File*>& mixed) {
   size_t tried = 0;
   for (const File* file : mixed) {
     for (const uint32_t tgid : processes_of(*file)) {
-      const uint32_t how = how_of(tgid);
+      const uint8_t how = how_of(tgid);
       if (wants_light_.contains(tgid) || how == 0) continue;
       if (has_own(tgid) && how & GT_LIGHT) leave_light(tgid);
       if (own_.contains(tgid)) continue;
@@ -165,7 +156,7 @@ bool Targets::set_own_where_needed(const std::vector<File*>& mixed) {
 // Those that nobody uses, or is about to use.
 void Targets::find_unneeded(const std::vector<File*>& mixed) {
   for (const auto& [tgid, probes] : own_) {
-    const uint32_t how = how_of(tgid);
+    const uint8_t how = how_of(tgid);
     if (how & GT_OWN) continue;
     const std::vector<File*>& files = files_of(tgid);
     const bool needed =
@@ -185,7 +176,7 @@ void Targets::mix(File& file) {
   std::vector<uint32_t> swapped;
   const Status changed = attachments_.set_light(file, true, [&] {
     for (const uint32_t tgid : processes_of(file)) {
-      const uint32_t how = how_of(tgid);
+      const uint8_t how = how_of(tgid);
       if (how & (GT_LIGHT | GT_OWN)) continue;  // it has another file that is mixed
       if (wants_light_.contains(tgid) || !has_own(tgid)) {
         go_light(tgid);
@@ -229,7 +220,7 @@ void Targets::change_modes(uint64_t now_ns) {
   if (!unneeded_.empty()) {
     const uint32_t tgid = unneeded_.back();
     unneeded_.pop_back();
-    const uint32_t how = how_of(tgid);
+    const uint8_t how = how_of(tgid);
     own_.erase(tgid);
     if (how & GT_SWAP) tell_how(tgid, 0);
     return;
@@ -259,7 +250,7 @@ void Targets::change_modes(uint64_t now_ns) {
   }
   for (const File* file : mixed) {
     for (const uint32_t tgid : processes_of(*file)) {
-      const uint32_t how = how_of(tgid);
+      const uint8_t how = how_of(tgid);
       if (!wants_light_.contains(tgid) || !file->is_light() || how == 0 || how & GT_LIGHT) continue;
       go_light(tgid);
     }

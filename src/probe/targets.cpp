@@ -35,11 +35,11 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
 Status Targets::track(uint32_t tgid) { return trace(tgid, nullptr); }
 
 Status Targets::trace(uint32_t tgid, const File* file) {
-  const uint32_t how = GT_TELL | (options_.light ? GT_LIGHT : 0);
+  const uint8_t how = GT_TRACED | GT_TELL | (options_.light ? GT_LIGHT : 0);
   const uint64_t now = boot_ns();
   if (maps_.images >= 0) bpf_map_update_elem(maps_.images, &tgid, &now, BPF_ANY);
-  if (bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_ANY) != 0)
-    return system_error("trace process " + std::to_string(tgid), errno);
+  if (!maps_.tracked.set(tgid, how))
+    return Error("cannot trace process " + std::to_string(tgid) + ": no process has such an id");
   new_.emplace_back(tgid, file);
   return ok();
 }
@@ -81,13 +81,8 @@ bool Targets::Witness::holds() const {
   return began_ && process_ && (!file_ || targets_.maps(tgid_, file_)) && poll(&ended, 1, 0) == 0;
 }
 
-bool Targets::is_tracked(uint32_t tgid) const {
-  uint32_t how = 0;
-  return bpf_map_lookup_elem(maps_.tracked, &tgid, &how) == 0;
-}
-
 void Targets::untrack(uint32_t tgid) {
-  bpf_map_delete_elem(maps_.tracked, &tgid);
+  maps_.tracked.erase(tgid);
   if (maps_.images >= 0) bpf_map_delete_elem(maps_.images, &tgid);
   std::erase_if(new_, [tgid](const auto& traced) { return traced.first == tgid; });
 }
@@ -159,12 +154,7 @@ void Targets::rescan_processes() {
 void Targets::rescan() {
   if (options_.host_wide) attach_all();
   std::vector<uint32_t> traced;
-  uint32_t key = 0, next = 0;
-  for (bool first = true; bpf_map_get_next_key(maps_.tracked, first ? nullptr : &key, &next) == 0;
-       first = false) {
-    key = next;
-    traced.push_back(key);
-  }
+  maps_.tracked.for_each([&](uint32_t tgid) { traced.push_back(tgid); });
   for (const uint32_t tgid : traced) {
     Image& image = images_[tgid];
     if (image.at_loader) continue;
@@ -375,8 +365,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   const bool light = image.is_light();
   if (light)
     light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
-  const uint32_t how = GT_TELL | (light ? GT_LIGHT : 0);
-  if (chooser_) bpf_map_update_elem(maps_.tracked, &tgid, &how, BPF_EXIST);
+  if (chooser_) maps_.tracked.change(tgid, 0xff, GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0));
   own_.erase(tgid);  // this Python is not among them
   if (ts_ns == kWhenSeen) {
     unseen_.emplace_back(tgid, std::move(facts));

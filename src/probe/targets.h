@@ -23,6 +23,7 @@
 #include "probe/light_gils.h"
 #include "probe/mmap_watch.h"
 #include "probe/mode_chooser.h"
+#include "probe/tracked.h"
 
 namespace giltop {
 
@@ -46,7 +47,7 @@ class Targets {
     std::optional<double> budget;  // else those that would take more than so much of their time
   };
   struct Maps {  // descriptors of the kernel side's maps
-    int tracked = -1;
+    const Tracked& tracked;
     int known_files = -1;
     int light_gils = -1;
     int images = -1;  // where waits are counted
@@ -105,6 +106,7 @@ class Targets {
   // Puts them into those modes, a few at a call.
   void change_modes(uint64_t now_ns);
   void drop_own() { own_.clear(); }
+  size_t own_sets() const { return own_.size(); }  // processes with probes of their own
 
   // Whether a process is in light mode, where that may change.
   bool any_light() const { return !light_gils_.empty(); }
@@ -168,7 +170,7 @@ class Targets {
   Status trace(uint32_t tgid, const File* file);
   bool maps(uint32_t tgid, const File* file) const;
   const MappedFile* seen_place(uint32_t tgid, const File* file) const;
-  bool is_tracked(uint32_t tgid) const;
+  bool is_tracked(uint32_t tgid) const { return maps_.tracked.contains(tgid); }
   void untrack(uint32_t tgid);
   template <typename Which>
   void forget_programs(Which&& which);
@@ -197,8 +199,8 @@ class Targets {
   // Their modes (target_modes.cpp). What runs a file, and what a process runs: forked ones too.
   std::vector<uint32_t> processes_of(const File& file) const;
   const std::vector<File*>& files_of(uint32_t tgid) const;
-  uint32_t how_of(uint32_t tgid) const;  // GT_TRACED ...; 0: not traced
-  void tell_how(uint32_t tgid, uint32_t flags);
+  uint8_t how_of(uint32_t tgid) const { return maps_.tracked.how(tgid); }
+  void tell_how(uint32_t tgid, uint8_t flags);
   void tell_mode(uint32_t tgid, bool light, uint64_t ts_ns);
   void go_light(uint32_t tgid);
   void leave_light(uint32_t tgid);

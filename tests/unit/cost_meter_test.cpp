@@ -33,6 +33,16 @@ TEST(CostMeter, AHitIsColdAfterAPauseOnItsCpu) {
   EXPECT_EQ(meter.total_ns(), 31);
 }
 
+TEST(CostMeter, AnotherSetOfProbesCostsEachHit) {
+  CostMeter meter(kCosts);
+  EXPECT_EQ(meter.add(record(GT_GIL_ACQUIRE, 1'000'000)), 10);
+  meter.set_other_sets(50);
+  EXPECT_EQ(meter.add(record(GT_GIL_RELEASE, 1'050'000)), 201) << "0.2 us";
+  EXPECT_EQ(meter.add(record(GT_SWITCH, 1'060'000)), 0.5) << "and no hook";
+  meter.set_other_sets(0);
+  EXPECT_EQ(meter.add(record(GT_GIL_ACQUIRE, 1'070'000)), 1);
+}
+
 TEST(CostMeter, SoIsAHook) {
   Costs costs = kCosts;
   costs.cold_hook = 5;
