@@ -36,7 +36,7 @@ struct HistReport {
   uint64_t duration_ns = 0;
   uint64_t lost_events = 0;
   uint64_t events = 0;       // records that the kernel side passed on for it
-  uint64_t not_counted = 0;  // waits that the kernel side had no room for
+  uint64_t not_counted = 0;  // waits that the kernel side had no room for, or for their hand-offs
   std::string mode;
   std::vector<HistSeries> series;
 };

@@ -80,7 +80,8 @@ std::string title(const HistSeries& s, const HistReport& r) {
     line += ", in exact mode alone";
   if (r.not_counted != 0)
     line +=
-        fmt::format(", {} waits not counted: no room in the kernel", format_count(r.not_counted));
+        fmt::format(", {} waits{} not counted: no room in the kernel", format_count(r.not_counted),
+                    s.kind == HistKind::handoff ? " and their hand-offs" : "");
   return line + "\n";
 }
 
