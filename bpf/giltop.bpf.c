@@ -131,7 +131,7 @@ int on_light_resume(struct pt_regs *ctx)
 	__u32 tgid = id >> 32;
 	struct gt_light *light;
 	struct await *await;
-	bool unseen = false, began, new;
+	bool unseen = false, new;
 	__u8 state = 0;
 	int locked;
 
@@ -145,7 +145,6 @@ int on_light_resume(struct pt_regs *ctx)
 	now = bpf_ktime_get_boot_ns();
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
 	new = !await;
-	began = await && await->how == TOLD;
 	if (await && await->how == TOLD) {
 		gil = await->gil;
 	} else if (await && await->how == NOT_KNOWN) {
@@ -176,7 +175,7 @@ int on_light_resume(struct pt_regs *ctx)
 		await->how = NOT_ASLEEP;
 	if (unseen)
 		tell_waits(gil, 0, false, tgid, (__u32)id, now);
-	tell_waited(kind, gil, state, began || unseen, tgid, (__u32)id, now);
+	tell_waited(kind, gil, state, tgid, (__u32)id, now);
 	return 0;
 }
 
@@ -254,14 +253,26 @@ int on_sched_wakeup(__u64 *ctx)
 {
 	struct task_struct *task = (struct task_struct *)ctx[0];
 	struct gt_wakeup *e;
+	__u64 now;
 
-	if (!armed || !is_tracked(task->tgid))
+	if (!armed)
+		return 0;
+	if (!tell_threads) {
+		count_woken(task->pid, 0);
+		return 0;
+	}
+	if (!is_tracked(task->tgid))
 		return 0;
 	e = reserve(GT_WAKEUP, sizeof(*e));
-	if (!e)
-		return 0;
-	stamp(&e->h, GT_WAKEUP, task->tgid, task->pid);
-	submit(e);
+	if (e) {
+		stamp(&e->h, GT_WAKEUP, task->tgid, task->pid);
+		now = e->h.ts_ns;
+		submit(e);
+	} else {
+		now = bpf_ktime_get_boot_ns();
+	}
+	if (count_handoffs)
+		count_woken(task->pid, now);
 	return 0;
 }
 

@@ -183,15 +183,14 @@ static __always_inline void tell_waits(__u64 gil, __u32 holder, bool again, __u3
 		count_begin(tgid, tid, gil, again, now);
 }
 
-/* Waits no more. `kind`: GT_GIL_ACQUIRE, or GT_GIL_RELEASE where the GIL was switched off. `began`:
- * tell_waits() told that it does. */
-static __always_inline void tell_waited(enum gt_kind kind, __u64 gil, __u8 state, bool began,
-					__u32 tgid, __u32 tid, __u64 now)
+/* Waits no more. `kind`: GT_GIL_ACQUIRE, or GT_GIL_RELEASE where the GIL was switched off. */
+static __always_inline void tell_waited(enum gt_kind kind, __u64 gil, __u8 state, __u32 tgid,
+					__u32 tid, __u64 now)
 {
 	if (tell_threads)
 		now = emit_gil(kind, gil, state, 0, tgid, tid) ?: now;
 	if (count_waits)
-		count_end(tgid, tid, kind == GT_GIL_ACQUIRE ? gil : 0, began, now);
+		count_end(tgid, tid, kind == GT_GIL_ACQUIRE ? gil : 0, now);
 }
 
 /* A GIL that was not known of: who holds none of the others may hold that one. */

@@ -240,9 +240,9 @@ static inline __u32 gt_bucket_of(__u64 value)
 	return octave << GT_BUCKET_BITS | (value >> (octave - 1) & ((1 << GT_BUCKET_BITS) - 1));
 }
 
-/* Waits counted in the kernel (bpf/count.bpf.h). Whose they are: a thread's, or with tid 0 those of
- * all of a process. born_ns is the time of its first sight, and of a process that of its image: it
- * tells owners of one id apart. */
+/* Waits and hand-offs counted in the kernel (bpf/count.bpf.h). Whose they are: a thread's, or with
+ * tid 0 those of all of a process. born_ns is the time of its first sight, and of a process that of
+ * its image: it tells owners of one id apart. */
 struct gt_waiter {
 	__u64 born_ns;
 	__u32 tgid;
@@ -256,10 +256,14 @@ struct gt_waiter_facts {
 	__u64 ended; /* no more waits will come */
 };
 
+/* What is counted: */
+#define GT_COUNT_WAITS 0
+#define GT_COUNT_HANDOFFS 1 /* always of a process (tid 0): from the wakeup to the acquire */
+
 struct gt_count_key {
 	struct gt_waiter waiter;
 	__u32 bucket;
-	__u32 unused; /* 0: the kernel compares all bytes of a key */
+	__u32 what; /* GT_COUNT_* */
 };
 
 struct gt_count {
@@ -271,10 +275,14 @@ struct gt_count {
 struct gt_wait {
 	__u64 gil;      /* 0: not known */
 	__u64 since_ns; /* 0: it began before it was seen */
+	__u64 woken_ns; /* first since it fell asleep last; 0: not yet */
 	__u64 image_ns; /* as above */
 	__u64 born_ns;  /* of its gt_waiter */
 	__u64 waits;    /* it does wait */
 };
+
+/* A thread that waits and found no room for its gt_wait is noted in the slot of its id. */
+#define GT_ROOMLESS_SLOTS 8192
 
 #define GT_HELD_SLOTS 1024
 #define GT_HELD_TRIES 8 /* a process's mark is in one of so many slots from its id on */

@@ -25,16 +25,18 @@ HistOptions::HistOptions(CLI::App& app)
                      "Their child processes, too, now and later (always on with a command)");
   app_->add_flag("--wait", arguments_.wait, "From asking for the GIL to owning it (the default)");
   app_->add_flag("--hold", arguments_.hold, "From owning it to letting go");
-  app_->add_flag("--handoff", arguments_.handoff,
-                 "From letting go to owning it, by another that waited for it");
+  app_->add_flag(
+      "--handoff", arguments_.handoff,
+      "From letting go (light: from waking who waits) to owning it, by another that waited");
   CLI::Option* const by_process =
       app_->add_flag("-P", arguments_.by_process, "One for each process");
   app_->add_flag("-L", arguments_.by_thread, "One for each thread")->excludes(by_process);
   app_->add_flag("-m,--milliseconds", arguments_.milliseconds, "Milliseconds, not microseconds");
   app_->add_flag("-T,--timestamp", arguments_.timestamp, "The time above each");
-  app_->add_option("--mode", arguments_.mode,
-                   "exact: every hand-over of the GIL; light: every wait, counted in the kernel, "
-                   "but no holds; auto: exact where --overhead allows")
+  app_->add_option(
+          "--mode", arguments_.mode,
+          "exact: every hand-over of the GIL; light: every wait and hand-off, counted in the "
+          "kernel, but no holds; auto: exact where --overhead allows")
       ->check(CLI::IsMember({"exact", "light", "auto"}))
       ->capture_default_str();
   budget_ = app_->add_option("--overhead", overhead_,
@@ -50,10 +52,20 @@ HistOptions::HistOptions(CLI::App& app)
                  "As JSON, a line each, to stdout or --json=FILE");
 }
 
+// What is wrong with where -o would write to; or nothing.
+std::string HistOptions::wrong_output() const {
+  const std::string& output = arguments_.output;
+  std::string wrong = wrong_if_same("--output", output, "--json", arguments_.json);
+  // `-o -` may ask for stdout where nothing else of ours goes there.
+  if (output == "-" && (!arguments_.json.empty() || !arguments_.command.empty())) return wrong;
+  if (wrong.empty()) wrong = wrong_if_same("--output", output, "what is printed", "-");
+  if (wrong.empty() && output != "-")
+    wrong = wrong_if_same("--output", output, "what is said on stderr", "/proc/self/fd/2");
+  return wrong;
+}
+
 std::string HistOptions::wrong() {
-  if (is_same_output(arguments_.output, arguments_.json))
-    return "--output and --json cannot both go to " +
-           (arguments_.output == "-" ? "stdout" : arguments_.output) + ": give each its own file";
+  if (std::string error = wrong_output(); !error.empty()) return error;
   const int live =
       !arguments_.pids.empty() + static_cast<int>(arguments_.all) + !arguments_.command.empty();
   if (live > 1) return "one of -p PID, -a and -- COMMAND, please";

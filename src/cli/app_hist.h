@@ -21,6 +21,7 @@ class HistOptions {
 
  private:
   std::string wrong();  // with what was typed; empty: nothing
+  std::string wrong_output() const;
 
   HistArguments arguments_;
   std::vector<std::string> words_;  // FILE, or INTERVAL COUNT

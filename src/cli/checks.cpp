@@ -108,11 +108,17 @@ bool is_same_output(const std::string& a, const std::string& b) {
   return !has_one && !has_other && a != "-" && b != "-" && place_of(a) == place_of(b);
 }
 
+std::string wrong_if_same(const std::string& one, const std::string& path, const std::string& other,
+                          const std::string& other_path) {
+  if (!is_same_output(path, other_path)) return {};
+  return one + " and " + other + " cannot both go to " + (path == "-" ? "stdout" : path) +
+         ": give each its own file";
+}
+
 std::string wrong_pair(const std::string& kept, const std::string& path, const std::string& other,
                        const std::string& other_path) {
-  if (is_same_output(path, other_path))
-    return kept + " and " + other + " cannot both go to " + (path == "-" ? "stdout" : path) +
-           ": give each its own file";
+  if (std::string wrong = wrong_if_same(kept, path, other, other_path); !wrong.empty())
+    return wrong;
   if (!path.empty() && path != "-" && is_same_output(path + ".old", other_path))
     return other + " cannot go to " + path + ".old: an old " + path + " becomes that";
   return {};

@@ -24,6 +24,10 @@ std::string check_seconds(std::string& text);
 // Whether one would be written over the other, there already or not; never where that is a device,
 // like /dev/null. "-" is stdout, wherever that goes. Empty: no output.
 bool is_same_output(const std::string& a, const std::string& b);
+// What is wrong with it that option `one` writes to `path`, and `other` to `other_path`; or
+// nothing.
+std::string wrong_if_same(const std::string& one, const std::string& path, const std::string& other,
+                          const std::string& other_path);
 // What is wrong with it that option `kept` writes to file `path`, of which an old one becomes
 // PATH.old, and `other` to `other_path`; or nothing.
 std::string wrong_pair(const std::string& kept, const std::string& path, const std::string& other,

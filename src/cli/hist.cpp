@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <ctime>
 #include <fstream>
 #include <sstream>
@@ -146,12 +147,15 @@ LiveOptions live_options(const HistArguments& arguments) {
 int run_live(const HistArguments& arguments, Shown& shown) {
   const LiveOptions options = live_options(arguments);
   const What& what = shown.what();
-  const bool waits_alone = what.kinds == std::vector{HistKind::wait};
+  const auto wants = [&](HistKind kind) {
+    return std::find(what.kinds.begin(), what.kinds.end(), kind) != what.kinds.end();
+  };
   const StopSignals signals;
   std::optional<Child> child;
-  auto made = options.mode == Mode::light && waits_alone
-                  ? CountSource::make(options, what.group == HistGroup::thread, child)
-                  : EventSource::make(options, child);
+  const WaitCounting counting{.by_thread = what.group == HistGroup::thread && wants(HistKind::wait),
+                              .handoffs = wants(HistKind::handoff)};
+  auto made = options.mode == Mode::light ? CountSource::make(options, counting, child)
+                                          : EventSource::make(options, child);
   if (!made) return failed(made.error());
   HistSource& source = **made;
   if (const Status started = source.start(); !started) return failed(started.error());

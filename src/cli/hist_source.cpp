@@ -33,9 +33,10 @@ Status EventSource::stop() {
 
 // --- counts --------------------------------------------------------------------------------------
 
-Result<std::unique_ptr<HistSource>> CountSource::make(LiveOptions options, bool by_thread,
+Result<std::unique_ptr<HistSource>> CountSource::make(LiveOptions options,
+                                                      const WaitCounting& counting,
                                                       std::optional<Child>& child) {
-  options.counting = WaitCounting{.by_thread = by_thread};
+  options.counting = counting;
   options.ring_bytes = kRing_bytes;
   std::unique_ptr<CountSource> source(new CountSource(std::move(options), child));
   if (const Status ready = source->tracing_.prepare(); !ready) return ready.error();

@@ -52,13 +52,13 @@ class EventSource final : public HistSource {
   std::unique_ptr<Live> live_;
 };
 
-// Of waits in light mode, which the kernel side counts. What it counted is read each second, if not
-// more often, so that what has ended makes room; and taken when all events up to then are through,
-// which tell of whom it is.
+// Of waits and hand-offs in light mode, which the kernel side counts. What it counted is read each
+// second, if not more often, so that what has ended makes room; and taken when all events up to
+// then are through, which tell of whom it is.
 class CountSource final : public HistSource {
  public:
   // `child` outlives it. Errors: as Tracing's.
-  static Result<std::unique_ptr<HistSource>> make(LiveOptions options, bool by_thread,
+  static Result<std::unique_ptr<HistSource>> make(LiveOptions options, const WaitCounting& counting,
                                                   std::optional<Child>& child);
 
   Status start() override;

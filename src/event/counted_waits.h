@@ -1,4 +1,4 @@
-// What the kernel side counted of waits (bpf/count.bpf.h), as plain values.
+// What the kernel side counted of waits and hand-offs (bpf/count.bpf.h), as plain values.
 #pragma once
 
 #include <compare>
@@ -25,7 +25,8 @@ struct Waiter {
 
 struct WaitCount {
   WaiterId waiter;
-  uint32_t bucket = 0;  // gt_bucket_of(), or GT_NO_BUCKET: the beginning was not seen
+  bool handoffs = false;  // of a process; else waits
+  uint32_t bucket = 0;    // gt_bucket_of(), or GT_NO_BUCKET: the beginning was not seen
   uint64_t count = 0;
   uint64_t sum_ns = 0, min_ns = 0, max_ns = 0;  // of a bucket
 };
@@ -35,7 +36,7 @@ struct CountedWaits {
   uint64_t begun_ns = 0;  // the reading; of what came since, some may be missing
   std::vector<Waiter> waiters;
   std::vector<WaitCount> counts;  // of these waiters, each bucket once
-  uint64_t not_counted = 0;       // waits that found no room
+  uint64_t not_counted = 0;       // waits that found no room, and with them their hand-offs
 };
 
 }  // namespace giltop

@@ -66,7 +66,10 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
       HistSeries process;
       process.kind = kind;
       process.acquires = 0;
-      if (p.folded == 0) process.pid = p.pid;
+      if (p.folded == 0) {
+        process.pid = p.pid;
+        process.process = p.number;
+      }
       process.name = name_of(p);
       HistSeries& sum = group == HistGroup::all ? all : process;
       if (kind == HistKind::handoff) {
@@ -79,6 +82,7 @@ HistReport hist_of(const Snapshot& snapshot, HistGroup group, const std::vector<
           thread.kind = kind;
           thread.acquires = 0;
           thread.pid = process.pid;
+          thread.process = process.process;
           if (t.folded == 0) thread.tid = t.tid;
           thread.name = t.folded == 0
                             ? t.comm
@@ -110,8 +114,9 @@ void add(HistReport& sum, const HistReport& part) {
   sum.not_counted += part.not_counted;
   sum.mode = part.mode;
   for (const HistSeries& series : part.series) {
-    const auto found = std::find_if(sum.series.begin(), sum.series.end(),
-                                    [&](const auto& each) { return same_series(each, series); });
+    const auto found = std::find_if(sum.series.begin(), sum.series.end(), [&](const auto& each) {
+      return each.process == series.process && same_series(each, series);
+    });
     if (found == sum.series.end()) {
       sum.series.push_back(series);
       continue;

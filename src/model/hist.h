@@ -22,6 +22,7 @@ struct HistSeries {
   bool all = false;                  // of all that is traced, whoever that is
   std::optional<uint32_t> pid, tid;  // nothing: of several, or of what has ended and is summed up
   std::string name;                  // of the process or thread
+  uint64_t process = 0;  // its process's number, which a pid's next owner has not; 0: not known
   HistogramSnapshot values;
   // How often the GIL was taken, and of it after a wait. Not known of light mode: nothing.
   std::optional<uint64_t> acquires;
@@ -36,7 +37,7 @@ struct HistReport {
   uint64_t duration_ns = 0;
   uint64_t lost_events = 0;
   uint64_t events = 0;       // records that the kernel side passed on for it
-  uint64_t not_counted = 0;  // waits that the kernel side had no room for
+  uint64_t not_counted = 0;  // waits that the kernel side had no room for, or for their hand-offs
   std::string mode;
   std::vector<HistSeries> series;
 };

@@ -140,6 +140,11 @@ void Model::light_leave(Thread& thread) {
     for (Thread* waiter : gil->waiters) {
       if (waiter->light.behind != &thread) continue;
       gil->advance(std::max(gil->last_ns, thread.last_ns));
+      if (waiter->light.woken_ns != 0) {  // it let go before it ended: the hand-off goes on
+        gil->book_handoff(*waiter);
+        waiter->light.behind = nullptr;
+        continue;
+      }
       gil->book(*waiter);
       wait_behind(*waiter, nullptr, gil->last_ns);
     }
@@ -157,14 +162,14 @@ void Model::note_sight(Thread& thread, GilSight sight) {
 void Model::wait_behind(Thread& thread, Thread* holder, uint64_t ts_ns) {
   thread.light.behind = holder;
   thread.light.since_ns = ts_ns;
-  thread.light.woken = false;
+  thread.light.woken_ns = 0;
   if (holder) thread.light.behind_had = held_times(*holder, ts_ns);
 }
 
 // All who wait, and were not woken to take it, wait behind this one now.
 void Model::wait_behind(Gil& gil, Thread& holder, const Thread& by, uint64_t ts_ns) {
   for (Thread* waiter : gil.waiters) {
-    if (waiter == &by || waiter == &holder || waiter->light.woken ||
+    if (waiter == &by || waiter == &holder || waiter->light.woken_ns != 0 ||
         waiter->light.behind == &holder)
       continue;
     gil.book(*waiter);
@@ -271,7 +276,7 @@ void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& cha
   if (thread.gil_state == GilState::waiting && thread.gil == &gil) {
     // It woke and found it taken. By another than before: what lies in between was a hand-off to
     // that one.
-    if (thread.light.woken && holder != thread.light.behind) {
+    if (thread.light.woken_ns != 0 && holder != thread.light.behind) {
       gil.book_handoff(thread);
     } else {
       gil.book(thread);
@@ -318,9 +323,9 @@ void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change
         gil.advance(event.ts_ns);
         gil.contended++;
         thread.contended++;
-        if (thread.light.woken) {
+        if (thread.light.woken_ns != 0) {
           // Who let it go woke this thread: wakeup → on CPU → acquired.
-          const uint64_t woken = thread.light.since_ns;
+          const uint64_t woken = thread.light.woken_ns;
           const uint64_t on_cpu = std::clamp(thread.switch_in_ns, woken, event.ts_ns);
           gil.handoff.add(event.ts_ns - woken);
           gil.handoff_runqueue_ns += on_cpu - woken;
@@ -373,11 +378,11 @@ void Model::light_switch_in(Thread& thread, uint64_t ts_ns) {
 }
 
 void Model::light_wakeup(Thread& thread, uint64_t ts_ns) {
-  if (thread.gil_state != GilState::waiting || thread.light.woken) return;
+  if (thread.gil_state != GilState::waiting || thread.light.woken_ns != 0) return;
   thread.gil->advance(ts_ns);
   thread.gil->book(thread);
   wait_behind(thread, thread.light.behind, ts_ns);
-  thread.light.woken = true;
+  thread.light.woken_ns = ts_ns;
 }
 
 void Model::light_sample(Thread& thread, const Event& event) {

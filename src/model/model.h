@@ -156,7 +156,7 @@ struct Thread {
     Thread* behind = nullptr;  // null: not known
     uint64_t since_ns = 0;
     std::array<uint64_t, 3> behind_had{};
-    bool woken = false;       // and at since_ns it was woken
+    uint64_t woken_ns = 0;    // first since it fell asleep for the GIL last; 0: not yet
     bool by_reading = false;  // that it waits was read at attach: its end may go unseen
   } light;
 

@@ -101,7 +101,7 @@ bool WaitTally::is_reported(const Image& image) {
 
 void WaitTally::Values::add(const Values& more) {
   for (const auto& [bucket, count] : more.buckets) buckets[bucket] += count;
-  contended += more.contended;
+  times += more.times;
   sum_ns += more.sum_ns;
   min_ns = std::min(min_ns, more.min_ns);
   max_ns = std::max(max_ns, more.max_ns);
@@ -109,7 +109,7 @@ void WaitTally::Values::add(const Values& more) {
 
 // What came to a bucket. Its extremes are exact where they are new, else not beyond the bucket.
 void WaitTally::Values::add(const WaitCount& now, const WaitCount& before) {
-  contended += now.count - before.count;
+  times += now.count - before.count;
   if (now.bucket == GT_NO_BUCKET) return;
   buckets[now.bucket] += now.count - before.count;
   sum_ns += now.sum_ns - before.sum_ns;
@@ -122,12 +122,32 @@ void WaitTally::Values::add(const WaitCount& now, const WaitCount& before) {
                     new_max ? now.max_ns : std::min(now.max_ns, lower + (upper - 1 - lower) / 2));
 }
 
+HistogramSnapshot WaitTally::Values::histogram() const {
+  HistogramSnapshot h;
+  for (const auto& [bucket, count] : buckets) {
+    h.buckets.push_back({Histogram::lower_of(bucket), Histogram::upper_of(bucket), count});
+    h.count += count;
+  }
+  if (h.count == 0) return h;
+  h.sum_ns = sum_ns;
+  h.max_ns = max_ns;
+  h.min_ns = std::min(min_ns, max_ns);
+  set_quantiles(h);
+  return h;
+}
+
+uint64_t WaitTally::Image::waited_times() const {
+  uint64_t times = rest.times;
+  for (const auto& [id, thread] : threads) times += thread.waits.times;
+  return times;
+}
+
 void WaitTally::take(const CountedWaits& counted, uint64_t now_ns) {
   taken_ns_ = now_ns;
   final_ns_ = counted.begun_ns;
   not_counted_ = counted.not_counted;
   of_unknown_ = 0;
-  std::map<WaiterId, std::pair<Thread*, bool*>> threads;
+  std::map<WaiterId, std::pair<Image*, const Waiter*>> whose;
   std::set<WaiterId> ended_unknown;
   for (const Waiter& waiter : counted.waiters) {
     Image* const image = image_of(waiter);
@@ -135,23 +155,28 @@ void WaitTally::take(const CountedWaits& counted, uint64_t now_ns) {
       if (waiter.ended) ended_unknown.insert(waiter.id);
       continue;
     }
-    Thread& thread = image->threads[waiter.id];
-    thread.tid = waiter.id.tid;
-    thread.comm = waiter.comm;
-    thread.ended = waiter.ended;
-    threads[waiter.id] = {&thread, &image->waited};
+    whose[waiter.id] = {image, &waiter};
   }
   for (const WaitCount& now : counted.counts) {
-    WaitCount& before = taken_[now.waiter][now.bucket];
+    WaitCount& before = taken_[now.waiter][{now.handoffs, now.bucket}];
     if (now.count == before.count) continue;
-    const auto of = threads.find(now.waiter);
-    if (of == threads.end()) {
-      (ended_unknown.contains(now.waiter) ? of_nobody_ : of_unknown_) += now.count - before.count;
+    const auto of = whose.find(now.waiter);
+    if (of == whose.end()) {
+      if (!now.handoffs)
+        (ended_unknown.contains(now.waiter) ? of_nobody_ : of_unknown_) += now.count - before.count;
       continue;
     }
-    of->second.first->values.add(now, before);
-    *of->second.second = true;
+    Image& image = *of->second.first;
+    (now.handoffs ? image.handoffs : image.threads[now.waiter].waits).add(now, before);
+    image.waited = true;
     before = now;
+  }
+  for (const auto& [id, of] : whose) {
+    const auto thread = of.first->threads.find(id);
+    if (thread == of.first->threads.end()) continue;  // that has not waited in this interval
+    thread->second.tid = id.tid;
+    thread->second.comm = of.second->comm;
+    thread->second.ended = of.second->ended;
   }
   for (const Waiter& waiter : counted.waiters)
     if (waiter.ended) taken_.erase(waiter.id);
@@ -182,10 +207,10 @@ void WaitTally::fold_threads(Image& image) {
   if (image.threads.size() <= kMostEnded) return;
   std::vector<std::pair<uint64_t, WaiterId>> ended;
   for (const auto& [id, thread] : image.threads)
-    if (thread.ended && thread.tid != 0) ended.emplace_back(thread.values.contended, id);
+    if (thread.ended && thread.tid != 0) ended.emplace_back(thread.waits.times, id);
   for (const WaiterId& id : least_of(std::move(ended), kMostEnded)) {
     const auto thread = image.threads.find(id);
-    image.rest.add(thread->second.values);
+    image.rest.add(thread->second.waits);
     image.folded++;
     image.threads.erase(thread);
   }
@@ -195,10 +220,7 @@ void WaitTally::fold_images() {
   if (images_.size() <= kMostEnded) return;
   std::vector<std::pair<uint64_t, uint64_t>> ended;
   for (const auto& [number, image] : images_) {
-    if (!is_over(image)) continue;
-    uint64_t waits = image.rest.contended;
-    for (const auto& [id, thread] : image.threads) waits += thread.values.contended;
-    ended.emplace_back(waits, number);
+    if (is_over(image)) ended.emplace_back(image.waited_times(), number);
   }
   for (const uint64_t number : least_of(std::move(ended), kMostEnded)) {
     const Image& image = images_.at(number);
@@ -206,8 +228,9 @@ void WaitTally::fold_images() {
       const bool full = programs_.size() >= kMostPrograms && !programs_.contains(image.comm);
       Program& program = programs_[full ? "others" : image.comm];
       program.folded++;
-      program.values.add(image.rest);
-      for (const auto& [id, thread] : image.threads) program.values.add(thread.values);
+      program.waits.add(image.rest);
+      for (const auto& [id, thread] : image.threads) program.waits.add(thread.waits);
+      program.handoffs.add(image.handoffs);
     }
     forget(number);
   }
@@ -216,20 +239,18 @@ void WaitTally::fold_images() {
 // --- snapshots -----------------------------------------------------------------------------------
 
 Snapshot WaitTally::next(const RunFacts& run) {
-  const auto thread_of = [](const Values& values) {
+  const auto thread_of = [](const Values& waits) {
     ThreadSnapshot t;
-    t.contended = values.contended;
-    HistogramSnapshot& h = t.wait;
-    for (const auto& [bucket, count] : values.buckets) {
-      h.buckets.push_back({Histogram::lower_of(bucket), Histogram::upper_of(bucket), count});
-      h.count += count;
-    }
-    if (h.count == 0) return t;
-    h.sum_ns = values.sum_ns;
-    h.max_ns = values.max_ns;
-    h.min_ns = std::min(values.min_ns, values.max_ns);
-    set_quantiles(h);
+    t.contended = waits.times;
+    t.wait = waits.histogram();
     return t;
+  };
+  // Whichever it is, or all that there are.
+  const auto gil_of = [](uint64_t contended, const Values& handoffs) {
+    GilSnapshot g;
+    g.contended = contended;
+    g.handoff = handoffs.histogram();
+    return g;
   };
   Snapshot out;
   out.run = run;
@@ -254,16 +275,16 @@ Snapshot WaitTally::next(const RunFacts& run) {
       p.light = true;
       p.exact = false;
       for (const auto& [id, thread] : image.threads) {
-        ThreadSnapshot& t = p.threads.emplace_back(thread_of(thread.values));
+        ThreadSnapshot& t = p.threads.emplace_back(thread_of(thread.waits));
         t.tid = thread.tid;
         t.comm = thread.comm;
       }
       if (image.folded != 0) p.threads.emplace_back(thread_of(image.rest)).folded = image.folded;
+      p.gils.push_back(gil_of(image.waited_times(), image.handoffs));
     }
-    image.rest = {};
+    image.threads.clear();
     image.folded = 0;
-    std::erase_if(image.threads, [](const auto& each) { return each.second.ended; });
-    for (auto& [id, thread] : image.threads) thread.values = {};
+    image.rest = image.handoffs = {};
   }
   for (const uint64_t number : over) forget(number);
   for (const auto& [comm, program] : std::exchange(programs_, {})) {
@@ -273,7 +294,8 @@ Snapshot WaitTally::next(const RunFacts& run) {
     p.comm = comm;
     p.light = true;
     p.exact = false;
-    p.threads.push_back(thread_of(program.values));
+    p.threads.push_back(thread_of(program.waits));
+    p.gils.push_back(gil_of(program.waits.times, program.handoffs));
   }
   return out;
 }

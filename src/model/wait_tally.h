@@ -1,5 +1,5 @@
-// WaitTally: what the kernel side counted of waits, as snapshots of intervals: by process, or by
-// thread, but without anything else that a Model knows of them.
+// WaitTally: what the kernel side counted of waits and hand-offs, as snapshots of intervals: by
+// process, or waits by thread, but without anything else that a Model knows of them.
 #pragma once
 
 #include <cstdint>
@@ -39,15 +39,17 @@ class WaitTally {
  private:
   struct Values {
     std::map<uint32_t, uint64_t> buckets;  // by gt_bucket_of()
-    uint64_t contended = 0, sum_ns = 0, min_ns = ~uint64_t{0}, max_ns = 0;
+    uint64_t times = 0;  // also of what began before it was seen, and has no bucket
+    uint64_t sum_ns = 0, min_ns = ~uint64_t{0}, max_ns = 0;
     void add(const Values& more);
     void add(const WaitCount& now, const WaitCount& before);
+    HistogramSnapshot histogram() const;
   };
   struct Thread {
     uint32_t tid = 0;  // 0: of all
     std::string comm;
     bool ended = false;
-    Values values;  // since the last next()
+    Values waits;  // since the last next()
   };
   struct Image {
     uint64_t number = 0;
@@ -60,10 +62,12 @@ class WaitTally {
     std::map<WaiterId, Thread> threads;
     uint64_t folded = 0;  // ended threads
     Values rest;          // of these
+    Values handoffs;
+    uint64_t waited_times() const;
   };
   struct Program {
     uint64_t folded = 0;  // ended processes
-    Values values;
+    Values waits, handoffs;
   };
 
   Image* image_now(uint32_t tgid);
@@ -79,8 +83,9 @@ class WaitTally {
 
   std::map<uint64_t, Image> images_;                             // by number
   std::unordered_map<uint32_t, std::vector<uint64_t>> by_tgid_;  // numbers, in order
-  std::map<WaiterId, std::map<uint32_t, WaitCount>> taken_;      // by bucket
-  std::map<std::string, Program> programs_;                      // by comm
+  // By whether it is of hand-offs, and bucket.
+  std::map<WaiterId, std::map<std::pair<bool, uint32_t>, WaitCount>> taken_;
+  std::map<std::string, Program> programs_;  // by comm
   uint64_t numbers_ = 0;
   uint64_t taken_ns_ = 0, told_ns_ = 0;
   uint64_t final_ns_ = 0;  // of who had ended by then all was taken

@@ -82,7 +82,10 @@ Result<CountedWaits> CountMaps::read() {
   for (const auto& [key, count] : *counts) {
     const WaiterId id = id_of(key.waiter);
     if (!std::binary_search(known.begin(), known.end(), id)) continue;  // the next time
-    read.counts.push_back({id, key.bucket, count.count, count.sum_ns, count.min_ns, count.max_ns});
+    const bool handoffs = key.what == GT_COUNT_HANDOFFS;
+    if (count.count != 0)
+      read.counts.push_back(
+          {id, handoffs, key.bucket, count.count, count.sum_ns, count.min_ns, count.max_ns});
     if (std::binary_search(ended.begin(), ended.end(), id))
       bpf_map_delete_elem(bpf_map__fd(maps_.counts), &key);
   }
@@ -91,14 +94,15 @@ Result<CountedWaits> CountMaps::read() {
   return read;
 }
 
-void CountMaps::note_waiting(uint32_t tgid, uint32_t tid, uint64_t gil) {
+bool CountMaps::note_waiting(uint32_t tgid, uint32_t tid, uint64_t gil) {
   gt_wait wait{};
   wait.gil = gil;
   (void)bpf_map_lookup_elem(bpf_map__fd(maps_.images), &tgid, &wait.image_ns);
   wait.born_ns = by_thread_ ? boot_ns() : wait.image_ns;
   wait.waits = 1;
   // What the kernel side knows is newer.
-  (void)bpf_map_update_elem(bpf_map__fd(maps_.waits), &tid, &wait, BPF_NOEXIST);
+  return bpf_map_update_elem(bpf_map__fd(maps_.waits), &tid, &wait, BPF_NOEXIST) == 0 ||
+         errno == EEXIST;
 }
 
 }  // namespace giltop

@@ -1,4 +1,5 @@
-// CountMaps: the kernel side's counts of waits (bpf/count.bpf.h), read while they grow.
+// CountMaps: the kernel side's counts of waits and hand-offs (bpf/count.bpf.h), read while they
+// grow.
 #pragma once
 
 #include <bpf/libbpf.h>
@@ -25,8 +26,9 @@ class CountMaps {
   // caller's to fill in. Errors: the kernel's.
   Result<CountedWaits> read();
 
-  // That thread was read to be waiting: the beginning of its wait is not known.
-  void note_waiting(uint32_t tgid, uint32_t tid, uint64_t gil);
+  // That thread was read to be waiting: the beginning of its wait is not known. False: there is no
+  // room for it.
+  bool note_waiting(uint32_t tgid, uint32_t tid, uint64_t gil);
 
  private:
   Maps maps_;

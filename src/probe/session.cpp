@@ -207,6 +207,7 @@ Status LiveSession::prepare_counting() {
   skeleton_->rodata->tell_threads = counting.instead_of_events ? 0 : 1;
   skeleton_->rodata->count_waits = 1;
   skeleton_->rodata->count_by_thread = counting.by_thread ? 1 : 0;
+  skeleton_->rodata->count_handoffs = counting.handoffs ? 1 : 0;
   return counts_
       .emplace(CountMaps::Maps{maps.waits, maps.images, maps.waiters, maps.wait_counts},
                counting.by_thread)
@@ -215,8 +216,9 @@ Status LiveSession::prepare_counting() {
 
 // What is read of processes, to take its turn among what the kernel side tells.
 void LiveSession::push(const Event& event) {
-  if (counts_ && event.kind == EventKind::thread_read && (event.state & kReadWaiting) != 0)
-    counts_->note_waiting(event.tgid, event.tid, event.value);
+  if (counts_ && event.kind == EventKind::thread_read && (event.state & kReadWaiting) != 0 &&
+      !counts_->note_waiting(event.tgid, event.tid, event.value))
+    skeleton_->bss->roomless[event.tid % GT_ROOMLESS_SLOTS] = event.tid;
   reorder_.push(event);
 }
 
@@ -304,8 +306,10 @@ Status LiveSession::attach_scheduler() {
   auto& p = skeleton_->progs;
   for (bpf_program* program : {p.on_process_fork, p.on_process_exec, p.on_process_exit,
                                p.on_task_rename, p.on_sched_wakeup, p.on_sched_switch}) {
+    const bool counts =
+        program == p.on_sched_wakeup && options_.counting && options_.counting->handoffs;
     const bool of_threads = program == p.on_task_rename || program == p.on_sched_wakeup;
-    if (of_threads && !tells_threads()) continue;
+    if (of_threads && !counts && !tells_threads()) continue;
     bpf_link* link = bpf_program__attach(program);
     if (!link) return system_error(std::string("attach ") + bpf_program__name(program), errno);
     scheduler_.emplace_back(link);

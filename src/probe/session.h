@@ -25,6 +25,7 @@ enum class Mode { exact, light, automatic };
 // Waits are counted in the kernel, too (light mode): see counted().
 struct WaitCounting {
   bool by_thread = false;  // else by process
+  bool handoffs = false;   // these as well, by process: the hook of wakeups is set for it
   // Of threads, no events but of processes: that they begin, what they run, that they end.
   bool instead_of_events = true;
   // Buckets of all threads or processes together that have room: 112 bytes each.

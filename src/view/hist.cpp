@@ -80,7 +80,8 @@ std::string title(const HistSeries& s, const HistReport& r) {
     line += ", in exact mode alone";
   if (r.not_counted != 0)
     line +=
-        fmt::format(", {} waits not counted: no room in the kernel", format_count(r.not_counted));
+        fmt::format(", {} waits{} not counted: no room in the kernel", format_count(r.not_counted),
+                    s.kind == HistKind::handoff ? " and their hand-offs" : "");
   return line + "\n";
 }
 
@@ -118,6 +119,8 @@ std::string hist_text(const HistReport& report, HistUnit unit) {
 
 std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
   constexpr size_t kHalf = 20;
+  const std::string modes =
+      a.mode == b.mode ? std::string() : fmt::format(", in {} and in {} mode", a.mode, b.mode);
   std::string out;
   std::vector<bool> seen(b.series.size());
   for (const HistSeries& s : a.series) {
@@ -134,10 +137,10 @@ std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
       out += fmt::format("{}  {}: not known in light mode\n", whose(s), noun(s.kind));
       continue;
     }
-    out +=
-        fmt::format("{}  {}: {} values in {:.1f} s, then {} in {:.1f} s\n", whose(s), noun(s.kind),
-                    format_count(s.values.count), static_cast<double>(a.duration_ns) / 1e9,
-                    format_count(other->values.count), static_cast<double>(b.duration_ns) / 1e9);
+    out += fmt::format("{}  {}: {} values in {:.1f} s, then {} in {:.1f} s{}\n", whose(s),
+                       noun(s.kind), format_count(s.values.count),
+                       static_cast<double>(a.duration_ns) / 1e9, format_count(other->values.count),
+                       static_cast<double>(b.duration_ns) / 1e9, modes);
     Rows left = rows_of(s.values, unit), right = rows_of(other->values, unit);
     const size_t size = std::max(left.size(), right.size());
     left.resize(size);

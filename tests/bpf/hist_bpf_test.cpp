@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <sstream>
 
 #include "support/live.h"
@@ -143,6 +145,52 @@ TEST_F(Hist, RefusesWhatItDoesNotUnderstand) {
   const std::string file = directory_.path("no.json");
   write_file(file, "{\"schema\": \"giltop.hist/1\"}");
   refuses({"--diff", file, file}, 1, "no.json");
+}
+
+// Nothing that it wrote itself is overwritten by the file of -o.
+TEST_F(Hist, SparesWhatItPrints) {
+  Program target({python(), workload(), "turns", "--scale", "30", "--started"});
+  ASSERT_TRUE(target.wait_for("started"));
+  const std::string pid = std::to_string(target.pid()), file = directory_.path("f"),
+                    link = directory_.path("link"), giltop = GILTOP_BINARY;
+  std::filesystem::create_symlink("f", link);
+  const std::string live = giltop + " hist -p " + pid + " 0.2 1 ";
+  for (const std::string& command : {
+           live + "-o " + file + " >> " + file,
+           live + "-o " + link + " >> " + file,
+           live + "-o /dev/stdout >> " + file,
+           live + "-o " + file + " 2>> " + file,
+           live + "-o " + file + " --json=" + link,
+           live + "-o " + file + " --json >> " + file,
+           giltop + " hist -o " + file + " -- sh -c 'echo its own' >> " + file,
+       }) {
+    SCOPED_TRACE(command);
+    write_file(file, "precious\n");
+    const Ran ran = run({"sh", "-c", command});
+    EXPECT_EQ(ran.status, 2);
+    EXPECT_EQ(ran.out, "");
+    const bool is_stderr = command.find("2>>") != std::string::npos;
+    const std::string kept = read_file(file), said = is_stderr ? kept.substr(9) : ran.err;
+    EXPECT_THAT(kept, StartsWith("precious\n"));
+    EXPECT_THAT(said, AllOf(StartsWith("giltop: --output and "), HasSubstr(" cannot both go to ")))
+        << said;
+    EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+    if (!is_stderr) {
+      EXPECT_EQ(kept, "precious\n");
+    }
+  }
+  // A new file, another one, and no file.
+  for (const std::string& command : {
+           live + "-o " + file + " > " + directory_.path("other"),
+           live + "-o " + file + " --json=" + directory_.path("j") + " 2> /dev/null",
+           live + "-o /dev/null > /dev/null 2>&1",
+           live + "-o - --json=" + directory_.path("j"),
+       }) {
+    SCOPED_TRACE(command);
+    const Ran ran = run({"sh", "-c", command});
+    EXPECT_EQ(ran.status, 0) << ran.err;
+  }
+  EXPECT_FALSE(parsed(read_file(file)).is_null());
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// giltop hist in light mode: waits that the kernel side counts.
+// giltop hist in light mode: waits and hand-offs that the kernel side counts.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -36,10 +36,10 @@ class HistLight : public Live {
     for (std::string line; std::getline(in, line);) documents.push_back(parsed(line));
     return documents;
   }
-  static uint64_t counts_of(const Json& document) {
+  static uint64_t counts_of(const Json& document, const std::string& kind = "wait") {
     uint64_t sum = 0;
     for (const Json& series : document.at("series"))
-      sum += series.at("histogram").at("count").get<uint64_t>();
+      if (series.at("kind") == kind) sum += series.at("histogram").at("count").get<uint64_t>();
     return sum;
   }
 };
@@ -49,7 +49,8 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
   ASSERT_TRUE(target.wait_for("ready"));
   const std::string kept = directory_.path("h.json");
   Program hist({GILTOP_BINARY, "hist", "-p", std::to_string(target.pid()), "--mode", "light",
-                "--json=" + directory_.path("intervals.json"), "-o", kept, "0.3"});
+                "--wait", "--handoff", "--json=" + directory_.path("intervals.json"), "-o", kept,
+                "0.3"});
   const std::string file = directory_.path("r.pftrace"), report = directory_.path("r.json");
   Program recorder({GILTOP_BINARY, "record", "--mode", "light", "-o", file, "--json=" + report,
                     "-p", std::to_string(target.pid())});
@@ -64,11 +65,13 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
   const Json total = parsed(read_file(kept));
   const std::vector<Json> intervals = lines_of(read_file(directory_.path("intervals.json")));
   ASSERT_GE(intervals.size(), 8u);
-  uint64_t waits = 0, events = 0;
+  uint64_t waits = 0, handoffs = 0, events = 0;
   double duration = 0;
   for (const Json& interval : intervals) {
     ASSERT_FALSE(interval.is_null());
-    waits += counts_of(interval);
+    ASSERT_EQ(interval.at("series").size(), 2u);
+    waits += counts_of(interval, "wait");
+    handoffs += counts_of(interval, "handoff");
     events += interval.at("events").get<uint64_t>();
     duration += interval.at("duration_s").get<double>();
     EXPECT_EQ(interval.at("lost_events"), 0);
@@ -78,14 +81,51 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
   EXPECT_GT(waits, 100u);
   EXPECT_LE(events, 3u) << "that its first wait told which Python it is, and its end";
   EXPECT_EQ(total.at("events"), events);
-  EXPECT_EQ(counts_of(total), waits);
+  EXPECT_EQ(counts_of(total, "wait"), waits);
+  EXPECT_EQ(counts_of(total, "handoff"), handoffs);
   EXPECT_NEAR(total.at("duration_s"), duration, 1e-6);
   // What a recorder was told of the same run.
   uint64_t recorded = 0;
   const Json recording = parsed(read_file(report));
   for (const Json& thread : recording.at("processes").at(0).at("threads"))
     recorded += thread.at("contended").get<uint64_t>();
-  EXPECT_EQ(total.at("series").at(0).at("contended"), recorded);
+  for (const Json& series : total.at("series")) EXPECT_EQ(series.at("contended"), recorded);
+  uint64_t handed = 0;
+  for (const Json& gil : recording.at("processes").at(0).at("gils"))
+    handed += gil.at("handoff").at("count").get<uint64_t>();
+  EXPECT_GT(handed, 50u);
+  EXPECT_EQ(handoffs, handed);
+}
+
+// Of a process each, whatever is asked for, and still no event of a thread.
+TEST_F(HistLight, HandoffsByProcessAlone) {
+  Program one({python(), workload(), "turns", "--scale", "30", "--started"});
+  Program other({python(), workload(), "convoy", "--scale", "30", "--started"});
+  ASSERT_TRUE(one.wait_for("started") && other.wait_for("started"));
+  for (const char* group : {"-P", "-L"}) {
+    const Ran ran = run(
+        {GILTOP_BINARY, "hist", "-a", "--mode", "light", "--handoff", group, "--json", "0.7", "1"});
+    ASSERT_EQ(ran.status, 0) << ran.err;
+    const Json document = parsed(ran.out);
+    ASSERT_FALSE(document.is_null()) << ran.out;
+    int found = 0;
+    uint64_t contended = 0;
+    for (const Json& series : document.at("series")) {
+      EXPECT_EQ(series.at("kind"), "handoff");
+      contended += series.at("contended").get<uint64_t>();
+      EXPECT_TRUE(series.at("tid").is_null());
+      EXPECT_TRUE(series.at("acquires").is_null());
+      EXPECT_GE(series.at("contended"), series.at("histogram").at("count"));
+      if (series.at("pid") == one.pid() || series.at("pid") == other.pid()) {
+        found++;
+        EXPECT_GT(series.at("histogram").at("count"), 20);
+        EXPECT_LT(series.at("histogram").at("p50_s"), 0.005);
+      }
+    }
+    EXPECT_EQ(found, 2) << ran.out;
+    EXPECT_LT(document.at("events"), contended) << "processes that come and go";
+    EXPECT_EQ(document.at("not_counted"), 0);
+  }
 }
 
 TEST_F(HistLight, QuantilesAreTheWorkloadsOwn) {
@@ -286,8 +326,9 @@ TEST_F(HistLight, HoldsAreNotKnown) {
   Program target({python(), workload(), "turns", "--scale", "30", "--started"});
   ASSERT_TRUE(target.wait_for("started"));
   const Ran ran = run({GILTOP_BINARY, "hist", "-p", std::to_string(target.pid()), "--mode", "light",
-                       "--hold", "--handoff", "0.5", "1"});
+                       "--hold", "--handoff", "-o", directory_.path("h.json"), "0.5", "1"});
   EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_LE(parsed(read_file(directory_.path("h.json"))).at("events"), 3);
   EXPECT_THAT(ran.out, HasSubstr("not known in light mode"));
   EXPECT_THAT(ran.out, HasSubstr("GIL hand-off, "));
 }

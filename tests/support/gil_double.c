@@ -18,12 +18,26 @@
 // interleave is the scheduler's business. With --ready it prints "ready PID" once the GIL exists
 // (free, never taken) and waits for a line on stdin, so that a tracer can be attached first.
 //
+//   gil_double --told THREADS INTERVAL_US
+//
+// Its threads do what lines on stdin tell them, one step at a time; INTERVAL_US is the switch
+// interval. It prints "ready PID" when all of them (0 to THREADS - 1) are there, none with the GIL,
+// and then for a line
+//
+//   N take    "N waits K" when the thread sleeps for the GIL, if it has to; "N took K" when it has
+//   it N drop    "N dropped K" when it has let it go N step    "N stepped K" when it has woken
+//   twice and found the GIL taken N nap     "N napped K" when it has been on a CPU, and sleeps
+//   again N end     "N ended" when the thread is no more
+//
+// K counts the thread's takes, from 1. It ends with stdin.
+//
 // Build: cc -O2 -rdynamic -pthread, and linked to a shared libc: giltop looks for the calls through
 // the PLT, and for the exported names.
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -89,6 +103,12 @@ struct thread_state {
   uint64_t random;
   uint64_t deadline_ns;  // CLOCK_MONOTONIC
   pthread_t pthread;
+  // Of one that is told what to do.
+  sem_t told;
+  char verb;
+  size_t number;
+  atomic_int takes, took, waits, naps;  // how often, up to now
+  atomic_int steps;                     // of a wait: found it still taken
 };
 
 _Static_assert(offsetof(struct thread_state, next) == 0x08, "as in CPython 3.11");
@@ -145,7 +165,10 @@ static void create_gil(struct gil* gil) {
 static __attribute__((noinline)) void take_gil(struct thread_state* self) {
   struct gil* gil = &self->runtime->gil;
   if (pthread_mutex_lock(&gil->mutex)) FATAL("pthread_mutex_lock");
-  if (atomic_load(&gil->locked)) note(self, kWait);
+  if (atomic_load(&gil->locked)) {
+    note(self, kWait);
+    atomic_fetch_add(&self->waits, 1);
+  }
   while (atomic_load(&gil->locked)) {
     const unsigned long seen = gil->switch_number;
     const uint64_t until_ns = now_ns(CLOCK_MONOTONIC) + gil->interval * 1000u;
@@ -153,6 +176,7 @@ static __attribute__((noinline)) void take_gil(struct thread_state* self) {
                                    (long)(until_ns % 1000000000u)};
     const int error = pthread_cond_timedwait(&gil->cond, &gil->mutex, &until);
     if (error != 0 && error != ETIMEDOUT) FATAL("pthread_cond_timedwait");
+    if (atomic_load(&gil->locked)) atomic_fetch_add(&self->steps, 1);
     // A whole interval has passed and nobody else had it meanwhile: ask for it.
     if (error == ETIMEDOUT && atomic_load(&gil->locked) && gil->switch_number == seen)
       atomic_store(&gil_drop_request, 1);
@@ -290,6 +314,115 @@ static void make_thread_state(struct thread_state* self, uint64_t seed, double s
   memset(self->log, 0, self->log_capacity * sizeof *self->log);  // no page faults later
 }
 
+// ---- Threads that are told what to do ----
+
+static void* run_told(void* argument) {
+  struct thread_state* self = argument;
+  note_thread(self);
+  atomic_store(&self->steps, 0);
+  for (;;) {
+    while (sem_wait(&self->told)) continue;
+    self->logged = 0;
+    const int take = atomic_load(&self->takes);
+    switch (self->verb) {
+      case 't':
+        PyEval_RestoreThread(self);
+        printf("%zu took %d\n", self->number, take);
+        fflush(stdout);
+        atomic_store(&self->took, take);
+        break;
+      case 'd':
+        PyEval_SaveThread();
+        printf("%zu dropped %d\n", self->number, take);
+        fflush(stdout);
+        break;
+      case 'n':
+        atomic_fetch_add(&self->naps, 1);
+        break;
+      default:
+        return NULL;
+    }
+  }
+}
+
+// As /proc has it; 0: there is no such thread.
+static char scheduler_state(const struct thread_state* thread) {
+  char path[64], state = 0;
+  snprintf(path, sizeof path, "/proc/self/task/%lu/stat", thread->native_thread_id);
+  FILE* stat = fopen(path, "r");
+  if (!stat) return 0;
+  if (fscanf(stat, "%*d (%*[^)]) %c", &state) != 1) state = 0;
+  fclose(stat);
+  return state;
+}
+
+static void tell(struct thread_state* thread, char verb) {
+  thread->verb = verb;
+  if (sem_post(&thread->told)) FATAL("sem_post");
+}
+
+static void tell_take(struct thread_state* thread) {
+  const int take = atomic_fetch_add(&thread->takes, 1) + 1, waits = atomic_load(&thread->waits);
+  tell(thread, 't');
+  while (atomic_load(&thread->took) != take) {
+    if (atomic_load(&thread->waits) != waits && scheduler_state(thread) == 'S') {
+      printf("%zu waits %d\n", thread->number, take);
+      fflush(stdout);
+      return;
+    }
+    sleep_us(100);
+  }
+}
+
+static int do_as_told(struct thread_state* threads, size_t count) {
+  // So that who reads its memory finds the GIL: _PyRuntime.interpreters.head, and one of id 0.
+  static unsigned char interpreter[0x100];
+  void* const head = interpreter;
+  memcpy(_PyRuntime.before + 0x28, &head, sizeof head);
+  create_gil(&_PyRuntime.gil);
+  for (size_t i = 0; i < count; i++) {
+    threads[i].interp = interpreter;
+    threads[i].number = i;
+    if (sem_init(&threads[i].told, 0, 0)) FATAL("sem_init");
+    atomic_store(&threads[i].steps, -1);
+    if (pthread_create(&threads[i].pthread, NULL, run_told, &threads[i])) FATAL("pthread_create");
+    while (atomic_load(&threads[i].steps) != 0) sleep_us(100);
+  }
+  printf("ready %d\n", (int)getpid());
+  fflush(stdout);
+  size_t number;
+  char verb[16];
+  while (scanf("%zu %15s", &number, verb) == 2) {
+    if (number >= count) return 2;
+    struct thread_state* thread = &threads[number];
+    if (strcmp(verb, "take") == 0) {
+      tell_take(thread);
+    } else if (strcmp(verb, "drop") == 0) {
+      tell(thread, 'd');
+    } else if (strcmp(verb, "nap") == 0) {
+      const int naps = atomic_load(&thread->naps);
+      tell(thread, 'n');
+      while (atomic_load(&thread->naps) == naps || scheduler_state(thread) != 'S') sleep_us(100);
+      printf("%zu napped %d\n", number, atomic_load(&thread->takes));
+      fflush(stdout);
+    } else if (strcmp(verb, "step") == 0) {
+      const int steps = atomic_load(&thread->steps);
+      while (atomic_load(&thread->steps) - steps < 2) sleep_us(100);
+      printf("%zu stepped %d\n", number, atomic_load(&thread->takes));
+      fflush(stdout);
+    } else if (strcmp(verb, "end") == 0) {
+      tell(thread, 'e');
+      if (pthread_join(thread->pthread, NULL)) FATAL("pthread_join");
+      while (scheduler_state(thread)) sleep_us(100);  // the kernel's part of it
+      printf("%zu ended\n", number);
+      fflush(stdout);
+    } else {
+      return 2;
+    }
+  }
+  return 0;
+}
+
 static bool parse(const char* text, double low, double high, double* value) {
   char* end;
   *value = strtod(text, &end);
@@ -297,11 +430,22 @@ static bool parse(const char* text, double low, double high, double* value) {
 }
 
 int main(int argc, char** argv) {
-  double thread_count, seconds, seed;
+  double thread_count, seconds, seed, interval_us;
+  if (argc == 4 && strcmp(argv[1], "--told") == 0 && parse(argv[2], 1, 256, &thread_count) &&
+      parse(argv[3], 1, 1e9, &interval_us)) {
+    const size_t told = (size_t)thread_count;
+    struct thread_state* threads = calloc(told, sizeof *threads);
+    if (!threads) FATAL("calloc");
+    for (size_t i = 0; i < told; i++) make_thread_state(&threads[i], i, 0);
+    _PyRuntime.gil.interval = (unsigned long)interval_us;
+    return do_as_told(threads, told);
+  }
   const bool ready = argc == 6 && strcmp(argv[5], "--ready") == 0;
   if ((argc != 5 && !ready) || !parse(argv[1], 1, 256, &thread_count) ||
       !parse(argv[2], 0, 3600, &seconds) || !parse(argv[3], 0, 1e15, &seed)) {
-    fprintf(stderr, "usage: gil_double THREADS SECONDS SEED LOGFILE [--ready]\n");
+    fprintf(stderr,
+            "usage: gil_double THREADS SECONDS SEED LOGFILE [--ready]\n"
+            "       gil_double --told THREADS INTERVAL_US\n");
     return 2;
   }
   FILE* out = strcmp(argv[4], "-") == 0 ? stdout : fopen(argv[4], "w");

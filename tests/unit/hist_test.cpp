@@ -231,6 +231,25 @@ TEST(Hist, IntervalsAddUp) {
   EXPECT_EQ(waits, 36u);
 }
 
+// A process that executed another program, or its id's next owner.
+TEST(Hist, IntervalsKeepProcessesOfOneIdApart) {
+  Snapshot a = two_processes();
+  a.processes[1].pid = a.processes[0].pid;
+  a.processes[1].cmdline = "/usr/bin/python3 /srv/next.py";
+  a.processes[0].number = 1;
+  a.processes[1].number = 2;
+  for (const HistGroup group : {HistGroup::process, HistGroup::thread}) {
+    HistReport sum;
+    for (int i = 0; i < 2; i++) add(sum, hist_of(a, group, {HistKind::wait, HistKind::handoff}));
+    ASSERT_THAT(sum.series, SizeIs(group == HistGroup::process ? 4 : 6));
+    for (const HistSeries& s : sum.series)
+      if (s.kind == HistKind::handoff) {
+        EXPECT_EQ(s.values.count, 6u);
+        EXPECT_EQ(s.name, s.process == 1 ? "python3 /srv/app.py" : "python3 /srv/next.py");
+      }
+  }
+}
+
 TEST(Hist, JsonAndBack) {
   std::mt19937_64 random(3);
   Snapshot s = two_processes();
@@ -291,6 +310,10 @@ TEST(Hist, DifferencesOfTwo) {
                           HasSubstr("66.7 % |********************|"),
                           HasSubstr("max 200ms -> 2.0ms (-99 %)")));
   EXPECT_THAT(diff, HasSubstr("p50 6.0ms -> 1.0ms (-83 %)"));
+  EXPECT_THAT(diff, Not(HasSubstr("mode")));
+  b.run.mode = "light";
+  EXPECT_THAT(hist_diff(report(a), report(b), HistUnit::microseconds),
+              HasSubstr("then 6 in 10.0 s, in exact and in light mode\n"));
   // By process: each is compared with itself.
   a = b = two_processes();
   b.processes[1].pid = 300;

@@ -74,6 +74,47 @@ TEST(LightModel, ASampleOfWhoHasEndedIsNobodysLife) {
   EXPECT_EQ(model.threads()[0].last_ns, 200u);
 }
 
+// Who let the GIL go may end before the one it woke has it: that is a hand-off all the same.
+TEST(LightModel, AHandoffOutlivesWhoLetGo) {
+  EventTables tables;
+  Model model(tables);
+  const auto tell = [&](EventKind kind, uint32_t tid, uint64_t ts_ns, uint64_t value = 0,
+                        uint32_t other = 0, uint8_t state = 0) {
+    Event event;
+    event.kind = kind;
+    event.ts_ns = ts_ns;
+    event.tgid = 10;
+    event.tid = tid;
+    event.value = value;
+    event.other = other;
+    event.state = state;
+    model.apply(event);
+  };
+  tell(EventKind::mode, 0, 100, 0, 0, 1);
+  tell(EventKind::thread_seen, 11, 100);
+  tell(EventKind::thread_seen, 12, 100);
+  tell(EventKind::gil_wait, 11, 200, 0x1000, 12);
+  tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
+  tell(EventKind::wakeup, 11, 300);
+  tell(EventKind::exit, 12, 310);
+  tell(EventKind::switch_in, 11, 350);
+  tell(EventKind::gil_acquire, 11, 400, 0x1000);
+  ASSERT_THAT(broken_tilings(model), IsEmpty());
+  ASSERT_EQ(model.processes().size(), 1u);
+  const Gil& gil = *model.processes().front().gils.at(0);
+  EXPECT_EQ(gil.handoff.count(), 1u);
+  EXPECT_EQ(gil.handoff.max_ns(), 100u);
+  EXPECT_EQ(gil.handoff_runqueue_ns, 50u);
+  EXPECT_EQ(gil.handoff_lock_ns, 50u);
+  uint64_t handoff = 0, total = 0;
+  for (const Gil::Blame& b : gil.blame()) {
+    handoff += b.handoff_ns;
+    total += b.running_ns + b.runnable_ns + b.blocked_ns + b.handoff_ns + b.unknown_ns;
+  }
+  EXPECT_EQ(handoff, 100u);
+  EXPECT_EQ(total, 200u);
+}
+
 // Behind whom, and what that one did meanwhile: what light mode says is true, or unknown.
 TEST(LightModelProperties, NobodyIsBlamedForWhatItDidWithoutTheGil) {
   uint64_t asleep = 0, asleep_truly = 0, unknown = 0, total = 0;

@@ -25,11 +25,20 @@ class Kernel {
  public:
   explicit Kernel(bool by_thread) : by_thread_(by_thread) {}
 
-  void wait(const Waiter& waiter, uint64_t length) { add(waiter, gt_bucket_of(length), length); }
-  void wait_from_before(const Waiter& waiter) { add(waiter, GT_NO_BUCKET, 0); }
+  void wait(const Waiter& waiter, uint64_t length) {
+    add(key(waiter), false, gt_bucket_of(length), length);
+  }
+  void wait_from_before(const Waiter& waiter) { add(key(waiter), false, GT_NO_BUCKET, 0); }
+  void handoff(const Waiter& waiter, uint64_t length) {
+    add(of_process(waiter), true, gt_bucket_of(length), length);
+  }
   void end(const Waiter& waiter) {
     for (auto& [id, each] : waiters_)
-      if (each.id == key(waiter).id) each.ended = true;
+      if (id == key(waiter).id) each.ended = true;
+  }
+  void end_process(const Waiter& waiter) {
+    for (auto& [id, each] : waiters_)
+      if (id == of_process(waiter).id) each.ended = true;
   }
   void refuse(uint64_t waits) { not_counted_ += waits; }
 
@@ -47,15 +56,15 @@ class Kernel {
   }
 
  private:
-  Waiter key(Waiter waiter) const {
-    if (!by_thread_) waiter.id = {waiter.image_ns, waiter.id.tgid, 0};
+  static Waiter of_process(Waiter waiter) {
+    waiter.id = {waiter.image_ns, waiter.id.tgid, 0};
     return waiter;
   }
-  void add(const Waiter& waiter, uint32_t bucket, uint64_t length) {
-    const Waiter of = key(waiter);
+  Waiter key(const Waiter& waiter) const { return by_thread_ ? waiter : of_process(waiter); }
+  void add(const Waiter& of, bool handoffs, uint32_t bucket, uint64_t length) {
     waiters_.emplace(of.id, of);
-    WaitCount& count = counts_[of.id][bucket];
-    if (count.count == 0) count = {of.id, bucket, 0, 0, ~uint64_t{0}, 0};
+    WaitCount& count = counts_[of.id][{handoffs, bucket}];
+    if (count.count == 0) count = {of.id, handoffs, bucket, 0, 0, ~uint64_t{0}, 0};
     count.count++;
     count.sum_ns += length;
     count.min_ns = std::min(count.min_ns, length);
@@ -64,7 +73,7 @@ class Kernel {
 
   bool by_thread_;
   std::map<WaiterId, Waiter> waiters_;
-  std::map<WaiterId, std::map<uint32_t, WaitCount>> counts_;
+  std::map<WaiterId, std::map<std::pair<bool, uint32_t>, WaitCount>> counts_;
   uint64_t not_counted_ = 0;
 };
 
@@ -197,6 +206,61 @@ TEST_F(WaitTallyTest, IntervalsAddUpHoweverOftenItIsRead) {
   }
 }
 
+// Hand-offs are of a process, whoever waits are of, and as contended as that.
+TEST_F(WaitTallyTest, HandoffsAreOfTheProcess) {
+  for (const bool by_thread : {false, true}) {
+    Kernel kernel(by_thread);
+    WaitTally fresh;
+    tally_ = fresh;
+    tally_.begin(1000);
+    python(2000, 7, "python3 app.py");
+    Histogram handoffs;
+    const Waiter one = thread(7, 1500, 7, 1600, "one"), two = thread(7, 1500, 8, 1700, "two");
+    for (int i = 0; i < 6; i++) {
+      kernel.wait(i % 2 == 0 ? one : two, kMs);
+      if (i == 5) continue;
+      kernel.handoff(i % 2 == 0 ? one : two, 1000u * i);
+      handoffs.add(1000u * i);
+    }
+    const auto report_of = [&](HistGroup group) {
+      const std::vector<HistKind> kinds = {HistKind::wait, HistKind::handoff};
+      return hist_of(tally_.next(run_), group, kinds);
+    };
+    tally_.take(kernel.read(10'000), 10'000);
+    const HistReport first = report_of(by_thread ? HistGroup::thread : HistGroup::process);
+    ASSERT_THAT(first.series, SizeIs(by_thread ? 3 : 2));
+    for (const HistSeries& series : first.series) {
+      const bool handoff = series.kind == HistKind::handoff;
+      EXPECT_EQ(series.pid, 7u);
+      EXPECT_EQ(series.tid.has_value(), by_thread && !handoff);
+      EXPECT_FALSE(series.acquires);
+      EXPECT_EQ(series.contended, by_thread && !handoff ? 3u : 6u);
+      if (handoff) {
+        expect_same(series.values, snapshot_of(handoffs));
+      } else {
+        EXPECT_EQ(series.values.count, by_thread ? 3u : 6u);
+      }
+    }
+    // A thread's end is not its process's.
+    kernel.wait(two, kMs);
+    kernel.handoff(two, 7000);
+    kernel.end(two);
+    tally_.take(kernel.read(20'000), 20'000);
+    kernel.wait(one, kMs);
+    kernel.handoff(one, 9000);
+    kernel.end_process(one);
+    exit(25'000, 7);
+    tally_.take(kernel.read(30'000), 30'000);
+    const HistReport second = report_of(HistGroup::all);
+    ASSERT_THAT(second.series, SizeIs(2));
+    EXPECT_EQ(second.series[1].values.count, 2u);
+    EXPECT_EQ(second.series[1].values.sum_ns, 16'000u);
+    EXPECT_EQ(second.series[1].contended, 2u);
+    tally_.take(kernel.read(40'000), 40'000);
+    EXPECT_THAT(report_of(HistGroup::process).series, IsEmpty());
+  }
+}
+
 // Three programs one after the other under one id, and a child that was forked from the second.
 TEST_F(WaitTallyTest, WaitsAreOfTheProgramOfTheirTime) {
   for (const bool by_thread : {false, true}) {
@@ -294,14 +358,18 @@ TEST_F(WaitTallyTest, OfManyProcessesThatEndedToo) {
       const uint64_t at = 1'000'000 * (round + 1) + 100 * p;
       exec(at, 10 + p);
       python(at + 1, 10 + p, "python3 job.py");
-      for (uint32_t i = 0; i <= p % 3; i++, waits++)
+      for (uint32_t i = 0; i <= p % 3; i++, waits++) {
         kernel.wait(thread(10 + p, at, 10 + p, at), kMs);
+        kernel.handoff(thread(10 + p, at, 10 + p, at), kMs);
+      }
       kernel.end(thread(10 + p, at, 10 + p, at));
       exit(at + 50, 10 + p);
     }
     tally_.take(kernel.read(1'000'000 * (round + 2)), 1'000'000 * (round + 2));
   }
-  const HistReport processes = hist_of(tally_.next(run_), HistGroup::process, {HistKind::wait});
+  const Snapshot snapshot = tally_.next(run_);
+  EXPECT_EQ(count(hist_of(snapshot, HistGroup::process, {HistKind::handoff})), waits);
+  const HistReport processes = hist_of(snapshot, HistGroup::process, {HistKind::wait});
   EXPECT_EQ(count(processes), waits);
   EXPECT_LE(processes.series.size(), WaitTally::kMostEnded + 1);
   EXPECT_THAT(processes.series.back().name, HasSubstr("python3: "));
