@@ -379,6 +379,7 @@ int on_entry(struct pt_regs *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 id = bpf_get_current_pid_tgid();
+	struct gt_file_key key; /* the ring's memory is no key of a map before 6.2 (compat.bpf.h) */
 	struct gt_entry *e;
 	__u32 *what;
 
@@ -392,8 +393,9 @@ int on_entry(struct pt_regs *ctx)
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_ENTRY, id >> 32, (__u32)id);
-	file_key(&e->file, BPF_CORE_READ(task, mm, exe_file));
-	what = bpf_map_lookup_elem(&known_files, &e->file);
+	file_key(&key, BPF_CORE_READ(task, mm, exe_file));
+	e->file = key;
+	what = bpf_map_lookup_elem(&known_files, &key);
 	if (!what || *what != GT_TELL_AT_ENTRY)
 		e->h.state = hold(id >> 32);
 	submit_now(e);

@@ -158,10 +158,11 @@ static __always_inline __u8 holding(struct task_struct *task, const struct gt_li
 static __always_inline __u64 emit_gil(enum gt_kind kind, __u64 gil, __u8 state, __u32 extra,
 				      __u32 tgid, __u32 tid)
 {
-	struct gt_gil *e = reserve(kind, sizeof(*e));
+	struct gt_gil *e;
 	__u64 now;
 
 	count_light(GT_LIGHT_RECORDS);
+	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;
 	e->gil = gil;
