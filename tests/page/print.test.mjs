@@ -31,13 +31,49 @@ test('paper is white', async () => {
 });
 
 // Whoever prints when a page is loaded, as chromium --print-to-pdf does, has all of it.
-test('a page is whole when it is loaded', async () => {
-  const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
-  await page.addInitScript(
-      () => addEventListener(
-          'load', () => window.wasReady = document.documentElement.hasAttribute('data-ready')));
-  await page.reload();
-  assert.equal(await page.evaluate(() => window.wasReady), true);
+test('a page that is printed before its timeline is unpacked is whole', async () => {
+  const {page, complaints, close} = await open(
+      chrome, keptPage('taking-turns'), {unready: true}, () => window.Worker = class {
+        addEventListener() {}
+        postMessage() {}
+        terminate() {}
+      });
+  const states = await page.evaluate(() => {
+    const {timeline} = window.giltop, all = [timeline.rows.length];
+    dispatchEvent(new Event('beforeprint'));
+    return [...all, timeline.rows.length, document.querySelectorAll('.strips canvas').length];
+  });
+  assert.deepEqual(states.slice(0, 2), [0, 3]);
+  assert.ok(states[2] >= 2, 'a ruler, and lanes');
+  assert.ok(await page.isHidden('#unpacking'));
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+// Paper breaks between the strips, so that none of it is left empty for a picture that is tall.
+test('the lanes are cut up for paper, and nothing of them is lost', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('convoy'));
+  const cut = await page.evaluate(() => {
+    const {timeline} = window.giltop, {canvas, rows} = timeline;
+    timeline.show(Array.from({length: 97}, (_, i) => rows[i % rows.length]), ['0x1'], true);
+    dispatchEvent(new Event('beforeprint'));
+    const strips = [...document.querySelectorAll('.strips canvas')];
+    const pixels = (one) => Array.from(
+        new Uint32Array(one.getContext('2d').getImageData(0, 0, one.width, one.height).data.buffer));
+    const whole = pixels(canvas).join(), parts = strips.flatMap(pixels).join();
+    const out = {
+      same: whole === parts,
+      tallest: Math.max(...strips.map((strip) => strip.height)) / timeline.scale,
+      head: strips[0].closest('thead') !== null,
+      body: strips.slice(1).every((strip) => strip.closest('tbody'))
+    };
+    dispatchEvent(new Event('afterprint'));
+    return {...out, left: document.querySelectorAll('.strips').length};
+  });
+  assert.ok(cut.same, 'the strips are the picture');
+  assert.ok(cut.tallest <= 140, `${cut.tallest}`);
+  assert.ok(cut.head && cut.body, 'the ruler is on each sheet');
+  assert.equal(cut.left, 0);
   assert.deepEqual(complaints, []);
   await close();
 });

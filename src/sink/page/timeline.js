@@ -1,5 +1,6 @@
 // The timeline: a lane for each thread. What is drawn, and which part of the run; what mice, keys
 // and fingers do to it is in timeline_input.js.
+import {el} from './dom.js';
 import {duration, exact, moment, stateName} from './format.js';
 import {handoffsBetween, holdersBetween} from './handoffs.js';
 import {Raster} from './raster.js';
@@ -10,7 +11,8 @@ const RULER = 26, GAP = 6;  // CSS pixels
 const LEAST_NS = 200;       // across the whole width
 const MOST_PIXELS = 2600;   // of a lane
 const MOST_PRINTED = 8000;  // CSS pixels of height
-const TALL = 900;           // the same: more than fits on a sheet of paper with something above it
+const TALL = 900;           // the same: about what fits on a sheet
+const STRIP = 120;          // the same: what stays on one sheet
 const PRINTED = 2;          // pixels for a CSS pixel, on paper; nowhere more
 const MOST_OF_ALL = 16e6;   // pixels of the canvas
 const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
@@ -53,6 +55,26 @@ export class Timeline {
     this.resize();
     if (ended) this.scroller.scrollTop = this.scrolled;
     this.draw();
+    this.strips?.remove();
+    this.strips = printing && this.rows.length ? this.cutUp() : null;
+    if (this.strips) this.canvas.after(this.strips);
+  }
+
+  // The picture as a table, which paper can break: some lanes a row, and the ruler on each sheet.
+  cutUp() {
+    const strip = (top, bottom) => {
+      const [y0, y1] = [top, bottom].map((y) => Math.min(Math.round(y * this.scale), this.canvas.height));
+      const canvas = el('canvas', {width: this.canvas.width, height: y1 - y0});
+      canvas.getContext('2d').drawImage(this.canvas, 0, -y0);
+      return el('tr', {}, el('td', {}, canvas));
+    };
+    const pitch = this.lane + GAP, step = Math.max(1, Math.round(STRIP / pitch)) * pitch;
+    const body = [];
+    for (let top = RULER; top < this.height; top += step)
+      body.push(strip(top, Math.min(top + step, this.height)));
+    return el(
+        'table', {class: 'strips', 'aria-hidden': 'true'}, el('thead', {}, strip(0, RULER)),
+        el('tbody', {}, ...body));
   }
 
   readColours() {
@@ -86,16 +108,24 @@ export class Timeline {
     this.showAll();
   }
 
+  // Keeps room for so many lanes, whose rows are not there yet.
+  expect(lanes) {
+    this.rows = [];
+    this.lane = this.laneHeight(lanes);
+    this.canvas.parentElement.style.height = `${this.wholeHeight(lanes)}px`;
+    this.resize(lanes);
+  }
+
   // --- geometry ---
 
   // Most runs' lanes fit on one sheet of paper.
-  laneHeight() {
-    const onScreen = this.rows.length <= 12 ? 30 : 20;
-    const onPaper = Math.max(GAP, Math.floor((TALL - RULER - GAP) / this.rows.length) - GAP);
+  laneHeight(lanes = this.rows.length) {
+    const onScreen = lanes <= 6 ? 40 : lanes <= 12 ? 30 : 20;
+    const onPaper = Math.max(GAP, Math.floor((TALL - RULER - GAP) / lanes) - GAP);
     return this.printing ? Math.min(onScreen, onPaper) : onScreen;
   }
-  wholeHeight() {
-    return RULER + this.rows.length * (this.lane + GAP) + GAP;
+  wholeHeight(lanes = this.rows.length) {
+    return RULER + lanes * (this.lane + GAP) + GAP;
   }
   // How many lanes have room on paper.
   get printed() {
@@ -144,7 +174,6 @@ export class Timeline {
         Math.sqrt(MOST_OF_ALL / (height * Math.max(1, this.width))));
     this.scale = Math.max(scale, 0.5);
     this.canvas.style.height = `${height}px`;
-    this.scroller.parentElement.classList.toggle('tall', height > TALL);
     this.height = height;
     const size = [this.width, height].map((pixels) => Math.round(pixels * this.scale));
     // To set a canvas's size clears it, whatever the size.
