@@ -63,17 +63,24 @@ export class Timeline {
   // The picture as a table, which paper can break: some lanes a row, and the ruler on each sheet.
   cutUp() {
     const strip = (top, bottom) => {
-      const [y0, y1] = [top, bottom].map((y) => Math.min(Math.round(y * this.scale), this.canvas.height));
+      const [y0, y1] =
+          [top, bottom].map((y) => Math.min(Math.round(y * this.scale), this.canvas.height));
       const canvas = el('canvas', {width: this.canvas.width, height: y1 - y0});
       canvas.getContext('2d').drawImage(this.canvas, 0, -y0);
       return el('tr', {}, el('td', {}, canvas));
     };
     const pitch = this.lane + GAP, step = Math.max(1, Math.round(STRIP / pitch)) * pitch;
     const body = [];
-    for (let top = RULER; top < this.height; top += step)
-      body.push(strip(top, Math.min(top + step, this.height)));
+    for (let top = RULER, end = RULER + GAP / 2 + step; top < this.height; top = end, end += step)
+      body.push(strip(top, Math.min(end, this.height)));
+    // As text: a browser repeats no picture on the next sheet.
+    const ruler = el('th', {}, ...this.ticks().map(({x, label}) => {
+      const tick = el('span', {}, label);
+      tick.style.left = `${x / this.width * 100}%`;
+      return tick;
+    }));
     return el(
-        'table', {class: 'strips', 'aria-hidden': 'true'}, el('thead', {}, strip(0, RULER)),
+        'table', {class: 'strips', 'aria-hidden': 'true'}, el('thead', {}, el('tr', {}, ruler)),
         el('tbody', {}, ...body));
   }
 
@@ -362,25 +369,32 @@ export class Timeline {
     context.restore();
   }
 
-  drawRuler() {
-    const {context} = this;
-    const {from, to} = this.view;
-    context.fillStyle = this.css('background');
-    context.fillRect(0, 0, this.width, RULER);
+  // Where the ruler has its marks, and what it says there: nothing, where there is no room.
+  ticks() {
+    const {context} = this, {from, to} = this.view, all = [];
     const wanted = Math.max(2, this.lanesWidth / 110);
     const rough = (to - from) / wanted, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
     const digits = Math.max(0, Math.min(9, 9 - Math.floor(Math.log10(step) + 1e-9)));
     context.font = '11px system-ui, sans-serif';
-    context.textBaseline = 'middle';
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
-      const x = this.xOf(at);
+      const x = this.xOf(at), label = moment(at, digits);
+      all.push({x, label: x + 4 + context.measureText(label).width > this.width ? '' : label});
+    }
+    return all;
+  }
+
+  drawRuler() {
+    const {context} = this;
+    context.fillStyle = this.css('background');
+    context.fillRect(0, 0, this.width, RULER);
+    const ticks = this.ticks();
+    context.textBaseline = 'middle';
+    for (const {x, label} of ticks) {
       context.fillStyle = this.css('muted', 0.6);
       context.fillRect(x, RULER - 6, 1, 6);
       context.fillStyle = this.css('muted', 0.15);
       context.fillRect(x, RULER, 1, this.height - RULER);
-      const label = moment(at, digits);
-      if (x + 4 + context.measureText(label).width > this.width) continue;
       context.fillStyle = this.css('muted');
       context.fillText(label, x + 4, RULER / 2);
     }
