@@ -58,8 +58,12 @@ test('the lanes are cut up for paper, and nothing of them is lost', async () => 
     timeline.show(Array.from({length: 97}, (_, i) => rows[i % rows.length]), ['0x1'], true);
     dispatchEvent(new Event('beforeprint'));
     const strips = [...document.querySelectorAll('.strips canvas')];
-    const pixels = (one) => Array.from(
-        new Uint32Array(one.getContext('2d').getImageData(0, 0, one.width, one.height).data.buffer));
+    const pixels = (one) => {
+      const copy = new OffscreenCanvas(one.width, one.height).getContext('2d');
+      copy.drawImage(one, 0, 0);
+      return Array.from(
+          new Uint32Array(copy.getImageData(0, 0, one.width, one.height).data.buffer));
+    };
     const whole = pixels(canvas), parts = strips.flatMap(pixels);
     const heads = [...document.querySelectorAll('.strips thead span')];
     const out = {

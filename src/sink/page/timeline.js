@@ -65,8 +65,11 @@ export class Timeline {
     const strip = (top, bottom) => {
       const [y0, y1] =
           [top, bottom].map((y) => Math.min(Math.round(y * this.scale), this.canvas.height));
-      const canvas = el('canvas', {width: this.canvas.width, height: y1 - y0});
-      canvas.getContext('2d').drawImage(this.canvas, 0, -y0);
+      const drawn = new OffscreenCanvas(this.canvas.width, Math.max(1, y1 - y0));
+      drawn.getContext('2d').drawImage(this.canvas, 0, -y0);
+      const canvas = el('canvas', {width: drawn.width, height: drawn.height});
+      // A bitmap: what is drawn on a canvas while Chromium prints comes out at another scale.
+      canvas.getContext('bitmaprenderer').transferFromImageBitmap(drawn.transferToImageBitmap());
       return el('tr', {}, el('td', {}, canvas));
     };
     const pitch = this.lane + GAP, step = Math.max(1, Math.round(STRIP / pitch)) * pitch;
