@@ -32,8 +32,8 @@ test('paper is white', async () => {
 
 // Whoever prints when a page is loaded, as chromium --print-to-pdf does, has all of it.
 test('a page that is printed before its timeline is unpacked is whole', async () => {
-  const {page, complaints, close} = await open(
-      chrome, keptPage('taking-turns'), {unready: true}, () => window.Worker = class {
+  const {page, complaints, close} =
+      await open(chrome, keptPage('taking-turns'), {unready: true}, () => window.Worker = class {
         addEventListener() {}
         postMessage() {}
         terminate() {}

@@ -41,8 +41,7 @@ function timing(page) {
 
 let alone = 0;  // the longest task of a page that has no worker's help
 test('the verdict is first where there are no workers, too', async () => {
-  const {page, complaints, close} =
-      await open(chrome, large, {}, () => window.Worker = undefined);
+  const {page, complaints, close} = await open(chrome, large, {}, () => window.Worker = undefined);
   const {verdict, unpacked, longest} = await timing(page);
   assert.ok(verdict > 0 && verdict < unpacked, `${verdict} ms, ${unpacked} ms`);
   assert.ok(await api(page, 'spanCount') > SPANS - 8);
@@ -89,8 +88,7 @@ test('a link into the timeline is followed when that is there', async () => {
     dispatchEvent(new Event('beforeprint'));
     dispatchEvent(new Event('afterprint'));
   });
-  const {processes: [{longest_waits: [, wait]}]} =
-      await page.evaluate(() => window.giltop.report);
+  const {processes: [{longest_waits: [, wait]}]} = await page.evaluate(() => window.giltop.report);
   assert.equal((await api(page, 'chosen')).tid, wait.waiter_tid);
   const {from, to} = await api(page, 'view');
   assert.ok(from < wait.start_s * 1e9 && to - from < wait.duration_s * 3e9);
@@ -115,7 +113,10 @@ test('a page whose timeline is damaged shows the rest, and says so', async () =>
   writeFileSync(
       file,
       readFileSync(keptPage('convoy'), 'utf8')
-          .replace(/(id="giltop-spans">)[^<]{99}/, '$1' + 'AAAA'.repeat(25)));
+          .replace(
+              /(id="giltop-spans">)[^<]{99}/,
+              '$1' +
+                  'AAAA'.repeat(25)));
   const {page, complaints, close} = await open(chrome, file, {unready: true});
   await page.waitForFunction(
       () => document.getElementById('unpacking').textContent.includes('cannot be shown'));

@@ -26,14 +26,13 @@ export function caption(text) {
 
 // `columns`: [title, right-aligned]; each row has as many texts or elements, the first its heading.
 export function table(title, columns, rows, groups = null) {
-  const head = columns.map(
-      ([name, right]) => el('th', {scope: 'col', class: right ? 'right' : null}, name));
+  const head =
+      columns.map(([name, right]) => el('th', {scope: 'col', class: right ? 'right' : null}, name));
   const groupRow = groups &&
       el('tr', {},
          ...groups.map(
-             ([name, span]) => name === '' ?
-                 el('td', {colspan: span}) :
-                 el('th', {scope: 'colgroup', colspan: span}, name)));
+             ([name, span]) => name === '' ? el('td', {colspan: span}) :
+                                             el('th', {scope: 'colgroup', colspan: span}, name)));
   return el(
       'div', {class: 'table', tabindex: '0', role: 'region', 'aria-label': title},
       el('table', {}, caption(title), el('thead', {}, groupRow, el('tr', {}, ...head)),

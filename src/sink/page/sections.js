@@ -52,7 +52,9 @@ export function showRun(page) {
   const system = [`${report.mode} mode`, `Linux ${report.kernel}`];
   if (page.cpus) system.push(`${page.cpus} CPUs`);
   const lost = report.lost_events ? [`${count(report.lost_events)} events LOST`] : [];
-  fill('run', [`${duration(page.duration_ns)} recorded`, ...system, ...lost].join(' · '));
+  const hours = page.duration_ns / 3600e9;
+  const long = hours >= 1 ? ` (${hours.toFixed(1)} h)` : '';
+  fill('run', [`${duration(page.duration_ns)}${long} recorded`, ...system, ...lost].join(' · '));
 
   const facts = [['Events', eventsOf(report)]];
   const wrong = report.memory_disagreements;

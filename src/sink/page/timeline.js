@@ -7,14 +7,14 @@ import {Raster} from './raster.js';
 import {gilState, MIXED, WAITING} from './spans.js';
 
 const LABEL = '12px system-ui, sans-serif';
-const RULER = 26, GAP = 6;  // CSS pixels
-const LEAST_NS = 200;       // across the whole width
-const MOST_PIXELS = 2600;   // of a lane
-const MOST_PRINTED = 8000;  // CSS pixels of height
-const TALL = 900;           // the same: about what fits on a sheet
-const STRIP = 120;          // the same: what stays on one sheet
-const PRINTED = 2;          // pixels for a CSS pixel, on paper; nowhere more
-const MOST_OF_ALL = 16e6;   // pixels of the canvas
+const RULER = 26, GAP = 6;     // CSS pixels
+const LEAST_NS = 200;          // across the whole width
+const MOST_PIXELS = 2600;      // of a lane
+const MOST_PRINTED = 8000;     // CSS pixels of height
+const TALL = 900;              // the same: about what fits on a sheet
+const STRIP = 120;             // the same: what stays on one sheet
+const PRINTED = 2;             // pixels for a CSS pixel, on paper; nowhere more
+const MOST_OF_ALL = 16e6;      // pixels of the canvas
 const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
 
 const hex = (text) => {

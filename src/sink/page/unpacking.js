@@ -30,17 +30,18 @@ export function serve() {
 
 function byWorker(text) {
   return new Promise((resolve, reject) => {
-    const url = URL.createObjectURL(new Blob([script], {type: 'text/javascript'}));
-    const worker = new Worker(url);
-    const end = (then, what) => {
-      worker.terminate();
-      URL.revokeObjectURL(url);
-      then(what);
-    };
-    worker.addEventListener('message', ({data: rows}) => end(rows ? resolve : reject, rows));
-    worker.addEventListener('error', (event) => end(reject, event));
-    worker.postMessage(text);
-  }).then((rows) => rows.map((fields) => Object.assign(Object.create(Row.prototype), fields)));
+           const url = URL.createObjectURL(new Blob([script], {type: 'text/javascript'}));
+           const worker = new Worker(url);
+           const end = (then, what) => {
+             worker.terminate();
+             URL.revokeObjectURL(url);
+             then(what);
+           };
+           worker.addEventListener('message', ({data: rows}) => end(rows ? resolve : reject, rows));
+           worker.addEventListener('error', (event) => end(reject, event));
+           worker.postMessage(text);
+         })
+      .then((rows) => rows.map((fields) => Object.assign(Object.create(Row.prototype), fields)));
 }
 
 // A page that nobody looks at has no frames.
