@@ -15,7 +15,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::string_view kPlace = "<!--giltop-data-->";
+// Marks in the page. What has been read is shown before the spans come, which may be megabytes.
+constexpr std::string_view kReportPlace = "<!--giltop-data-->";
+constexpr std::string_view kSpansPlace = "<!--giltop-spans-->";
 constexpr size_t kMostBlame = 256;  // rows of a GIL: a page shows the worst of them
 
 double blame_s(const Json& row) {
@@ -85,11 +87,13 @@ std::string to_html(const Snapshot& snapshot, Spans spans, const PageOptions& op
       packed_spans(spans, snapshot, std::max(left, kLeastSpans), options.progress);
   page["resolution_ns"] = spans.resolution_ns;
 
-  const size_t place = shell.find(kPlace);
-  std::string out(shell.substr(0, place));
+  const size_t report_at = shell.find(kReportPlace), spans_at = shell.find(kSpansPlace);
+  const size_t script_at = report_at + kReportPlace.size();
+  std::string out(shell.substr(0, report_at));
   out += block("giltop-report", figures());
+  out += shell.substr(script_at, spans_at - script_at);
   out += block("giltop-spans", moments);
-  return out += shell.substr(place + kPlace.size());
+  return out += shell.substr(spans_at + kSpansPlace.size());
 }
 
 }  // namespace giltop

@@ -1,63 +1,15 @@
 // node bench.mjs PAGE [MILLIONS]: puts so many million spans [10] of 8 threads into a copy of a
 // page, opens it in Chromium, and says how long that took and how fast it moves.
-import {randomBytes} from 'node:crypto';
 import {readFileSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {deflateSync, inflateSync} from 'node:zlib';
 import {chromium} from 'playwright-core';
 
-const THREADS = 8;
+import {withSpans} from './many_spans.mjs';
+
 const [page, millions = '10'] = process.argv.slice(2);
-const count = Number(millions) * 1e6;
 const file = join(tmpdir(), `giltop-page-bench-${process.pid}.html`);
-
-function leb(out, at, value) {
-  let left = value;
-  for (; left >= 128; left = Math.floor(left / 128)) out[at++] = 128 | left % 128;
-  out[at++] = left;
-  return at;
-}
-
-// Waits, holds and sleeps of 1 to 66 µs, so that each takes three bytes at most.
-function spans() {
-  const each = count / THREADS, heads = Buffer.alloc(1024), bodies = [];
-  let head = leb(heads, 0, THREADS), run = 0;
-  const random = randomBytes(each * 2);
-  for (let thread = 0; thread < THREADS; thread++) {
-    const codes = Buffer.alloc(each), values = Buffer.alloc(each * 3);
-    let at = 0, sum = 0;
-    for (let i = 0; i < each; i++) {
-      const ns = 1000 + random.readUInt16LE(i * 2);
-      codes[i] = [6, 0, 8, 10][i % 4];
-      at = leb(values, at, ns);
-      sum += ns;
-    }
-    run = Math.max(run, sum);
-    for (const value of [0, thread, 0, each, at]) head = leb(heads, head, value);
-    bodies.push(codes, values.subarray(0, at));
-  }
-  return {bytes: Buffer.concat([heads.subarray(0, head), ...bodies]), run};
-}
-
-const {bytes, run} = spans();
-const text =
-    readFileSync(page, 'utf8')
-        .replace(
-            /(id="giltop-report">)([^<]*)/,
-            (all, tag, packed) => {
-              const data = JSON.parse(inflateSync(Buffer.from(packed, 'base64')));
-              const [process] = data.report.processes;
-              process.threads = Array.from(
-                  {length: THREADS},
-                  (_, i) =>
-                      ({...process.threads[0], tid: 1000 + i, first_s: 0, last_s: run / 1e9}));
-              data.duration_ns = run;
-              return tag + deflateSync(JSON.stringify(data)).toString('base64');
-            })
-        .replace(
-            /(id="giltop-spans">)([^<]*)/,
-            (all, tag) => tag + deflateSync(bytes, {level: 1}).toString('base64'));
+const {text, run} = withSpans(readFileSync(page, 'utf8'), Number(millions) * 1e6);
 writeFileSync(file, text);
 
 const chrome = await chromium.launch(

@@ -31,13 +31,62 @@ test('paper is white', async () => {
 });
 
 // Whoever prints when a page is loaded, as chromium --print-to-pdf does, has all of it.
-test('a page is whole when it is loaded', async () => {
-  const {page, complaints, close} = await open(chrome, keptPage('taking-turns'));
-  await page.addInitScript(
-      () => addEventListener(
-          'load', () => window.wasReady = document.documentElement.hasAttribute('data-ready')));
-  await page.reload();
-  assert.equal(await page.evaluate(() => window.wasReady), true);
+test('a page that is printed before its timeline is unpacked is whole', async () => {
+  const {page, complaints, close} =
+      await open(chrome, keptPage('taking-turns'), {unready: true}, () => window.Worker = class {
+        addEventListener() {}
+        postMessage() {}
+        terminate() {}
+      });
+  const states = await page.evaluate(() => {
+    const {timeline} = window.giltop, all = [timeline.rows.length];
+    dispatchEvent(new Event('beforeprint'));
+    return [...all, timeline.rows.length, document.querySelectorAll('.strips canvas').length];
+  });
+  assert.deepEqual(states.slice(0, 2), [0, 3]);
+  assert.ok(states[2] >= 1, 'lanes');
+  assert.ok(await page.isHidden('#unpacking'));
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+// Paper breaks between the strips, so that none of it is left empty for a picture that is tall.
+test('the lanes are cut up for paper, and nothing of them is lost', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('convoy'));
+  const cut = await page.evaluate(() => {
+    const {timeline} = window.giltop, {canvas, rows} = timeline;
+    timeline.show(Array.from({length: 97}, (_, i) => rows[i % rows.length]), ['0x1'], true);
+    dispatchEvent(new Event('beforeprint'));
+    const strips = [...document.querySelectorAll('.strips canvas')];
+    const pixels = (one) => {
+      const copy = new OffscreenCanvas(one.width, one.height).getContext('2d');
+      copy.drawImage(one, 0, 0);
+      return Array.from(
+          new Uint32Array(copy.getImageData(0, 0, one.width, one.height).data.buffer));
+    };
+    const whole = pixels(canvas), parts = strips.flatMap(pixels);
+    const heads = [...document.querySelectorAll('.strips thead span')];
+    const out = {
+      same: whole.slice(-parts.length).join() === parts.join(),
+      ruler: (whole.length - parts.length) / canvas.width / timeline.scale,
+      tallest: Math.max(...strips.map((strip) => strip.height)) / timeline.scale,
+      head: heads.map((tick) => tick.textContent).join(' ')
+    };
+    dispatchEvent(new Event('afterprint'));
+    return {...out, left: document.querySelectorAll('.strips').length};
+  });
+  assert.ok(cut.same, 'the strips are the picture');
+  assert.ok(cut.tallest <= 140, `${cut.tallest}`);
+  assert.ok(cut.ruler < 30, `${cut.ruler} px of the picture are not on paper`);
+  assert.match(cut.head, /^0\.\d+\ss 0\.\d+\ss/);  // the ruler, which is on each sheet
+  assert.equal(cut.left, 0);
+  await page.emulateMedia({media: 'print'});
+  assert.equal(
+      await page.evaluate(() => {
+        dispatchEvent(new Event('beforeprint'));
+        return getComputedStyle(document.querySelector('.strips')).breakInside;
+      }),
+      'auto');
   assert.deepEqual(complaints, []);
   await close();
 });

@@ -97,6 +97,16 @@ test('no hand-off goes around a hold that is not told apart, or not asked about'
   assert.deepEqual(handoffsBetween([a, b], 0, 150, 200, [a, b, rowOf(0, between)]), []);
 });
 
+test('many short holds beside a hand-off do not hide it', () => {
+  const busy = [[GIL, 0]];
+  for (let i = 0; i < 2000; i++) busy.push([0, 5], [8, 5]);
+  const a = rowOf(0, busy);
+  const b = rowOf(0, [[GIL, 0], [8, 19900], [6, 95], [0, 50]]);
+  assert.deepEqual(
+      handoffsBetween([a, b], 0, 30000, 90),
+      [{from: a, to: b, gil: 0, released: 19995, acquired: 19995}]);
+});
+
 test('who had not waited yet was handed nothing', () => {
   const a = rowOf(0, [[GIL, 0], [0, 50], [8, 100]]);
   const late = rowOf(0, [[GIL, 0], [8, 60], [6, 40], [0, 50]]);

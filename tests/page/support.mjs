@@ -72,10 +72,12 @@ export async function browser() {
 }
 
 // An open page, and all it complained about or asked for.
-export async function open(chrome, file, options = {}) {
+// `early` runs in the page before its own script; `unready`: not to wait for the timeline.
+export async function open(chrome, file, {unready, ...options} = {}, early = () => {}) {
   const context =
       await chrome.newContext({viewport: {width: 1280, height: 900}, offline: true, ...options});
   const page = await context.newPage();
+  await page.addInitScript(early);
   const complaints = [];
   page.on('console', (message) => complaints.push(`${message.type()}: ${message.text()}`));
   page.on('pageerror', (error) => complaints.push(String(error)));
@@ -84,11 +86,12 @@ export async function open(chrome, file, options = {}) {
     dialog.dismiss();
   });
   page.on('request', (request) => {
-    if (request.url().split('#')[0] !== `file://${file}`)
+    // A blob: is what the page made itself, for its worker.
+    if (request.url().split('#')[0] !== `file://${file}` && !request.url().startsWith('blob:null/'))
       complaints.push(`request: ${request.url()}`);
   });
   await page.goto(`file://${file}`);
-  await page.waitForSelector('html[data-ready]', {state: 'attached'});
+  if (!unready) await page.waitForSelector('html[data-ready]', {state: 'attached'});
   return {page, complaints, close: () => context.close()};
 }
 

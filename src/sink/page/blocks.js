@@ -1,8 +1,6 @@
 // The blocks of data that the page comes with: parts of base64 of zlib's format.
 import {unzlibSync} from 'fflate';
 
-const MOST_AT_ONCE = 4e6;  // bytes, compressed
-
 function base64(text) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
   const raw = atob(text);
@@ -27,12 +25,12 @@ function joined(parts) {
   return all;
 }
 
-// What a block of the page holds, in one part or several. Of most pages at once, so that they are
-// whole when the browser says that they are loaded (and `chromium --print-to-pdf` prints); the
-// browser's own code is faster, but takes turns with other work.
-export async function bytesOf(text) {
-  const parts = text.split('.').map(base64);
-  const size = parts.reduce((sum, part) => sum + part.length, 0);
-  if (size <= MOST_AT_ONCE) return joined(parts.map((part) => unzlibSync(part)));
-  return joined(await Promise.all(parts.map(inflated)));
+// What a block of the page holds, in one part or several.
+export function bytesNow(text) {
+  return joined(text.split('.').map((part) => unzlibSync(base64(part))));
+}
+
+// The same by the browser's own code, which is faster, but takes turns with other work.
+export async function bytesSoon(text) {
+  return joined(await Promise.all(text.split('.').map((part) => inflated(base64(part)))));
 }

@@ -19,19 +19,23 @@ export function fill(id, ...children) {
   byId(id).replaceChildren(...children.filter((child) => child !== null && child !== undefined));
 }
 
+// Of a table that is wider than the screen it stays where it is, as the names of the rows do.
+export function caption(text) {
+  return el('caption', {}, el('span', {}, text));
+}
+
 // `columns`: [title, right-aligned]; each row has as many texts or elements, the first its heading.
-export function table(caption, columns, rows, groups = null) {
-  const head = columns.map(
-      ([title, right]) => el('th', {scope: 'col', class: right ? 'right' : null}, title));
+export function table(title, columns, rows, groups = null) {
+  const head =
+      columns.map(([name, right]) => el('th', {scope: 'col', class: right ? 'right' : null}, name));
   const groupRow = groups &&
       el('tr', {},
          ...groups.map(
-             ([title, span]) => title === '' ?
-                 el('td', {colspan: span}) :
-                 el('th', {scope: 'colgroup', colspan: span}, title)));
+             ([name, span]) => name === '' ? el('td', {colspan: span}) :
+                                             el('th', {scope: 'colgroup', colspan: span}, name)));
   return el(
-      'div', {class: 'table', tabindex: '0', role: 'region', 'aria-label': caption},
-      el('table', {}, el('caption', {}, caption), el('thead', {}, groupRow, el('tr', {}, ...head)),
+      'div', {class: 'table', tabindex: '0', role: 'region', 'aria-label': title},
+      el('table', {}, caption(title), el('thead', {}, groupRow, el('tr', {}, ...head)),
          el('tbody', {},
             ...rows.map(
                 (row) =>

@@ -1,9 +1,12 @@
 // Figures and names, as the text report has them.
 import {cpuState, gilState, HOLDING, MIXED, RELEASED, WAITING} from './spans.js';
 
-// A name that says in which direction it is read would turn around the text beside it.
+// A name that says in which direction it is read would turn around the text beside it; a hundred
+// marks on a letter would stand in the lines above.
 export function undirected(name) {
-  return name.replace(/[\u202a-\u202e\u2066-\u2069]/g, '');
+  return name.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, '')
+      .replace(/\p{Cc}/gu, '\ufffd')
+      .replace(/(\p{M}{2})\p{M}+/gu, '$1');
 }
 
 const THIN = '\u202f';
@@ -17,16 +20,17 @@ export function duration(ns) {
   if (ns < 999.5) return `${ns.toFixed(0)}${THIN}ns`;
   if (ns < 999.5e3) return `${two(ns / 1e3)}${THIN}µs`;
   if (ns < 999.5e6) return `${two(ns / 1e6)}${THIN}ms`;
-  return `${(ns / 1e9).toFixed(ns < 100e9 ? 2 : 1)}${THIN}s`;
+  if (ns < 1000e9) return `${(ns / 1e9).toFixed(ns < 100e9 ? 2 : 1)}${THIN}s`;
+  return `${count(Math.round(ns / 1e9))}${THIN}s`;
 }
 
 // To the nanosecond: "1.234 567 890 s".
 export function moment(ns, digits = 9) {
   const text = (ns / 1e9).toFixed(digits);
   const dot = text.indexOf('.');
-  if (dot < 0) return `${text}${THIN}s`;
-  return `${text.slice(0, dot + 1)}${text.slice(dot + 1).replace(/(\d{3})(?=\d)/g, `$1${THIN}`)}${
-      THIN}s`;
+  if (dot < 0) return `${count(text)}${THIN}s`;
+  return `${count(text.slice(0, dot))}.${
+      text.slice(dot + 1).replace(/(\d{3})(?=\d)/g, `$1${THIN}`)}${THIN}s`;
 }
 
 export function exact(ns) {

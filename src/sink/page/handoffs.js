@@ -29,11 +29,10 @@ export function holdersBetween(rows, waiter, gil, from, to) {
   return holders.sort((a, b) => b.sum - a.sum);
 }
 
-function holdsOf(row, from, to, most) {
+function holdsOf(row, from, to) {
   const holds = [];
   let span = Math.max(0, row.at(from));
   const end = row.at(to);
-  if (end - span > most) return null;
   const holding = (i) => row.cells[i] !== MIXED && gilState(row.cells[i]) === HOLDING;
   while (span > 0 && holding(span) && holding(span - 1)) span--;
   for (; span <= end && span < row.count; span++) {
@@ -79,17 +78,16 @@ function direct(handoffs, rows) {
   return handoffs.filter((handoff, i) => !held[i]);
 }
 
+const MOST_SPANS = 20000;  // that are gone through for them, some ms
+
 // The hand-offs that end between two moments, each from the end of a hold to the beginning of the
 // next one of that GIL by a thread that had waited. `all` are the rows that may have held it
 // meanwhile, `rows` those that are asked about. Null: more than can be told apart.
 export function handoffsBetween(rows, from, to, most = 200, all = rows) {
-  const holds = [];
-  for (const row of rows) {
-    if (row.last <= from || row.first >= to) continue;
-    const own = holdsOf(row, from, to, 4 * most);
-    if (!own || holds.length + own.length > 2 * most) return null;
-    holds.push(...own);
-  }
+  const there = rows.filter((row) => row.last > from && row.first < to);
+  const spans = there.reduce((sum, row) => sum + row.at(to) - Math.max(0, row.at(from)), 0);
+  if (spans > MOST_SPANS && most < Infinity) return null;
+  const holds = there.flatMap((row) => holdsOf(row, from, to));
   holds.sort((a, b) => a.from - b.from);
   const last = new Map();  // by GIL
   const handoffs = [];

@@ -67,7 +67,7 @@ function draw(place, bars, colour, style) {
 function part(title, histogram, colour, plots) {
   if (!histogram.count)
     return el(
-        'div', {class: 'histogram'}, el('h3', {}, title),
+        'div', {class: 'histogram none'}, el('h3', {}, title),
         el('p', {}, histogram.count === 0 ? 'None was seen.' : 'Not known in light mode.'));
   const bars = octaves(histogram);
   const quantiles =

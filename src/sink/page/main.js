@@ -1,37 +1,50 @@
 // The page: reads the two blocks of data it came with, and fills its sections.
-import {bytesOf} from './blocks.js';
+import {bytesNow} from './blocks.js';
 import {byId, el, fill, table} from './dom.js';
 import {count, duration, moment, stateName, undirected} from './format.js';
 import {handoffsBetween, matrixBetween} from './handoffs.js';
 import {Histograms} from './histograms.js';
 import {legendCells, Raster} from './raster.js';
 import {processName, showBlame, showLedgers, showRun, showThreads, showVerdict, showWaits, threadName} from './sections.js';
-import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, unpack, WAITING} from './spans.js';
+import {BLOCKED, CELLS, cpuState, gilState, HOLDING, MIXED, RUNNABLE, RUNNING, WAITING} from './spans.js';
 import {Timeline} from './timeline.js';
 import {listen} from './timeline_input.js';
+import {inWorker, serve, unpackBeside, unpackNow} from './unpacking.js';
 
 const MOST_IN_TABLE = 48;
-const histograms = new Histograms();
+let histograms = null;
 let page = null, report = null;
-let timeline = null, rows = [], process = null;
+let timeline = null, process = null, place = 0;
+let rows = null;    // of all threads; not before they are unpacked
+let wanted = null;  // a wait that is to be shown then
 
-// `place`: in the order of the page, the worst first.
-function showProcess(place) {
+// The one at `at` in the order of the page, the worst first.
+function showProcess(at) {
+  place = at;
   process = report.processes[page.order[place]];
   showVerdict(process);
   showLedgers(process);
   showThreads(process);
   showBlame(process);
-  const hashOf = (index) => `#wait-${place + 1}-${index + 1}`;
+  const hashOf = (index) => `#wait-${at + 1}-${index + 1}`;
   showWaits(process, hashOf, (index) => {
     history.replaceState(null, '', hashOf(index));
     goToWait(process.longest_waits[index]);
   });
   histograms.show(process);
-  showTimeline(page.order[place]);
+  showTimeline();
 }
 
-function showTimeline(index) {
+function showTimeline() {
+  byId('unpacking').hidden = rows !== null;
+  byId('timeline').setAttribute('aria-busy', String(rows === null));
+  const lanes = process.threads.filter((thread) => !thread.folded).length;
+  byId('timeline-section').hidden = lanes === 0;
+  if (!rows) {
+    timeline.expect(lanes);
+    return;
+  }
+  const index = page.order[place];
   const own = rows.filter((row) => row.process === index && row.count > 0);
   for (const row of own) {
     const thread = process.threads[row.thread];
@@ -73,15 +86,20 @@ function showLegend(own) {
 
 function restyle(printing) {
   timeline.restyle(printing);
+  histograms.draw();
+  if (!rows) return;
   const {printed, rows: {length: all}} = timeline;
   byId('unprinted').hidden = !printing || printed === all;
   byId('unprinted').textContent =
       `On paper are the lanes of ${count(printed)} of ${count(all)} threads; the page has all.`;
   showLegend(timeline.rows);
-  histograms.draw();
 }
 
 function goToWait(wait) {
+  if (!rows) {
+    wanted = wait;
+    return;
+  }
   const from = wait.start_s * 1e9, to = from + wait.duration_s * 1e9;
   const row =
       timeline.rows.find((r) => r.tid === wait.waiter_tid && r.first <= to && r.last >= from);
@@ -92,11 +110,11 @@ function goToWait(wait) {
 
 // An address that ends in #wait-2-1 is about the first wait of the second process.
 function followAddress() {
-  const [, place, index] = location.hash.match(/^#wait-(\d+)-(\d+)$/) ?? [];
-  const wait = report.processes[page.order[place - 1]]?.longest_waits[index - 1];
+  const [, at, index] = location.hash.match(/^#wait-(\d+)-(\d+)$/) ?? [];
+  const wait = report.processes[page.order[at - 1]]?.longest_waits[index - 1];
   if (!wait) return;
-  byId('choice').value = String(place - 1);
-  showProcess(place - 1);
+  byId('choice').value = String(at - 1);
+  showProcess(at - 1);
   goToWait(wait);
 }
 
@@ -109,6 +127,7 @@ function changed() {
 }
 
 function update() {
+  if (!rows) return;
   const {chosen, selection, view} = timeline;
   byId('zoomed').textContent =
       `${moment(view.from, 6)} to ${moment(view.to, 6)}: ${duration(view.to - view.from)}`;
@@ -213,8 +232,9 @@ function api() {
   };
 }
 
-async function start() {
-  page = JSON.parse(new TextDecoder().decode(await bytesOf(byId('giltop-report').textContent)));
+// All there is to read.
+function showReport() {
+  page = JSON.parse(new TextDecoder().decode(bytesNow(byId('giltop-report').textContent)));
   report = page.report;
   document.title = `giltop: ${
       report.processes.map((p) => undirected(p.comm)).slice(0, 3).join(', ') || 'report'}`;
@@ -224,11 +244,7 @@ async function start() {
     for (const section of document.querySelectorAll('section[data-process]')) section.hidden = true;
     return;
   }
-  // A timeline too large to be unpacked at once takes a while: there is something to read
-  // meanwhile.
-  showVerdict(report.processes[page.order[0]]);
-  showLedgers(report.processes[page.order[0]]);
-  rows = unpack(await bytesOf(byId('giltop-spans').textContent));
+  histograms = new Histograms();
   timeline = new Timeline(byId('timeline'), byId('lanes'), byId('tooltip'), page.duration_ns);
   timeline.onChange = changed;
   listen(timeline);
@@ -237,19 +253,61 @@ async function start() {
       .addEventListener('change', () => restyle(timeline.printing));
   for (const [event, printing] of [['beforeprint', true], ['afterprint', false]]) {
     addEventListener(event, () => {
+      // A printer does not wait, `chromium --print-to-pdf` not even for a worker.
+      if (printing && !rows) take(unpackNow(byId('giltop-spans')?.textContent ?? ''));
       document.documentElement.toggleAttribute('data-print', printing);
       restyle(printing);
     });
   }
   offerProcesses();
   showProcess(0);
-  update();
   window.giltop = api();
   addEventListener('hashchange', followAddress);
   followAddress();
 }
 
-start().then(
-    () => document.documentElement.setAttribute('data-ready', ''),
-    (error) => fill(
-        'verdict', el('p', {class: 'sentence'}, `This page cannot be shown: ${error.message}`)));
+// The rows come once.
+function take(unpacked) {
+  if (rows) return;
+  rows = unpacked;
+  performance.mark('giltop-unpacked');
+  showTimeline();
+  update();
+  if (wanted) goToWait(wanted);
+  ready();
+}
+
+const ready = () => document.documentElement.setAttribute('data-ready', '');
+
+
+const loaded = () => new Promise((done) => {
+  if (document.readyState === 'loading')
+    addEventListener('DOMContentLoaded', done);
+  else
+    done();
+});
+
+async function start() {
+  try {
+    showReport();
+  } catch (error) {
+    fill('verdict', el('p', {class: 'sentence'}, `This page cannot be shown: ${error.message}`));
+    return;
+  }
+  if (!process) {
+    ready();
+    return;
+  }
+  await loaded();  // the spans come after the script
+  try {
+    take(await unpackBeside(byId('giltop-spans').textContent));
+  } catch (error) {
+    byId('unpacking').textContent = `The timeline cannot be shown: ${error.message}`;
+    byId('timeline').setAttribute('aria-busy', 'false');
+  }
+}
+
+if (inWorker)
+  serve();
+else
+  start();

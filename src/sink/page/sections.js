@@ -1,5 +1,5 @@
 // The page's parts, but for the timeline: each fills its section from the report of one process.
-import {bar, byId, el, fill, table} from './dom.js';
+import {bar, byId, caption, el, fill, table} from './dom.js';
 import {count, duration, moment, percent, undirected} from './format.js';
 
 const ns = (seconds) => seconds * 1e9;
@@ -25,7 +25,8 @@ export function showVerdict(process) {
           [el('p', {class: 'also'}, `Also: ${whole(other.text)}`),
            other.advice ? el('p', {}, other.advice) : null]);
   fill(
-      'verdict', el('p', {class: 'sentence'}, whole(process.verdict.text)),
+      'verdict',
+      el('p', {class: 'sentence', elementtiming: 'verdict'}, whole(process.verdict.text)),
       advice ? el('p', {}, advice) : null, ...others);
   byId('sampled').hidden = process.exact;
   const python = process.python ?
@@ -51,7 +52,9 @@ export function showRun(page) {
   const system = [`${report.mode} mode`, `Linux ${report.kernel}`];
   if (page.cpus) system.push(`${page.cpus} CPUs`);
   const lost = report.lost_events ? [`${count(report.lost_events)} events LOST`] : [];
-  fill('run', [`${duration(page.duration_ns)} recorded`, ...system, ...lost].join(' · '));
+  const hours = page.duration_ns / 3600e9;
+  const long = hours >= 1 ? ` (${hours.toFixed(1)} h)` : '';
+  fill('run', [`${duration(page.duration_ns)}${long} recorded`, ...system, ...lost].join(' · '));
 
   const facts = [['Events', eventsOf(report)]];
   const wrong = report.memory_disagreements;
@@ -218,7 +221,7 @@ function blamePicture(rows) {
       })));
   return el(
       'div', {class: 'table', tabindex: '0', role: 'region', 'aria-label': 'Blame as a picture'},
-      el('table', {class: 'heat'}, el('caption', {}, 'Who waited (down) behind whom (across)'),
+      el('table', {class: 'heat'}, caption('Who waited (down) behind whom (across)'),
          el('thead', {}, head), el('tbody', {}, ...body)));
 }
 

@@ -1,18 +1,20 @@
 // The timeline: a lane for each thread. What is drawn, and which part of the run; what mice, keys
 // and fingers do to it is in timeline_input.js.
+import {el} from './dom.js';
 import {duration, exact, moment, stateName} from './format.js';
 import {handoffsBetween, holdersBetween} from './handoffs.js';
 import {Raster} from './raster.js';
 import {gilState, MIXED, WAITING} from './spans.js';
 
 const LABEL = '12px system-ui, sans-serif';
-const RULER = 26, GAP = 6;  // CSS pixels
-const LEAST_NS = 200;       // across the whole width
-const MOST_PIXELS = 2600;   // of a lane
-const MOST_PRINTED = 8000;  // CSS pixels of height
-const TALL = 900;           // the same: more than fits on a sheet of paper with something above it
-const PRINTED = 2;          // pixels for a CSS pixel, on paper; nowhere more
-const MOST_OF_ALL = 16e6;   // pixels of the canvas
+const RULER = 26, GAP = 6;     // CSS pixels
+const LEAST_NS = 200;          // across the whole width
+const MOST_PIXELS = 2600;      // of a lane
+const MOST_PRINTED = 8000;     // CSS pixels of height
+const TALL = 900;              // the same: about what fits on a sheet
+const STRIP = 120;             // the same: what stays on one sheet
+const PRINTED = 2;             // pixels for a CSS pixel, on paper; nowhere more
+const MOST_OF_ALL = 16e6;      // pixels of the canvas
 const PIXELS_OF_HANDOFF = 12;  // closer to each other they are not drawn
 
 const hex = (text) => {
@@ -53,6 +55,36 @@ export class Timeline {
     this.resize();
     if (ended) this.scroller.scrollTop = this.scrolled;
     this.draw();
+    this.strips?.remove();
+    this.strips = printing && this.rows.length ? this.cutUp() : null;
+    if (this.strips) this.canvas.after(this.strips);
+  }
+
+  // The picture as a table, which paper can break: some lanes a row, and the ruler on each sheet.
+  cutUp() {
+    const strip = (top, bottom) => {
+      const [y0, y1] =
+          [top, bottom].map((y) => Math.min(Math.round(y * this.scale), this.canvas.height));
+      const drawn = new OffscreenCanvas(this.canvas.width, Math.max(1, y1 - y0));
+      drawn.getContext('2d').drawImage(this.canvas, 0, -y0);
+      const canvas = el('canvas', {width: drawn.width, height: drawn.height});
+      // A bitmap: what is drawn on a canvas while Chromium prints comes out at another scale.
+      canvas.getContext('bitmaprenderer').transferFromImageBitmap(drawn.transferToImageBitmap());
+      return el('tr', {}, el('td', {}, canvas));
+    };
+    const pitch = this.lane + GAP, step = Math.max(1, Math.round(STRIP / pitch)) * pitch;
+    const body = [];
+    for (let top = RULER, end = RULER + GAP / 2 + step; top < this.height; top = end, end += step)
+      body.push(strip(top, Math.min(end, this.height)));
+    // As text: a browser repeats no picture on the next sheet.
+    const ruler = el('th', {}, ...this.ticks().map(({x, label}) => {
+      const tick = el('span', {}, label);
+      tick.style.left = `${x / this.width * 100}%`;
+      return tick;
+    }));
+    return el(
+        'table', {class: 'strips', 'aria-hidden': 'true'}, el('thead', {}, el('tr', {}, ruler)),
+        el('tbody', {}, ...body));
   }
 
   readColours() {
@@ -86,16 +118,24 @@ export class Timeline {
     this.showAll();
   }
 
+  // Keeps room for so many lanes, whose rows are not there yet.
+  expect(lanes) {
+    this.rows = [];
+    this.lane = this.laneHeight(lanes);
+    this.canvas.parentElement.style.height = `${this.wholeHeight(lanes)}px`;
+    this.resize(lanes);
+  }
+
   // --- geometry ---
 
   // Most runs' lanes fit on one sheet of paper.
-  laneHeight() {
-    const onScreen = this.rows.length <= 12 ? 30 : 20;
-    const onPaper = Math.max(GAP, Math.floor((TALL - RULER - GAP) / this.rows.length) - GAP);
+  laneHeight(lanes = this.rows.length) {
+    const onScreen = lanes <= 6 ? 40 : lanes <= 12 ? 30 : 20;
+    const onPaper = Math.max(GAP, Math.floor((TALL - RULER - GAP) / lanes) - GAP);
     return this.printing ? Math.min(onScreen, onPaper) : onScreen;
   }
-  wholeHeight() {
-    return RULER + this.rows.length * (this.lane + GAP) + GAP;
+  wholeHeight(lanes = this.rows.length) {
+    return RULER + lanes * (this.lane + GAP) + GAP;
   }
   // How many lanes have room on paper.
   get printed() {
@@ -144,7 +184,6 @@ export class Timeline {
         Math.sqrt(MOST_OF_ALL / (height * Math.max(1, this.width))));
     this.scale = Math.max(scale, 0.5);
     this.canvas.style.height = `${height}px`;
-    this.scroller.parentElement.classList.toggle('tall', height > TALL);
     this.height = height;
     const size = [this.width, height].map((pixels) => Math.round(pixels * this.scale));
     // To set a canvas's size clears it, whatever the size.
@@ -333,25 +372,32 @@ export class Timeline {
     context.restore();
   }
 
-  drawRuler() {
-    const {context} = this;
-    const {from, to} = this.view;
-    context.fillStyle = this.css('background');
-    context.fillRect(0, 0, this.width, RULER);
+  // Where the ruler has its marks, and what it says there: nothing, where there is no room.
+  ticks() {
+    const {context} = this, {from, to} = this.view, all = [];
     const wanted = Math.max(2, this.lanesWidth / 110);
     const rough = (to - from) / wanted, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
     const digits = Math.max(0, Math.min(9, 9 - Math.floor(Math.log10(step) + 1e-9)));
     context.font = '11px system-ui, sans-serif';
-    context.textBaseline = 'middle';
     for (let at = Math.ceil(from / step) * step; at <= to; at += step) {
-      const x = this.xOf(at);
+      const x = this.xOf(at), label = moment(at, digits);
+      all.push({x, label: x + 4 + context.measureText(label).width > this.width ? '' : label});
+    }
+    return all;
+  }
+
+  drawRuler() {
+    const {context} = this;
+    context.fillStyle = this.css('background');
+    context.fillRect(0, 0, this.width, RULER);
+    const ticks = this.ticks();
+    context.textBaseline = 'middle';
+    for (const {x, label} of ticks) {
       context.fillStyle = this.css('muted', 0.6);
       context.fillRect(x, RULER - 6, 1, 6);
       context.fillStyle = this.css('muted', 0.15);
       context.fillRect(x, RULER, 1, this.height - RULER);
-      const label = moment(at, digits);
-      if (x + 4 + context.measureText(label).width > this.width) continue;
       context.fillStyle = this.css('muted');
       context.fillText(label, x + 4, RULER / 2);
     }
