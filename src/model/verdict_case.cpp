@@ -39,9 +39,7 @@ size_t threads_of(const ProcessSnapshot& p) {
 size_t contested_gils(const ProcessSnapshot& p) {
   size_t count = 0;
   for (const GilSnapshot& g : p.gils) {
-    const auto another = [&](const BlameSnapshot& b) {
-      return b.waiter != g.blame.front().waiter;
-    };
+    const auto another = [&](const BlameSnapshot& b) { return b.waiter != g.blame.front().waiter; };
     count += std::any_of(g.blame.begin(), g.blame.end(), another);
   }
   return count;

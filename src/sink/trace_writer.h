@@ -149,8 +149,8 @@ class TraceWriter : private TracePackets {
   std::vector<GilTracks> gils_;
   std::vector<uint64_t> stolen_tracks_;  // uuids, by CPU
   std::vector<uint64_t> cpu_uncharged_;
-  std::vector<uint64_t> cpu_runs_;      // number of the thread that the importer takes to run there
-  std::vector<uint32_t> cpu_threads_;   // its index
+  std::vector<uint64_t> cpu_runs_;     // number of the thread that the importer takes to run there
+  std::vector<uint32_t> cpu_threads_;  // its index
   std::vector<End> late_ends_;  // of threads that had another state at the moment of their end
   uint64_t late_ends_ns_ = 0;
   uint64_t lost_events_ = 0;

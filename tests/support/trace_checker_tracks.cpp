@@ -281,7 +281,8 @@ void Checker::task_state(std::string_view data) {
     task.forgotten = true;
   }
   if (state != kRunning)  // no CPU is CPU 0
-    if (const auto current = on_cpu_.find(cpu); current != on_cpu_.end() && current->second.tid == tid)
+    if (const auto current = on_cpu_.find(cpu);
+        current != on_cpu_.end() && current->second.tid == tid)
       on_cpu_.erase(current);
   task.state = state;
   task.last_ns = now_ns_;

@@ -19,7 +19,8 @@ using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using enum GilState;
-using testing::blame, testing::gil, testing::snapshot, testing::thread, testing::turns, testing::verdict;
+using testing::blame, testing::gil, testing::snapshot, testing::thread, testing::turns,
+    testing::verdict;
 using testing::kBlocked, testing::kMs, testing::kRunnable, testing::kRunning, testing::kSecond;
 
 TEST(Verdict, UnknownIsAShareOfEachGilsLife) {
