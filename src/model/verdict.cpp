@@ -200,9 +200,9 @@ Finding convoy(const Case& c) {
     uint64_t behind = 0, all = 0;
     for (const GilSnapshot& g : c.p.gils) {
       for (const BlameSnapshot& b : g.blame) {
-        if (b.waiter_tid != t->tid) continue;
+        if (b.waiter != t->number) continue;
         all += b.total_ns();
-        if (b.holder_tid == computer->tid) behind += b.running_ns;
+        if (b.holder == computer->number) behind += b.running_ns;
       }
     }
     // In light mode the least that it can have taken it.
@@ -421,12 +421,18 @@ Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run) {
   return causes.empty() ? Verdict() : most_explanatory(std::move(causes), c.waits);
 }
 
+uint64_t explained_ns(const Verdict& verdict) {
+  uint64_t sum = verdict.lost_ns;
+  for (const Verdict& other : verdict.also) sum += other.lost_ns;
+  return sum;
+}
+
 std::vector<std::pair<const ProcessSnapshot*, Verdict>> verdicts_of(const Snapshot& run) {
   std::vector<std::pair<const ProcessSnapshot*, Verdict>> out;
   for (const ProcessSnapshot& p : run.processes) out.emplace_back(&p, verdict_of(p, run));
   std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.second.lost_ns, cpu_ns(*a.first)) >
-           std::pair(b.second.lost_ns, cpu_ns(*b.first));
+    return std::pair(explained_ns(a.second), cpu_ns(*a.first)) >
+           std::pair(explained_ns(b.second), cpu_ns(*b.first));
   });
   return out;
 }

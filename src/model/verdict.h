@@ -12,7 +12,7 @@ namespace giltop {
 struct Verdict {
   std::string sentence;
   std::string advice = {};   // may be empty
-  uint64_t lost_ns = 0;      // the part of all waits that it explains, to rank processes by
+  uint64_t lost_ns = 0;      // the part of all waits that it explains
   double bound = 0;          // without a GIL at most so many times faster; 0: not to speak of
   std::string finding = {};  // the rule: "taking-turns", ... (verdict.cpp)
   // What else explains a good part of the waits, the most first. Has nothing of this kind itself.
@@ -21,7 +21,10 @@ struct Verdict {
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);
 
-// All processes of `run`, the worst first.
+// The part of all waits that it and what is beside it explain.
+uint64_t explained_ns(const Verdict& verdict);
+
+// All processes of `run`, the worst first: that with the most waits explained.
 std::vector<std::pair<const ProcessSnapshot*, Verdict>> verdicts_of(const Snapshot& run);
 
 // A free-threaded build whose GIL was off all the time: what is said of a GIL does not apply.

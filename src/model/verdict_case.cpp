@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
+#include <map>
 #include <utility>
 
 #include "model/verdict.h"
@@ -39,9 +39,7 @@ size_t threads_of(const ProcessSnapshot& p) {
 size_t contested_gils(const ProcessSnapshot& p) {
   size_t count = 0;
   for (const GilSnapshot& g : p.gils) {
-    const auto another = [&](const BlameSnapshot& b) {
-      return b.waiter_tid != g.blame.front().waiter_tid;
-    };
+    const auto another = [&](const BlameSnapshot& b) { return b.waiter != g.blame.front().waiter; };
     count += std::any_of(g.blame.begin(), g.blame.end(), another);
   }
   return count;
@@ -59,7 +57,7 @@ Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapsh
   struct Lost {
     const ThreadSnapshot* holder;
     uint64_t ns = 0;
-    std::set<std::optional<uint32_t>> losers = {};
+    std::map<uint64_t, std::optional<uint32_t>> losers = {};  // by their numbers
   };
   std::vector<Lost> all;
   uint64_t lost_ns = 0;
@@ -68,10 +66,9 @@ Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapsh
     Lost& lost = all.emplace_back(Lost{&t});
     for (const GilSnapshot& g : p.gils) {
       for (const BlameSnapshot& b : g.blame) {
-        const bool its = t.folded == 0 ? b.holder_tid == t.tid : b.holder_folded;
-        if (!its || b.*part == 0) continue;
+        if (b.holder != t.number || b.*part == 0) continue;
         lost.ns += b.*part;
-        lost.losers.insert(b.waiter_tid);
+        lost.losers[b.waiter] = b.waiter_tid;
       }
     }
     lost_ns += lost.ns;
@@ -91,7 +88,7 @@ Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapsh
   }
 
   Culprits found;
-  std::set<std::optional<uint32_t>> losers;
+  std::map<uint64_t, std::optional<uint32_t>> losers;
   for (const Lost& lost : all) {
     const ThreadSnapshot& holder = *lost.holder;
     if (holder.folded == 0) {
@@ -109,8 +106,9 @@ Culprits culprits(const ProcessSnapshot& p, CpuState state, uint64_t BlameSnapsh
   }
   if (found.count == 1 && !found.ended) found.one = all.front().holder;
   found.losers = losers.size();
-  found.ended_lost = losers.contains(std::nullopt);
-  if (losers.size() == 1) found.loser_tid = *losers.begin();
+  found.ended_lost =
+      std::any_of(losers.begin(), losers.end(), [](const auto& loser) { return !loser.second; });
+  if (losers.size() == 1) found.loser_tid = losers.begin()->second;
   return found;
 }
 

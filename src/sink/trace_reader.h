@@ -62,7 +62,7 @@ class TraceReader {
     uint32_t tgid = 0;
     uint64_t track = 0;
     uint64_t running_ns = 0;  // when it was last drawn running
-    uint64_t drawn_ns = 0;    // states of this time are part of an event told by an instant
+    uint64_t drawn_ns = 0;    // a state of this time is part of an event told by an instant
   };
   struct Annotations;
   struct Damaged;  // thrown inside, caught in read()
@@ -107,6 +107,7 @@ class TraceReader {
   uint64_t now_ns_ = 0;
   bool has_clock_ = false;
   bool is_giltop_ = false;
+  bool draws_raw_ = false;  // kFormat1: a state is drawn for an event that is told apart, too
   bool ended_ = false;
   // Those that tell events; the last that were asked for are found at once.
   std::unordered_map<uint64_t, Track> tracks_;

@@ -223,6 +223,7 @@ void TraceReader::run_facts(const Annotations& notes) {
   if (!is_giltop_ && format != kFormat && format != kFormat1)
     throw Damaged{"its format is not the one that this giltop reads, " + std::string(kFormat),
                   format.starts_with("giltop.trace/")};
+  if (!is_giltop_) draws_raw_ = format == kFormat1;
   is_giltop_ = true;
   RunFacts& run = outcome_.run;
   const auto text = [&](const char* name, std::string& fact) {
@@ -315,7 +316,7 @@ void TraceReader::root_instant(std::string_view name, const Annotations& notes) 
     e.value = notes.number("value");
     if (!notes.has("value") && e.cpu < cpu_uncharged_.size()) e.value = cpu_uncharged_[e.cpu];
     e.other = static_cast<uint32_t>(notes.number("other"));
-    if (known) known->drawn_ns = now_ns_;
+    if (known && draws_raw_) known->drawn_ns = now_ns_;
     if (known && e.kind == EventKind::switch_in) known->running_ns = now_ns_;
   } else if (name == kEnd) {
     e.kind = EventKind::end;

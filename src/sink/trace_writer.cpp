@@ -92,6 +92,7 @@ void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
 }
 
 void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
+  draw_late_ends(ts_ns);
   for (ThreadTrack& shown : threads_)
     if (shown.uuid != 0) close_slice(shown, ts_ns);
   for (GilTracks& tracks : gils_) {
@@ -113,6 +114,8 @@ void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
 // --- events --------------------------------------------------------------------------------------
 
 void TraceWriter::write(const Event& event, const Change& change) {
+  if (!late_ends_.empty()) [[unlikely]]
+    draw_late_ends(event.ts_ns);
   switch (event.kind) {
     case EventKind::gil_wait:
     case EventKind::gil_acquire:
@@ -295,23 +298,50 @@ void TraceWriter::show_uncharged(const Event& event) {
   counter(event.ts_ns, stolen_track(event.cpu, event.ts_ns), event.value);
 }
 
+// Whom the importer takes to run on `cpu`; null: nobody that is known.
+TraceWriter::ThreadTrack* TraceWriter::runs_on(uint16_t cpu) {
+  const uint64_t number = at(cpu_runs_, cpu);
+  if (number == 0) return nullptr;
+  ThreadTrack& shown = threads_[at(cpu_threads_, cpu)];
+  return shown.number == number ? &shown : nullptr;
+}
+
+// False: the importer would refuse it. It takes one state of a thread a moment, and of whoever was
+// on a CPU a run there begins another: unknown.
+bool TraceWriter::draw_task(ThreadTrack& shown, uint64_t ts_ns, int cpu, uint32_t state,
+                            const OfSwitch& of_switch) {
+  if (shown.state_ns == ts_ns) return false;
+  const auto on = static_cast<uint16_t>(std::max(cpu, 0));  // none is CPU 0 to the importer
+  ThreadTrack* const before = runs_on(on);
+  if (state == task::kRunning) {
+    if (shown.task_state == task::kRunning || before == &shown) return false;
+    if (before) {
+      if (before->state_ns == ts_ns) return false;
+      before->task_state = 0;
+      before->state_ns = ts_ns;
+    }
+    at(cpu_runs_, on) = shown.number;
+    at(cpu_threads_, on) = static_cast<uint32_t>(&shown - threads_.data());
+    shown.cpu = on;
+  } else if (before == &shown) {
+    at(cpu_runs_, on) = 0;
+  }
+  task_state(ts_ns, cpu, shown.tid, state, of_switch);
+  shown.task_state = static_cast<uint8_t>(state);
+  shown.state_ns = ts_ns;
+  return true;
+}
+
 void TraceWriter::write_sched(const Event& event, const Change& change) {
   ThreadTrack& shown = track_of(*change.thread, event.ts_ns);
   if (event.kind == EventKind::wakeup) {
     if (change.cpu_after != CpuState::runnable || change.cpu_before == CpuState::runnable) return;
-    task_state(event.ts_ns, -1, event.tid, task::kRunnable);
-    shown.task_state = task::kRunnable;
+    if (!draw_task(shown, event.ts_ns, -1, task::kRunnable)) write_raw(event);
     return;
   }
   show_uncharged(event);
   if (event.kind == EventKind::switch_in) {
-    if (shown.task_state == task::kRunning) {
-      write_raw(event);
-      return;
-    }
-    task_state(event.ts_ns, event.cpu, event.tid, task::kRunning);
-    shown.task_state = task::kRunning;
-    shown.cpu = event.cpu;
+    if (!draw_task(shown, event.ts_ns, event.cpu, task::kRunning)) write_raw(event);
     return;
   }
   const uint32_t state = task_state_of(event);
@@ -329,8 +359,7 @@ void TraceWriter::write_sched(const Event& event, const Change& change) {
   } else {
     of_switch.lead_ns = change.lead_ns;
   }
-  task_state(event.ts_ns, event.cpu, event.tid, state, of_switch);
-  shown.task_state = static_cast<uint8_t>(state);
+  if (!draw_task(shown, event.ts_ns, event.cpu, state, of_switch)) write_raw(event);
 }
 
 // The importer forgets a thread at DESTROYED; for a main thread that would end the process, so that
@@ -340,7 +369,26 @@ void TraceWriter::end_track(ThreadTrack& shown, uint64_t ts_ns, bool exec) {
   close_track(shown, ts_ns);
   const bool main = shown.tid == shown.tgid;
   const int cpu = shown.task_state == task::kRunning ? shown.cpu : -1;
-  task_state(ts_ns, cpu, shown.tid, main || exec ? task::kDead : task::kDestroyed);
+  const uint32_t state = main || exec ? task::kDead : task::kDestroyed;
+  if (shown.state_ns != ts_ns) {
+    shown.state_ns = ts_ns;
+    draw_end({shown.number, shown.tid, state, cpu, shown.task_state}, ts_ns);
+    return;
+  }
+  late_ends_.push_back({shown.number, shown.tid, state, cpu, shown.task_state});
+  late_ends_ns_ = ts_ns;
+}
+
+void TraceWriter::draw_late_ends(uint64_t ts_ns) {
+  if (late_ends_.empty() || ts_ns <= late_ends_ns_) return;
+  for (const End& end : late_ends_) draw_end(end, ts_ns);
+  late_ends_.clear();
+}
+
+void TraceWriter::draw_end(const End& end, uint64_t ts_ns) {
+  task_state(ts_ns, end.cpu, end.tid, end.state);
+  uint64_t& runs = at(cpu_runs_, static_cast<size_t>(std::max(end.cpu, 0)));
+  if (runs == end.number) runs = 0;
 }
 
 void TraceWriter::close_track(ThreadTrack& shown, uint64_t ts_ns) {
@@ -430,15 +478,13 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   if (event.kind == EventKind::exit) {
     end_track(shown, ts, false);
   } else if (event.kind == EventKind::fork && change.thread->cpu_state == CpuState::runnable) {
-    task_state(ts, -1, event.tid, task::kRunnable);
-    shown.task_state = task::kRunnable;
+    draw_task(shown, ts, -1, task::kRunnable);
     // A forked child has the GIL that its parent had, until it makes it anew.
     if (change.thread->gil_state == GilState::holding && !change.thread->process->light)
       draw_state(shown, *change.thread->gil, true, ts);
   } else if (event.kind == EventKind::exec && change.thread->cpu_state == CpuState::running) {
-    task_state(ts, event.cpu, event.tid, task::kRunning);
-    shown.task_state = task::kRunning;
-    shown.cpu = event.cpu;
+    draw_task(shown, ts, event.cpu, task::kRunning);
+    shown.state_ns = ts;  // the reader takes no other state of this moment
   }
 }
 
@@ -447,8 +493,13 @@ void TraceWriter::write_loss(const Event& event) {
   for (ThreadTrack& shown : threads_) {
     if (shown.uuid == 0 || shown.ended) continue;
     close_slice(shown, ts);
-    // Only the idle task's arrival can take a thread off its CPU without a word on how it left.
-    if (shown.task_state == task::kRunning) task_state(ts, shown.cpu, 0, task::kRunning);
+    if (shown.task_state == task::kRunning) {
+      if (shown.state_ns == ts) continue;
+      // Only the idle task's arrival can take a thread off its CPU without a word on how it left.
+      task_state(ts, shown.cpu, 0, task::kRunning);
+      at(cpu_runs_, shown.cpu) = 0;
+      shown.state_ns = ts;
+    }
     shown.task_state = 0;
   }
   for (GilTracks& tracks : gils_) {

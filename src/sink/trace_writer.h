@@ -24,7 +24,8 @@ struct SystemFacts {
 
 // What is written can be read back into the same events (TraceReader), but for those that change
 // nothing. Per thread the writer keeps what the importer believes, because the importer refuses
-// some sequences (two RUNNING in a row); such an event is written as an instant of its own instead.
+// some sequences (two RUNNING in a row, two states of one moment); such an event is written as an
+// instant of its own instead.
 // What it keeps is by the model's indexes, so that it forgets what the model forgets; track numbers
 // and names are never given again.
 class TraceWriter : private TracePackets {
@@ -57,6 +58,7 @@ class TraceWriter : private TracePackets {
     // Of an open hold: what the thread had held the GIL off its CPU before, by CpuState.
     std::array<uint64_t, 4> held_before{};
     uint8_t task_state = 0;  // trace::task; 0: none that the importer could hold against us
+    uint64_t state_ns = 0;   // when that was drawn
     uint16_t cpu = 0;
     uint32_t comm = 0;
     uint64_t name_id = 0;     // of its name, interned; 0: it is not yet
@@ -68,6 +70,13 @@ class TraceWriter : private TracePackets {
     uint64_t owner = 0, waiters = 0;
     bool owner_open = false;
     uint64_t shown_waiters = 0;
+  };
+  struct End {
+    uint64_t number;  // of the thread
+    uint32_t tid;
+    uint32_t state;
+    int cpu;
+    uint8_t before;  // the state that it had
   };
   struct ProcessTrack {
     uint64_t number = 0;  // of the process
@@ -116,6 +125,9 @@ class TraceWriter : private TracePackets {
   void show_light(const Event& event, const Change& change);
   void draw_held(const Thread& thread, const Gil& gil, uint64_t ts_ns);
   void draw_released(ThreadTrack& shown, uint64_t ts_ns);
+  ThreadTrack* runs_on(uint16_t cpu);
+  bool draw_task(ThreadTrack& track, uint64_t ts_ns, int cpu, uint32_t state,
+                 const OfSwitch& of_switch = {});
   void write_sched(const Event& event, const Change& change);
   void write_life(const Event& event, const Change& change);
   void write_reading(const Event& event, const Change& change);
@@ -125,6 +137,8 @@ class TraceWriter : private TracePackets {
   void write_raw(const Event& event);
   void close_track(ThreadTrack& track, uint64_t ts_ns);
   void end_track(ThreadTrack& track, uint64_t ts_ns, bool exec);
+  void draw_late_ends(uint64_t ts_ns);
+  void draw_end(const End& end, uint64_t ts_ns);
 
   const EventTables& tables_;
   uint64_t next_uuid_ = 2;
@@ -135,6 +149,10 @@ class TraceWriter : private TracePackets {
   std::vector<GilTracks> gils_;
   std::vector<uint64_t> stolen_tracks_;  // uuids, by CPU
   std::vector<uint64_t> cpu_uncharged_;
+  std::vector<uint64_t> cpu_runs_;     // number of the thread that the importer takes to run there
+  std::vector<uint32_t> cpu_threads_;  // its index
+  std::vector<End> late_ends_;  // of threads that had another state at the moment of their end
+  uint64_t late_ends_ns_ = 0;
   uint64_t lost_events_ = 0;
   std::optional<RunFacts> told_run_;  // what the trace says last
 };

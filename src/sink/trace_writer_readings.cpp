@@ -24,8 +24,8 @@ void TraceWriter::write_reading(const Event& event, const Change& change) {
   if (!change.thread) return;
   ThreadTrack& shown = track_of(*change.thread, ts);
   if (change.cpu_after == CpuState::blocked && change.cpu_before != CpuState::blocked) {
-    task_state(ts, event.cpu, event.tid, task::kInterruptible);
-    shown.task_state = task::kInterruptible;
+    draw_task(shown, ts, event.cpu, task::kInterruptible);
+    shown.state_ns = ts;  // the reader takes no other state of this moment
   }
   if (!change.gil || change.gil_after == change.gil_before) return;
   draw_state(shown, *change.gil, change.gil_after == GilState::holding, ts);

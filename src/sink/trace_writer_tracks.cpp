@@ -84,6 +84,15 @@ void TraceWriter::add_thread(ThreadTrack& shown, const Thread& thread, uint64_t 
   shown.tgid = thread.process->tgid;
   shown.tid = thread.tid;
   shown.comm = thread.comm;
+  // To the importer one that ended at this moment is this one.
+  const auto late = std::find_if(late_ends_.begin(), late_ends_.end(),
+                                 [&](const End& end) { return end.tid == thread.tid; });
+  if (late != late_ends_.end()) {
+    shown.task_state = late->before;
+    shown.state_ns = late_ends_ns_;
+    if (late->cpu >= 0) shown.cpu = static_cast<uint16_t>(late->cpu);
+    late_ends_.erase(late);
+  }
   by_tid_[thread.tid] = thread.index;
   describe_thread(shown, ts_ns);
 }

@@ -701,6 +701,15 @@ std::vector<Event> with_other_charges(const std::vector<Event>& events, uint64_t
   return out;
 }
 
+std::vector<Event> with_equal_times(const std::vector<Event>& events, uint64_t seed,
+                                    unsigned percent) {
+  std::mt19937_64 rng(seed);
+  std::vector<Event> out = events;
+  for (size_t i = 1; i < out.size(); i++)
+    if (rng() % 100 < percent) out[i].ts_ns = out[i - 1].ts_ns;
+  return out;
+}
+
 std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed, size_t count) {
   std::mt19937_64 rng(seed);
   std::vector<Event> out = events;

@@ -231,6 +231,9 @@ std::vector<Event> with_hidden_switch_ins(const std::vector<Event>& events, uint
 // Lets the scheduler charge some runs with up to 30 µs more or less than lies between their
 // switches.
 std::vector<Event> with_other_charges(const std::vector<Event>& events, uint64_t seed);
+// Lets some events, in percent, have the time of the one before.
+std::vector<Event> with_equal_times(const std::vector<Event>& events, uint64_t seed,
+                                    unsigned percent);
 // Puts events in between that could not have happened; times stay in order.
 std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed, size_t count);
 

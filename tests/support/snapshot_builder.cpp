@@ -11,7 +11,7 @@ using enum GilState;
 
 ThreadSnapshot thread(uint32_t tid, const std::vector<Cell>& cells) {
   ThreadSnapshot t;
-  t.tid = tid;
+  t.number = t.tid = tid;
   t.comm = "python3";
   for (const Cell& c : cells) {
     t.matrix[static_cast<size_t>(c.gil)][static_cast<size_t>(c.cpu)] += c.ns;
@@ -28,6 +28,15 @@ GilSnapshot gil(uint64_t running, uint64_t runnable, uint64_t blocked, uint64_t 
   for (const uint64_t part : g.ledger) g.last_ns += part;
   g.acquires = 100;
   return g;
+}
+
+BlameSnapshot blame(uint32_t waiter, uint32_t holder) {
+  BlameSnapshot b;
+  b.waiter = waiter;
+  b.waiter_tid = waiter;
+  b.holder = holder;
+  b.holder_tid = holder;
+  return b;
 }
 
 Snapshot snapshot(std::vector<ThreadSnapshot> threads, const GilSnapshot& g) {
@@ -76,13 +85,9 @@ Snapshot turns() {
   g.handoff_wakeup_ns = 400 * 5000;
   g.handoff_runqueue_ns = 400 * 7000;
   g.handoff_lock_ns = 400 * 3000;
-  BlameSnapshot a, b;
-  a.waiter_tid = 101;
-  a.holder_tid = 102;
+  BlameSnapshot a = blame(101, 102), b = blame(102, 101);
   a.running_ns = 997 * kMs;
   a.handoff_ns = 3 * kMs;
-  b.waiter_tid = 102;
-  b.holder_tid = 101;
   b.running_ns = 1036 * kMs;
   b.runnable_ns = 4 * kMs;
   g.blame = {a, b};

@@ -25,6 +25,9 @@ ThreadSnapshot thread(uint32_t tid, const std::vector<Cell>& cells);
 GilSnapshot gil(uint64_t running, uint64_t runnable, uint64_t blocked, uint64_t handoff,
                 uint64_t idle, uint64_t unknown_ns = 0);
 
+// What `waiter` lost to `holder`, whose numbers are their ids: nothing yet.
+BlameSnapshot blame(uint32_t waiter, uint32_t holder);
+
 // One process (100) on a host of four CPUs.
 Snapshot snapshot(std::vector<ThreadSnapshot> threads, const GilSnapshot& g);
 

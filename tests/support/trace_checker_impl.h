@@ -94,7 +94,10 @@ class Checker {
   std::map<uint64_t, std::string> names_, argument_names_;
   std::map<uint64_t, Track> tracks_;
   std::map<uint64_t, Task> tasks_;
-  std::map<uint64_t, uint64_t> on_cpu_;  // cpu → tid of its open slice
+  struct Run {
+    uint64_t tid, uuid;
+  };
+  std::map<uint64_t, Run> on_cpu_;  // by CPU
   std::set<uint64_t> flows_, ended_flows_;
 };
 

@@ -251,16 +251,16 @@ void Checker::task_state(std::string_view data) {
   if (state == kRunning) {
     // Whoever was on this CPU leaves it for the unknown.
     const auto current = on_cpu_.find(cpu);
-    if (current != on_cpu_.end() && current->second != tid && current->second != 0) {
-      Task& other = tasks_[current->second];
-      if (other.state == kRunning && other.cpu == cpu) {
+    if (current != on_cpu_.end() && current->second.tid != 0) {
+      Task& other = tasks_[current->second.tid];
+      if (other.uuid == current->second.uuid) {  // and not another by now
         other.state = kNull;
         if (other.last_ns == now_ns_)
-          rule("thread " + std::to_string(current->second) + " runs for no time");
+          rule("thread " + std::to_string(current->second.tid) + " runs for no time");
         other.last_ns = now_ns_;
       }
     }
-    on_cpu_[cpu] = tid;
+    on_cpu_[cpu] = {tid, tasks_[tid].uuid};
   }
   if (tid == 0) {
     if (state != kRunning) rule("the idle task does not run");
@@ -280,8 +280,9 @@ void Checker::task_state(std::string_view data) {
     if (task.tgid == tid) rule("the main thread's destruction ends its process");
     task.forgotten = true;
   }
-  if (state != kRunning && has_cpu)
-    if (const auto current = on_cpu_.find(cpu); current != on_cpu_.end() && current->second == tid)
+  if (state != kRunning)  // no CPU is CPU 0
+    if (const auto current = on_cpu_.find(cpu);
+        current != on_cpu_.end() && current->second.tid == tid)
       on_cpu_.erase(current);
   task.state = state;
   task.last_ns = now_ns_;

@@ -245,6 +245,51 @@ TEST_F(TraceRoundtrip, HistoriesInLightMode) {
   }
 }
 
+TEST_F(TraceRoundtrip, HistoriesOfEqualTimes) {
+  for (uint64_t seed = 1; seed <= 300 && !HasFatalFailure(); seed++) {
+    const Simulation simulation(
+        seed, {.steps = 300,
+               .unseen_steps = seed % 4 ? 0 : 20 + seed % 200,
+               .gils = 1 + unsigned(seed % 2),
+               .readings = seed % 8 ? testing::Readings::none : testing::Readings::wrong});
+    auto events = simulation.events();
+    if (seed % 3 == 0)
+      events = testing::as_light(simulation.tables(), events, seed, 300'000, seed % 2 != 0);
+    if (seed % 5 == 1) events = testing::with_hidden_switch_ins(events, seed, 20);
+    if (seed % 5 == 2) events = testing::with_garbage(events, seed, 1 + seed % 100);
+    if (seed % 5 == 3) events = testing::with_other_charges(events, seed);
+    if (seed % 5 == 4) events = testing::with_losses(events, seed, 1 + seed % 8);
+    expect_same(simulation.tables(), testing::with_equal_times(events, seed, 10 + seed % 80), seed);
+    if (HasFatalFailure()) return;
+    ASSERT_THAT(testing::check_trace(path_), IsEmpty()) << "seed " << seed;
+  }
+}
+
+// What is told in numbers does not hide what else is of its moment.
+TEST_F(TraceRoundtrip, ASwitchInTheMomentOfAChangeOfMode) {
+  Story story;
+  story.process("main", 100).at(0).execs("main").is_python("main");
+  story.at(10).acquires("main").at(20).releases("main").at(1000).sleeps("main");
+  story.at(5000).wakes("main").at(6000).runs("main").at(20'000).ends();
+  std::vector<Event> events = story.events();
+  for (const EventKind kind : {EventKind::switch_out, EventKind::wakeup, EventKind::switch_in}) {
+    std::vector<Event> changed;
+    for (const Event& event : events) {
+      if (event.kind == kind && event.ts_ns > kStart_ns) {
+        Event mode;
+        mode.kind = EventKind::mode;
+        mode.ts_ns = event.ts_ns;
+        mode.tgid = mode.tid = 100;
+        mode.state = 1;
+        changed.push_back(mode);
+      }
+      changed.push_back(event);
+    }
+    expect_same(story.tables(), changed, 0);
+    EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+  }
+}
+
 TEST_F(TraceRoundtrip, HistoriesThatCannotBe) {
   for (uint64_t seed = 1; seed <= 200 && !HasFatalFailure(); seed++) {
     const Simulation simulation(seed, {.steps = 200, .unseen_steps = seed % 100});

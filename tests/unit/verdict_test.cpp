@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "support/event_builder.h"
@@ -18,7 +19,8 @@ using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using enum GilState;
-using testing::gil, testing::snapshot, testing::thread, testing::turns, testing::verdict;
+using testing::blame, testing::gil, testing::snapshot, testing::thread, testing::turns,
+    testing::verdict;
 using testing::kBlocked, testing::kMs, testing::kRunnable, testing::kRunning, testing::kSecond;
 
 TEST(Verdict, UnknownIsAShareOfEachGilsLife) {
@@ -36,10 +38,13 @@ TEST(Verdict, TurnsOnTwoGilsAreNotOnOne) {
   for (uint32_t i = 1; i < 3; i++) {
     ThreadSnapshot t = p.threads[i];
     t.tid += 10;
+    t.number += 10;
     p.threads.push_back(t);
   }
   GilSnapshot second = p.gils[0];
   for (BlameSnapshot& b : second.blame) {
+    b.waiter += 10;
+    b.holder += 10;
     *b.waiter_tid += 10;
     b.holder_tid = *b.holder_tid + 10;
   }
@@ -67,9 +72,7 @@ TEST(Verdict, AThreadThatSleepsWithTheGil) {
                gil(1000 * kMs, 0, 1000 * kMs, 0, 0));
   s.processes[0].threads[0].held_sleeps = 50;
   s.processes[0].threads[0].held_sleep_max_ns = 21 * kMs;
-  BlameSnapshot b;
-  b.waiter_tid = 101;
-  b.holder_tid = 100;
+  BlameSnapshot b = blame(101, 100);
   b.blocked_ns = 900 * kMs;
   s.processes[0].gils[0].blame = {b};
   EXPECT_THAT(verdict(s), AllOf(HasSubstr("100 slept 1.00s with the GIL"), HasSubstr("50 times"),
@@ -142,9 +145,7 @@ Snapshot turns_preempted(uint64_t preempted_ms) {
   };
   Snapshot s = snapshot({one(101), one(102)}, gil(2 * ran, 2 * lost, 0, 0, 0));
   for (uint32_t tid : {101, 102}) {
-    BlameSnapshot b;
-    b.waiter_tid = tid;
-    b.holder_tid = 203 - tid;
+    BlameSnapshot b = blame(tid, 203 - tid);
     b.running_ns = ran;
     b.runnable_ns = lost;
     s.processes[0].gils[0].blame.push_back(b);
@@ -204,11 +205,19 @@ TEST(Verdict, AShortSleepWithTheGilDoesNotHideThatThreadsTakeTurns) {
   EXPECT_THAT(text_report(s), HasSubstr("\nAlso: 101 slept 300ms"));
 }
 
+constexpr uint64_t kFolded = 1;  // their number
+
 // What `waiter` lost while `holder` slept; 0: folded threads.
 BlameSnapshot slept(uint32_t waiter, uint32_t holder, uint64_t ms) {
-  BlameSnapshot b;
-  if (waiter != 0) b.waiter_tid = waiter;
-  if (holder != 0) b.holder_tid = holder;
+  BlameSnapshot b = blame(waiter, holder);
+  if (waiter == 0) {
+    b.waiter = kFolded;
+    b.waiter_tid.reset();
+  }
+  if (holder == 0) {
+    b.holder = kFolded;
+    b.holder_tid.reset();
+  }
   b.holder_folded = holder == 0;
   b.blocked_ns = ms * kMs;
   return b;
@@ -224,6 +233,7 @@ ThreadSnapshot sleeper(uint32_t tid, uint64_t ms, uint64_t times) {
 
 ThreadSnapshot ended_sleepers(uint64_t ms, uint64_t times) {
   ThreadSnapshot t = sleeper(0, ms, times);
+  t.number = kFolded;
   t.folded = 900;
   t.folded_life_ns = 900 * kMs;
   return t;
@@ -266,6 +276,19 @@ TEST(Verdict, OneIsNotNamedAloneThatCostLessThanMost) {
   EXPECT_THAT(sleep_verdict(threads, blame), HasSubstr("11 threads slept 1.00s"));
 }
 
+// One that slept, and after its end another of its id that did, too.
+TEST(Verdict, AnIdThatIsUsedAgainIsAnotherThread) {
+  std::vector<ThreadSnapshot> threads = {sleeper(100, 500, 5), sleeper(100, 500, 5)};
+  std::vector<BlameSnapshot> blame = {slept(102, 100, 400), slept(102, 100, 400)};
+  threads[1].number = blame[1].holder = 7;
+  EXPECT_EQ(sleep_verdict(threads, blame),
+            "Two threads slept 1.00s with the GIL in their hands (10 times, longest 40ms); 102 "
+            "lost 800ms to it.");
+  blame[1].waiter = 8;
+  EXPECT_THAT(sleep_verdict(threads, blame), HasSubstr("; others lost 800ms to it"))
+      << "who lost may have the id of another that lost";
+}
+
 TEST(Verdict, EndedThreadsThatLostAreNotCountedAsOne) {
   EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(0, 100, 900)}),
               HasSubstr("; others lost 900ms to it"));
@@ -273,6 +296,23 @@ TEST(Verdict, EndedThreadsThatLostAreNotCountedAsOne) {
               HasSubstr("; others lost 1.20s to it"));
   EXPECT_THAT(sleep_verdict({sleeper(100, 900, 3)}, {slept(102, 100, 300), slept(103, 100, 900)}),
               HasSubstr("; 2 others lost 1.20s to it"));
+}
+
+// What is said first may be less than what is said in all.
+TEST(Verdict, ProcessesAreRankedByAllThatIsExplained) {
+  Snapshot s = turns_preempted(490);  // of 2 s of waits 1.02 and 0.98
+  const auto of = [&](uint32_t pid) {
+    const auto ranked = verdicts_of(s);
+    return std::find_if(ranked.begin(), ranked.end(),
+                        [&](const auto& each) { return each.first->pid == pid; }) -
+           ranked.begin();
+  };
+  Snapshot other = turns_preempted(0);
+  ProcessSnapshot& second = s.processes.emplace_back(other.processes[0]);
+  second.pid = 200;
+  for (BlameSnapshot& b : second.gils[0].blame) b.running_ns = 600 * kMs;  // 1.2 s of one cause
+  EXPECT_EQ(of(100), 0);
+  EXPECT_EQ(of(200), 1);
 }
 
 // A second of one thread's work before two take turns for two.
@@ -300,9 +340,7 @@ TEST(Verdict, ManyWaitersMakeNoCauseOfAMoment) {
   for (uint32_t tid = 101; tid < 200; tid++) {
     threads.push_back(
         thread(tid, {{waiting, kBlocked, 10 * kMs}, {released, kBlocked, 9990 * kMs}}));
-    BlameSnapshot b;
-    b.waiter_tid = tid;
-    b.holder_tid = 100;
+    BlameSnapshot b = blame(tid, 100);
     b.blocked_ns = 10 * kMs;
     g.blame.push_back(b);
   }
@@ -351,13 +389,11 @@ TEST(Verdict, NoRuleFiresOnNoise) {
       g.ledger[0] += held;
       g.ledger[1] += preempted;
       g.ledger[2] += asleep;
-      BlameSnapshot blame;
-      blame.waiter_tid = tid;
-      blame.holder_tid = tid == 100 ? 101 : 100;
-      blame.running_ns = waited[0];
-      blame.runnable_ns = waited[1];
-      blame.blocked_ns = waited[2];
-      g.blame.push_back(blame);
+      BlameSnapshot b = blame(tid, tid == 100 ? 101 : 100);
+      b.running_ns = waited[0];
+      b.runnable_ns = waited[1];
+      b.blocked_ns = waited[2];
+      g.blame.push_back(b);
     }
     g.ledger[4] = 10 * kSecond - g.ledger[0] - g.ledger[1] - g.ledger[2] - g.ledger[3];
     g.last_ns = 10 * kSecond;
