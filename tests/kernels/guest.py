@@ -276,8 +276,8 @@ def doctor_refuses():
     done = giltop("doctor", "--json", status=3)
     host = json.loads(done.stdout)["host"]
     missing = [check for check in host["checks"] if not check["ok"] and check["blocks"]]
-    expect(len(missing) == 1 and missing[0]["what"] == "Linux 5.15 or newer" and missing[0]["cure"], "what is missing",
-           host["checks"])
+    expect(len(missing) == 1 and missing[0]["what"] == "Linux 5.15 or newer" and missing[0]["cure"],
+           "what is missing", host["checks"])
     done = giltop("doctor", status=3)
     print("    " + done.stdout.strip().replace("\n", "\n    "))
     expect(done.stdout.count("MISSING  ") == 1, "one thing is missing", done.stdout)
@@ -307,7 +307,8 @@ def check(name, function, *arguments):
 def live_test(name):
     done = subprocess.run([options.live_tests, "--gtest_filter=" + name], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT_S,
-                          env=dict(os.environ, GILTOP_REQUIRE_LIVE="1", GILTOP_SLOWNESS=SLOWNESS), encoding="utf-8", errors="replace")
+                          env=dict(os.environ, GILTOP_REQUIRE_LIVE="1", GILTOP_SLOWNESS=SLOWNESS),
+                          encoding="utf-8", errors="replace")
     expect(done.returncode == 0 and "  PASSED  ] 1 test." in done.stdout, done.stdout)
 
 
