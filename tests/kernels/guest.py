@@ -32,7 +32,7 @@ LIMIT_S = 300  # of a command, by TCG on a busy machine
 LIVE_TESTS = """
 DoctorLive.AllWorks DoctorLive.PerfUprobes DoctorLive.NoCapabilities DoctorLive.NoBtf DoctorLive.PidNamespace
 Double.EveryTransitionAtItsTime Double.BehindAShell Double.BehindAScript
-Truth.AsleepWithTheGil Light.AsleepWithTheGil
+Light.AsleepWithTheGil
 CountWaits.ImagesAreOfThoseThatAreTraced HistLight.ForksAndExecs HistLight.ThreadsThatEndedAreNamed
 Host.WhatRunsAndWhatStarts Host.ThroughOtherProgramsAndBack Host.ProbesComeIntoForceTogether
 Input.NoBtf Input.RootWithoutCapabilities
