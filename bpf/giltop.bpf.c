@@ -379,7 +379,7 @@ int on_entry(struct pt_regs *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 id = bpf_get_current_pid_tgid();
-	struct gt_file_key key; /* the ring's memory is no key of a map before 6.2 (compat.bpf.h) */
+	struct gt_file_key key; /* not in the record: compat.bpf.h */
 	struct gt_entry *e;
 	__u32 *what;
 

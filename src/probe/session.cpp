@@ -161,7 +161,7 @@ Status LiveSession::load() {
   prepare_for(way_, skeleton_->progs.on_entry);
   if (giltop_bpf__load(skeleton_.get()) != 0) {
     const int error = errno;
-    if (error == EPERM || error == EACCES) {
+    if (error == EPERM) {
       return Error(
           geteuid() == 0
               ? "cannot trace: BPF is not permitted here, though this is root: a container "
@@ -169,7 +169,10 @@ Status LiveSession::load() {
               : "cannot trace: BPF is not permitted here (no CAP_BPF): run giltop with "
                 "sudo");
     }
-    return system_error("load the BPF programs into the kernel", error);
+    // EACCES and EINVAL are the verifier's.
+    return Error("cannot trace: this kernel refuses giltop's BPF programs (" +
+                 std::string(std::strerror(error)) +
+                 "); GILTOP_DEBUG_LIBBPF=1 in the environment shows why");
   }
   auto ring =
       Ring::make(bpf_map__fd(skeleton_->maps.ring), bpf_map__max_entries(skeleton_->maps.ring));

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
@@ -169,6 +170,11 @@ std::string python() {
 }
 
 std::string workload() { return std::string(GILTOP_SOURCE_DIR) + "/tools/workloads/workload.py"; }
+
+double slowness() {
+  const char* said = std::getenv("GILTOP_SLOWNESS");
+  return said ? std::max(1.0, std::atof(said)) : 1;
+}
 
 void Live::SetUp() {
   const bool can = geteuid() == 0 && access("/sys/kernel/btf/vmlinux", R_OK) == 0;

@@ -73,6 +73,9 @@ void write_file(const std::string& path, const std::string& text, bool executabl
 std::string python();
 std::string workload();  // tools/workloads/workload.py
 
+// How many times longer a moment may last here than on a machine: GILTOP_SLOWNESS, for emulated ones.
+double slowness();
+
 // Root, on a kernel that runs BPF. Where GILTOP_REQUIRE_LIVE is set, less than that is a failure.
 class Live : public ::testing::Test {
  public:
