@@ -19,9 +19,10 @@ std::string hex(uint64_t value) {
   return text;
 }
 
-// Behind the name of a GIL's track: nothing, where its process has no other.
+// Behind the name of a GIL's track: nothing for the first of its process, which mostly has no
+// other.
 std::string whose(const Gil& gil) {
-  if (gil.process->gils.size() == 1) return {};
+  if (gil.process->gils.front().get() == &gil) return {};
   if (gil.interpreter >= 0) return " of interpreter " + std::to_string(gil.interpreter);
   return ' ' + hex(gil.address);
 }
