@@ -421,6 +421,12 @@ Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run) {
   return causes.empty() ? Verdict() : most_explanatory(std::move(causes), c.waits);
 }
 
+std::vector<std::string> all_findings() {
+  std::vector<std::string> names;
+  for (const Rule& rule : kRules) names.emplace_back(rule.finding);
+  return names;
+}
+
 uint64_t explained_ns(const Verdict& verdict) {
   uint64_t sum = verdict.lost_ns;
   for (const Verdict& other : verdict.also) sum += other.lost_ns;

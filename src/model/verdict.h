@@ -21,6 +21,9 @@ struct Verdict {
 
 Verdict verdict_of(const ProcessSnapshot& process, const Snapshot& run);
 
+// The rules' names, for tests: all that Verdict::finding can be.
+std::vector<std::string> all_findings();
+
 // The part of all waits that it and what is beside it explain.
 uint64_t explained_ns(const Verdict& verdict);
 

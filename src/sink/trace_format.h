@@ -137,7 +137,9 @@ inline constexpr const char* kLost = "lost events";
 inline constexpr const char* kUntil = "until";  // of kLost: CLOCK_BOOTTIME, ns
 inline constexpr const char* kEnd = "end";
 
-inline constexpr const char* kGilTrackName = "GIL";  // described by the GIL's address
+// Of a thread; what follows it, where a process has several, is for people. Described by the GIL's
+// address.
+inline constexpr const char* kGilTrackName = "GIL";
 
 // Counters of a CPU. Their descriptions begin with one of these and the CPU's number: "stolen3".
 inline constexpr const char* kStolen = "stolen";      // charged to no task since boot, ns

@@ -319,9 +319,9 @@ void TraceReader::descriptor(std::string_view data) {
     // At an exec its run goes on.
     for (const auto& [dead, running_ns] : dead_)
       if (dead == described.tid && dead_ns_ == now_ns_) added.running_ns = running_ns;
-  } else if (parent != 0 && name == kGilTrackName) {
+  } else if (parent != 0 && name.starts_with(kGilTrackName) &&
+             track(parent).kind == TrackKind::thread) {
     Track& owner = track(parent);
-    if (owner.kind != TrackKind::thread) throw Damaged{"a GIL's track of no thread"};
     Track& gil = add_track(uuid);
     gil.kind = TrackKind::gil;
     gil.tgid = owner.tgid;

@@ -19,6 +19,14 @@ std::string hex(uint64_t value) {
   return text;
 }
 
+// Behind the name of a GIL's track: nothing for the first of its process, which mostly has no
+// other.
+std::string whose(const Gil& gil) {
+  if (gil.process->gils.front().get() == &gil) return {};
+  if (gil.interpreter >= 0) return " of interpreter " + std::to_string(gil.interpreter);
+  return ' ' + hex(gil.address);
+}
+
 }  // namespace
 
 void TraceWriter::describe_process(const Process& process, uint64_t ts_ns) {
@@ -106,7 +114,7 @@ uint64_t TraceWriter::gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_
 uint64_t TraceWriter::add_gil_track(ThreadTrack& shown, const Gil& gil, uint64_t ts_ns) {
   shown.gils.push_back({&gil, next_uuid_++});
   const uint64_t uuid = shown.gils.back().uuid;
-  describe_child({uuid, shown.uuid, kGilTrackName, hex(gil.address)}, ts_ns);
+  describe_child({uuid, shown.uuid, kGilTrackName + whose(gil), hex(gil.address)}, ts_ns);
   return uuid;
 }
 
@@ -134,22 +142,17 @@ TraceWriter::GilTracks& TraceWriter::gil_tracks(const Gil& gil, uint64_t ts_ns) 
 
 void TraceWriter::add_gil(GilTracks& tracks, const Gil& gil, uint64_t ts_ns) {
   const uint64_t parent = process_uuid(*gil.process, ts_ns);
-  const bool only = gil.process->gils.size() == 1;
-  const std::string whose = only ? ""
-                            : gil.interpreter >= 0
-                                ? " of interpreter " + std::to_string(gil.interpreter)
-                                : ' ' + hex(gil.address);
   if (tracks.owner_open) slice_end(ts_ns, tracks.owner, 0, true);
   tracks = {};
   tracks.number = gil.number;
   tracks.owner = next_uuid_++;
   tracks.waiters = next_uuid_++;
   const uint64_t rank = (gil.number % kMaxRank) * 2 + 1;
-  describe_child({tracks.owner, parent, "GIL owner" + whose,
+  describe_child({tracks.owner, parent, "GIL owner" + whose(gil),
                   "The thread that holds the GIL at " + hex(gil.address), rank},
                  ts_ns);
   describe_child(
-      {tracks.waiters, parent, "GIL waiters" + whose,
+      {tracks.waiters, parent, "GIL waiters" + whose(gil),
        "How many threads wait for the GIL at " + hex(gil.address), rank + 1, track::kUnitCount},
       ts_ns);
 }
