@@ -85,8 +85,9 @@ static __always_inline bool take_roomless(__u32 tid)
 	return true;
 }
 
-/* The entry of a thread that has none, and waits. False: there is no room. */
-static __always_inline bool put_wait(__u32 tgid, __u32 tid, __u64 gil, __u64 since_ns, __u64 now)
+/* The entry of a thread that has none, and waits or does not. False: there is no room. */
+static __always_inline bool put_wait(__u32 tgid, __u32 tid, __u64 gil, __u64 since_ns,
+				     bool waits_now, __u64 now)
 {
 	struct gt_wait wait = {};
 
@@ -94,7 +95,7 @@ static __always_inline bool put_wait(__u32 tgid, __u32 tid, __u64 gil, __u64 sin
 	wait.since_ns = since_ns;
 	wait.image_ns = image_of(tgid);
 	wait.born_ns = count_by_thread ? now : wait.image_ns;
-	wait.waits = 1;
+	wait.waits = waits_now;
 	return bpf_map_update_elem(&waits, &tid, &wait, BPF_NOEXIST) == 0;
 }
 
@@ -108,7 +109,7 @@ static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, bool a
 		noted = take_roomless(tid);
 		if (again && !noted)
 			return; /* booked as not counted */
-		if (!put_wait(tgid, tid, gil, noted ? 0 : now, now))
+		if (!put_wait(tgid, tid, gil, noted ? 0 : now, true, now))
 			note_roomless(tid);
 		return;
 	}
@@ -129,7 +130,7 @@ static __always_inline void count_step(__u32 tgid, __u32 tid, __u64 now)
 	if (bpf_map_lookup_elem(&waits, &tid))
 		return;
 	noted = take_roomless(tid);
-	if (!put_wait(tgid, tid, 0, 0, now) && noted)
+	if (!put_wait(tgid, tid, 0, 0, true, now) && noted)
 		note_roomless(tid);
 }
 
@@ -153,7 +154,7 @@ static __always_inline struct gt_waiter waiter_of(__u32 tgid, __u32 tid, __u64 b
 	return waiter;
 }
 
-/* Notes the name of a thread. False: there is no room for another. */
+/* Notes the name, of a thread anew each time. False: there is no room for another. */
 static __always_inline bool know_waiter(const struct gt_waiter *waiter, __u64 image_ns)
 {
 	struct gt_waiter_facts *facts = bpf_map_lookup_elem(&waiters, waiter), new = {};
@@ -212,7 +213,11 @@ static __always_inline void count_end(__u32 tgid, __u32 tid, __u64 gil, __u64 no
 	__u64 length = 0, handoff = 0;
 
 	if (!wait) {
-		if (take_roomless(tid) && gil)
+		/* Of a thread that is new to us the loader may have read that it waits, and not
+		 * have told yet: this is newer. */
+		if (!take_roomless(tid))
+			put_wait(tgid, tid, 0, 0, false, now);
+		else if (gil)
 			__sync_fetch_and_add(&not_counted, 1);
 		return;
 	}

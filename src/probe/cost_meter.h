@@ -33,8 +33,8 @@ struct Costs {
 //   other threads trap on other CPUs, as all write the same lines;
 // - what each record of the scheduler's hooks takes, more where their code has left the caches, and a
 //   sample (an interrupt: a cold trap);
-// - at each trap, what the kernel takes to look at the probes that other processes have there of
-//   their own (auto mode);
+// - at each trap, what the kernel takes to look at the probes that processes have there of their own
+//   (auto mode; as if all had those of one file);
 // - what the traps do to those who wait meanwhile. A trap is taken with gil->mutex in hand, which
 //   else is held for a tenth of the time: a thread that goes to sleep for that mutex just when
 //   another CPU took a trap does so because of it.

@@ -81,6 +81,7 @@ class LiveSession final : public Session {
   bool tells_threads() const { return !options_.counting || !options_.counting->instead_of_events; }
   Status prepare_counting();
   void push(const Event& event);
+  void note_roomless(uint32_t tid);
   Status attach_scheduler();
   Status calibrate();
   void calibrate_hooks(Costs& costs);
@@ -221,8 +222,15 @@ Status LiveSession::prepare_counting() {
 void LiveSession::push(const Event& event) {
   if (counts_ && event.kind == EventKind::thread_read && (event.state & kReadWaiting) != 0 &&
       !counts_->note_waiting(event.tgid, event.tid, event.value))
-    skeleton_->bss->roomless[event.tid % GT_ROOMLESS_SLOTS] = event.tid;
+    note_roomless(event.tid);
   reorder_.push(event);
+}
+
+// As the kernel side does: of two threads with one slot it is booked of the first at once.
+void LiveSession::note_roomless(uint32_t tid) {
+  const uint32_t before =
+      std::atomic_ref(skeleton_->bss->roomless[tid % GT_ROOMLESS_SLOTS]).exchange(tid);
+  if (before != 0 && before != tid) std::atomic_ref(skeleton_->bss->not_counted)++;
 }
 
 Result<CountedWaits> LiveSession::counted() {

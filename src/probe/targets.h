@@ -106,7 +106,11 @@ class Targets {
   // Puts them into those modes, a few at a call.
   void change_modes(uint64_t now_ns);
   void drop_own() { own_.clear(); }
-  size_t own_sets() const { return own_.size(); }  // processes with probes of their own
+  // Processes with probes of their own.
+  size_t own_sets() const {
+    return static_cast<size_t>(std::count_if(own_.begin(), own_.end(),
+                                             [](const auto& own) { return !own.second.empty(); }));
+  }
 
   // Whether a process is in light mode, where that may change.
   bool any_light() const { return !light_gils_.empty(); }

@@ -124,8 +124,15 @@ std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
   std::string out;
   std::vector<bool> seen(b.series.size());
   for (const HistSeries& s : a.series) {
-    const auto other = std::find_if(b.series.begin(), b.series.end(),
-                                    [&](const HistSeries& each) { return same_series(s, each); });
+    // Two processes may have had one id, one after the other: then names tell which is which.
+    const auto find = [&](bool named) {
+      return std::find_if(b.series.begin(), b.series.end(), [&](const HistSeries& each) {
+        return !seen[static_cast<size_t>(&each - b.series.data())] && same_series(s, each) &&
+               (!named || each.name == s.name);
+      });
+    };
+    auto other = find(true);
+    if (other == b.series.end()) other = find(false);
     if (!out.empty()) out += "\n";
     if (other == b.series.end()) {
       out += fmt::format("{}  {}: only in the first, {} values\n", whose(s), noun(s.kind),

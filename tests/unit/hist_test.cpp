@@ -325,5 +325,23 @@ TEST(Hist, DifferencesOfTwo) {
                           HasSubstr("(100)  GIL hold: only in the second")));
 }
 
+// A process that executed another program is two, with one id: each is compared with its own, in
+// whatever order they come.
+TEST(Hist, DiffTellsTwoOfOneIdApart) {
+  HistReport a = hist_of(two_processes(), HistGroup::process, {HistKind::wait});
+  ASSERT_EQ(a.series.size(), 2u);
+  a.series[1].pid = a.series[0].pid;
+  a.series[0].name = "first";
+  a.series[1].name = "then";
+  HistReport b = a;
+  std::swap(b.series[0], b.series[1]);
+  const std::string diff = hist_diff(a, b, HistUnit::microseconds);
+  EXPECT_THAT(diff, Not(HasSubstr("only in")));
+  for (const HistSeries& s : a.series) {
+    const std::string count = std::to_string(s.values.count);
+    EXPECT_THAT(diff, HasSubstr(count + " values in 10.0 s, then " + count + " in"));
+  }
+}
+
 }  // namespace
 }  // namespace giltop

@@ -20,6 +20,7 @@ let wanted = null;  // a wait that is to be shown then
 
 // The one at `at` in the order of the page, the worst first.
 function showProcess(at) {
+  wanted = null;
   place = at;
   process = report.processes[page.order[place]];
   showVerdict(process);
@@ -254,7 +255,11 @@ function showReport() {
   for (const [event, printing] of [['beforeprint', true], ['afterprint', false]]) {
     addEventListener(event, () => {
       // A printer does not wait, `chromium --print-to-pdf` not even for a worker.
-      if (printing && !rows) take(unpackNow(byId('giltop-spans')?.textContent ?? ''));
+      try {
+        if (printing && !rows) take(unpackNow(byId('giltop-spans')?.textContent ?? ''));
+      } catch {
+        // Not all there yet, or damaged: printed is what there is to read.
+      }
       document.documentElement.toggleAttribute('data-print', printing);
       restyle(printing);
     });

@@ -38,7 +38,8 @@ function byWorker(text) {
              then(what);
            };
            worker.addEventListener('message', ({data: rows}) => end(rows ? resolve : reject, rows));
-           worker.addEventListener('error', (event) => end(reject, event));
+           for (const failed of ['error', 'messageerror'])
+             worker.addEventListener(failed, (event) => end(reject, event));
            worker.postMessage(text);
          })
       .then((rows) => rows.map((fields) => Object.assign(Object.create(Row.prototype), fields)));
