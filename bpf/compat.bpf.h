@@ -88,14 +88,9 @@ static __always_inline __u64 futex_of(struct task_struct *task, bool *timed)
 }
 #endif
 
-/* What older verifiers refuse, of which the loader learns nothing before it loads. tools/kernels test
- * shows it.
- * - A record of the ring as a map's key: 9ef40974a82a ("bpf: Allow ringbuf memory to be used as map
- *   key", 6.2).
- * - A second look whether a record is null: 6.1 has forgotten by then that it is not, and follows the
- *   branch on which it is never submitted. So nothing is called between reserve() and the test.
- * - In a perf_event program hashes that are not preallocated: 34dd3bad1a6f ("bpf: Relax the
- *   requirement to use preallocated hash maps in tracing progs.", 6.1). */
+/* What older kernels refuse, of which the loader learns nothing before it loads (tools/kernels test
+ * shows it): in a perf_event program hashes that are not preallocated. 34dd3bad1a6f ("bpf: Relax the
+ * requirement to use preallocated hash maps in tracing progs.", 6.1). */
 
 /* Time that the CPU of `task` (which runs or just ran there) has charged to no task since boot;
  * 0 on a kernel without CONFIG_FAIR_GROUP_SCHED, where a task does not lead to its run queue. (The

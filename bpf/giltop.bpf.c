@@ -27,7 +27,7 @@ char LICENSE[] SEC("license") = "GPL";
 static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool new)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct gt_found *e = bpf_ringbuf_reserve(&ring, sizeof(*e), 0);
+	struct gt_found *e = reserve_quietly(sizeof(*e));
 
 	if (!e)
 		return false; /* not lost: the next one tells */
@@ -255,14 +255,12 @@ int on_sched_wakeup(__u64 *ctx)
 	struct gt_wakeup *e;
 	__u64 now;
 
-	if (!armed)
+	if (!armed || !is_tracked(task->tgid))
 		return 0;
 	if (!tell_threads) {
 		count_woken(task->pid, 0);
 		return 0;
 	}
-	if (!is_tracked(task->tgid))
-		return 0;
 	e = reserve(GT_WAKEUP, sizeof(*e));
 	if (e) {
 		stamp(&e->h, GT_WAKEUP, task->tgid, task->pid);
@@ -379,7 +377,6 @@ int on_entry(struct pt_regs *ctx)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u64 id = bpf_get_current_pid_tgid();
-	struct gt_file_key key; /* not in the record: compat.bpf.h */
 	struct gt_entry *e;
 	__u32 *what;
 
@@ -393,9 +390,8 @@ int on_entry(struct pt_regs *ctx)
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_ENTRY, id >> 32, (__u32)id);
-	file_key(&key, BPF_CORE_READ(task, mm, exe_file));
-	e->file = key;
-	what = bpf_map_lookup_elem(&known_files, &key);
+	file_key(&e->file, BPF_CORE_READ(task, mm, exe_file));
+	what = bpf_map_lookup_elem(&known_files, &e->file);
 	if (!what || *what != GT_TELL_AT_ENTRY)
 		e->h.state = hold(id >> 32);
 	submit_now(e);

@@ -161,7 +161,7 @@ static __always_inline __u64 emit_gil(enum gt_kind kind, __u64 gil, __u8 state, 
 	struct gt_gil *e;
 	__u64 now;
 
-	count_light(GT_LIGHT_RECORDS); /* first: compat.bpf.h */
+	count_light(GT_LIGHT_RECORDS);
 	e = reserve(kind, sizeof(*e));
 	if (!e)
 		return 0;

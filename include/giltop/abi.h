@@ -1,14 +1,35 @@
-/* The only file that the BPF programs and the loader both include: ring-buffer records and the
+/* The only file that the BPF programs and the loader both include: the rings, their records and the
  * configuration that is fixed at load time. Records are 8-byte aligned and carry their kind in a
  * common header; each kind has one size. Times are bpf_ktime_get_boot_ns() (CLOCK_BOOTTIME), taken
- * after the record's place in the ring is reserved: giltop's exact reordering rests on that (see
- * src/probe/ring.h). */
+ * after the record's place in its ring is reserved: giltop's exact reordering rests on that (see
+ * src/probe/rings.h). */
 #ifndef GILTOP_ABI_H
 #define GILTOP_ABI_H
 
 #ifndef __bpf__
 #include <linux/types.h>
 #endif
+
+/* A ring: one CPU's, or that of some CPUs. Positions are in bytes and only grow; modulo the ring's
+ * size they are places in it. They begin at random, so that nobody can have left a record's head where
+ * the next one will be written. Two lines of a cache apart, as CPUs fetch two at a time. */
+struct gt_ring {
+	__u64 producer; /* up to where places are reserved */
+	__u64 unused[15];
+	__u64 consumer; /* up to where the reader is done with them; its own */
+	__u64 wake_at;  /* what is reserved beyond wakes the reader; its own */
+	__u64 unused_too[14];
+};
+
+/* Before each record, 8 bytes: its position from bit 7 on, for positions are multiples of 8, and
+ * its size with this head, in units of 8 bytes. */
+#define GT_HEAD_AT_SHIFT 4
+#define GT_HEAD_SIZE_MASK 0x7fULL
+#define GT_HEAD_BUSY (1ULL << 63) /* reserved, and not yet written */
+#define GT_HEAD_WAKE (1ULL << 62) /* wake the reader then */
+
+#define GT_SPILL 128 /* at least a record with its head, bytes */
+#define GT_RESERVE_TRIES 16 /* then the record counts as lost */
 
 enum gt_kind {
 	GT_GIL_WAIT = 0,    /* found the GIL taken, waits; repeats about every switch interval */

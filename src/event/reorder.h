@@ -10,7 +10,7 @@
 
 namespace giltop {
 
-// Assumes what src/probe/ring.h proves: once told `watermark`, no event before it will be pushed
+// Assumes what src/probe/rings.h proves: once told `watermark`, no event before it will be pushed
 // any more. Events at or before the watermark come out by time, equal times in the order pushed;
 // the times that come out increase strictly (a tie is moved by 1 ns), except that the two halves of
 // one context switch share theirs. An event before one that is already out is moved behind it and

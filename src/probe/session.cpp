@@ -25,7 +25,7 @@
 #include "probe/holds.h"
 #include "probe/kernel_facts.h"
 #include "probe/mmap_watch.h"
-#include "probe/ring.h"
+#include "probe/rings.h"
 #include "probe/sampler.h"
 #include "probe/targets.h"
 #include "probe/tracked.h"
@@ -62,7 +62,7 @@ class LiveSession final : public Session {
   Status arm() override;
   void poll(int timeout_ms, const EventSink& sink) override;
   uint64_t watermark() const override { return watermark_; }
-  void add_wakeup(int fd) override { ring_->add_wakeup(fd); }
+  void add_wakeup(int fd) override { rings_->add_wakeup(fd); }
   void stop(const EventSink& sink) override;
   std::vector<std::string> refusals() const override;
   uint64_t records() const override { return decoder_.counts().records; }
@@ -79,6 +79,7 @@ class LiveSession final : public Session {
   using Notice = std::variant<gt_exec, gt_entry, gt_found, gt_exit>;
 
   bool tells_threads() const { return !options_.counting || !options_.counting->instead_of_events; }
+  Status prepare_rings(const RingSizes& sizes);
   Status prepare_counting();
   void push(const Event& event);
   void note_roomless(uint32_t tid);
@@ -104,7 +105,7 @@ class LiveSession final : public Session {
   std::optional<Tracked> tracked_;
   std::optional<Holds> holds_;
   std::optional<Attachments> attachments_;
-  std::optional<Ring> ring_;
+  std::optional<Rings> rings_;
   std::optional<Targets> targets_;
   std::optional<CountMaps> counts_;
   std::vector<Link> scheduler_;
@@ -135,7 +136,6 @@ Status LiveSession::load() {
   if (!kernel) return kernel.error();
   skeleton_.reset(giltop_bpf__open());
   if (!skeleton_) return system_error("open the BPF programs", errno);
-  skeleton_->rodata->wake_bytes = static_cast<uint32_t>(options_.ring_bytes / 8);
   skeleton_->rodata->follow_children = options_.follow_children || options_.host_wide;
   skeleton_->rodata->host_wide = options_.host_wide;
   const bool light = options_.mode == Mode::light;
@@ -143,8 +143,9 @@ Status LiveSession::load() {
   skeleton_->rodata->both_modes = automatic;
   skeleton_->rodata->track_as = GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0);
   skeleton_->rodata->switch_has_prev_state = kernel->switch_has_prev_state;
-  if (bpf_map__set_max_entries(skeleton_->maps.ring, static_cast<__u32>(options_.ring_bytes)) != 0)
-    return system_error("size the ring buffer", errno);
+  const RingSizes sizes = RingSizes::of(
+      options_.ring_bytes, static_cast<unsigned>(std::max(1L, sysconf(_SC_NPROCESSORS_CONF))));
+  if (const Status done = prepare_rings(sizes); !done) return done;
   bpf_map* const unused = light                          ? skeleton_->maps.contended
                           : options_.mode == Mode::exact ? skeleton_->maps.light_gils
                                                          : nullptr;
@@ -175,10 +176,10 @@ Status LiveSession::load() {
                  std::string(std::strerror(error)) +
                  "); GILTOP_DEBUG_LIBBPF=1 in the environment shows why");
   }
-  auto ring =
-      Ring::make(bpf_map__fd(skeleton_->maps.ring), bpf_map__max_entries(skeleton_->maps.ring));
-  if (!ring) return ring.error();
-  ring_.emplace(std::move(*ring));
+  auto rings = Rings::make(sizes, bpf_map__fd(skeleton_->maps.rings),
+                           bpf_map__fd(skeleton_->maps.chunks), bpf_map__fd(skeleton_->maps.bell));
+  if (!rings) return rings.error();
+  rings_.emplace(std::move(*rings));
   auto tracked = Tracked::make(bpf_map__fd(skeleton_->maps.tracked));
   if (!tracked) return tracked.error();
   tracked_.emplace(std::move(*tracked));
@@ -188,12 +189,12 @@ Status LiveSession::load() {
   auto mappings = MmapWatch::make();
   if (!mappings) return mappings.error().in("cannot trace");
   mappings_.emplace(std::move(*mappings));
-  for (const int fd : mappings_->poll_fds()) ring_->add_wakeup(fd);
+  for (const int fd : mappings_->poll_fds()) rings_->add_wakeup(fd);
   auto& p = skeleton_->progs;
   attachments_.emplace(Attachments::Programs{way_, p.on_gil, p.on_light_resume, p.on_entry,
                                              skeleton_->bss->ready, skeleton_->bss->light_files},
                        light, automatic, options_.only_pid);
-  ring_->add_wakeup(attachments_->writes_fd());
+  rings_->add_wakeup(attachments_->writes_fd());
   targets_.emplace(Targets::Options{options_.follow_children, options_.host_wide, light,
                                     automatic ? std::optional(options_.budget) : std::nullopt},
                    Targets::Maps{*tracked_, bpf_map__fd(skeleton_->maps.known_files),
@@ -201,6 +202,20 @@ Status LiveSession::load() {
                                  options_.counting ? bpf_map__fd(skeleton_->maps.images) : -1},
                    *attachments_, *holds_, tables_, [this](const Event& event) { push(event); });
   if (const Status done = calibrate(); !done) return done.error().in("cannot trace");
+  return ok();
+}
+
+Status LiveSession::prepare_rings(const RingSizes& sizes) {
+  auto& maps = skeleton_->maps;
+  auto& constants = *skeleton_->rodata;
+  constants.ring_mask = sizes.count() - 1;
+  constants.ring_shift = sizes.ring_shift;
+  constants.chunk_shift = sizes.chunk_shift;
+  if (bpf_map__set_max_entries(maps.rings, sizes.count()) != 0 ||
+      bpf_map__set_max_entries(maps.chunks, sizes.chunks()) != 0 ||
+      bpf_map__set_value_size(maps.chunks, sizes.chunk_value_bytes()) != 0 ||
+      bpf_map__set_max_entries(maps.bell, static_cast<__u32>(sysconf(_SC_PAGESIZE))) != 0)
+    return system_error("size the rings", errno);
   return ok();
 }
 
@@ -250,7 +265,7 @@ Status LiveSession::calibrate() {
   if (tells_threads()) calibrate_hooks(costs);
   skeleton_->bss->armed = 0;
   tracked_->erase(self);
-  (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), [](auto) {});
+  (void)rings_->drain(std::atomic_ref(skeleton_->bss->reader_woken), [](auto) {});
   for (size_t kind = 0; kind < GT_KINDS; kind++) lost_seen_[kind] = skeleton_->bss->lost[kind];
   skeleton_->bss->filtered_hits = 0;
   skeleton_->bss->stepped_hits = 0;
@@ -297,10 +312,10 @@ void LiveSession::calibrate_hooks(Costs& costs) {
   const auto measure = [&](bool cold, double& sleep_ns) {
     size_t records = 0;
     const auto count = [&](std::span<const std::byte>) { records++; };
-    (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
+    (void)rings_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
     records = 0;
     const HookExercise own = exercise_hooks({p.on_sched_switch, p.on_sched_wakeup}, cold);
-    (void)ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
+    (void)rings_->drain(std::atomic_ref(skeleton_->bss->reader_woken), count);
     sleep_ns = own.sleep_ns;
     const auto idle_runs = static_cast<double>(own.runs - std::min<uint64_t>(own.runs, records));
     const double took_ns = std::max(0.0, static_cast<double>(own.took_ns) - idle_runs * idle_ns);
@@ -395,8 +410,8 @@ void LiveSession::take_record(std::span<const std::byte> record) {
 }
 
 uint64_t LiveSession::drain() {
-  return ring_->drain(std::atomic_ref(skeleton_->bss->reader_woken),
-                      [this](std::span<const std::byte> record) { take_record(record); });
+  return rings_->drain(std::atomic_ref(skeleton_->bss->reader_woken),
+                       [this](std::span<const std::byte> record) { take_record(record); });
 }
 
 void LiveSession::take_notices() {
@@ -414,7 +429,7 @@ void LiveSession::take_notices() {
 
 void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   holds_->beat();
-  ring_->wait(boot_ns() < attentive_until_ns_ ? std::min(timeout_ms, kAttentive_ms) : timeout_ms);
+  rings_->wait(boot_ns() < attentive_until_ns_ ? std::min(timeout_ms, kAttentive_ms) : timeout_ms);
   // Mappings first, but looked at last: a process maps its libraries after its exec, which is then
   // in the ring.
   const bool all_mappings =
@@ -504,7 +519,7 @@ void LiveSession::detach() {
   sampler_.reset();
   if (attachments_) attachments_->clear();
   if (targets_) targets_->drop_own();
-  if (!skeleton_ || !ring_) return;
+  if (!skeleton_ || !rings_) return;
   if (targets_) drain();
   // Whoever was stopped and not yet looked at.
   if (holds_) holds_->let_all_go();

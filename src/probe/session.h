@@ -35,7 +35,7 @@ struct WaitCounting {
 struct SessionOptions {
   Mode mode = Mode::exact;
   double budget = 0.02;          // of Mode::automatic: part of a process's time, above 0
-  size_t ring_bytes = 16 << 20;  // a power of two, at least a page
+  size_t ring_bytes = 16 << 20;  // of all CPUs together; a power of two, at least 4096
   // Trace children too, whatever they execute: a traced process is stopped for some ms when it
   // executes a file that is new to giltop, so that none of its events is missed.
   bool follow_children = true;

@@ -1,0 +1,240 @@
+// Rings: what the kernel side's emit.bpf.h (compiled for this machine) puts in comes out, by time.
+#include "probe/rings.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <thread>
+#include <vector>
+
+#include "support/native_emit.h"
+
+namespace giltop {
+namespace {
+
+using ::testing::ElementsAre;
+
+// Both sides of the rings of a machine.
+class RingsTest : public ::testing::Test {
+ protected:
+  void begin(size_t bytes, unsigned cpus) { begin(RingSizes::of(bytes, cpus)); }
+
+  void begin(const RingSizes& sizes) {
+    sizes_ = sizes;
+    rings_.assign(sizes.count(), gt_ring{});
+    chunks_.assign(size_t{sizes.chunks()} * sizes.chunk_value_bytes(), std::byte{0xa5});
+    reader_.emplace(sizes, rings_.data(), chunks_.data());
+    native_begin(sizes.count_shift, sizes.ring_shift, sizes.chunk_shift, rings_.data(),
+                 chunks_.data());
+  }
+
+  static gt_gil* reserve(uint32_t tid) {
+    auto* const record = static_cast<gt_gil*>(native_reserve(GT_GIL_ACQUIRE, sizeof(gt_gil)));
+    if (record == nullptr) return nullptr;
+    record->gil = tid * 1000;
+    native_stamp(record, GT_GIL_ACQUIRE, 1, tid);
+    return record;
+  }
+
+  static bool emit(uint32_t tid) {
+    gt_gil* const record = reserve(tid);
+    if (record) native_submit(record);
+    return record != nullptr;
+  }
+
+  template <typename Sink>
+  uint64_t drain(Sink&& sink) {
+    return reader_->drain(std::atomic_ref(*native_reader_woken()),
+                          [&](std::span<const std::byte> record) {
+                            ASSERT_EQ(record.size(), sizeof(gt_gil));
+                            gt_gil copy;
+                            std::memcpy(&copy, record.data(), sizeof(copy));
+                            ASSERT_EQ(copy.gil, copy.h.tid * 1000ULL);
+                            sink(copy);
+                          });
+  }
+
+  std::vector<uint32_t> drained() {
+    std::vector<uint32_t> tids;
+    drain([&](const gt_gil& record) { tids.push_back(record.h.tid); });
+    return tids;
+  }
+
+  static void emit_each_time() {
+    native_interrupt(nullptr);
+    ASSERT_TRUE(emit(2));
+    native_interrupt(emit_each_time);
+  }
+
+  RingSizes sizes_;
+  std::vector<gt_ring> rings_;
+  std::vector<std::byte> chunks_;
+  std::optional<Rings> reader_;
+};
+
+TEST(RingSizes, OneByCpuAsLongAsTheyAreLarge) {
+  const auto sizes = [](size_t bytes, unsigned cpus) {
+    const RingSizes s = RingSizes::of(bytes, cpus);
+    EXPECT_EQ(size_t{s.count()} * s.ring_bytes(), bytes);
+    EXPECT_EQ(size_t{s.chunks()} << s.chunk_shift, bytes);
+    return std::pair(s.count(), s.ring_bytes());
+  };
+  EXPECT_EQ(sizes(16 << 20, 1), std::pair(1u, 16u << 20));
+  EXPECT_EQ(sizes(16 << 20, 2), std::pair(2u, 8u << 20));
+  EXPECT_EQ(sizes(16 << 20, 3), std::pair(4u, 4u << 20));
+  EXPECT_EQ(sizes(16 << 20, 64), std::pair(4u, 4u << 20));
+  EXPECT_EQ(sizes(1 << 30, 12), std::pair(16u, 64u << 20));
+  EXPECT_EQ(sizes(64 << 10, 2), std::pair(1u, 64u << 10));
+  EXPECT_EQ(sizes(4096, 64), std::pair(1u, 4096u));
+}
+
+TEST_F(RingsTest, GivesWhatItGotInOrder) {
+  begin(16 << 20, 2);
+  EXPECT_TRUE(drained().empty());
+  for (const uint32_t tid : {1, 2, 3}) ASSERT_TRUE(emit(tid));
+  EXPECT_THAT(drained(), ElementsAre(1, 2, 3));
+  EXPECT_TRUE(drained().empty());
+}
+
+TEST_F(RingsTest, PutsWhatSeveralCpusSayInOrder) {
+  begin(16 << 20, 4);
+  for (const uint32_t tid : {1, 2, 3, 4, 5, 6, 7, 8}) {
+    native_on_cpu(tid * 5 % 7);  // ids beyond the number of rings, too
+    ASSERT_TRUE(emit(tid));
+  }
+  EXPECT_THAT(drained(), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
+}
+
+// Many times around: records that end behind their chunk's end, and the ring's.
+TEST_F(RingsTest, LosesNothingAroundItsEnd) {
+  begin(RingSizes{.count_shift = 0, .ring_shift = 12, .chunk_shift = 10});
+  uint32_t next = 1, expected = 1;
+  for (uint32_t round = 0; round < 1000; round++) {
+    for (uint32_t i = 0; i < 1 + round % 90; i++) ASSERT_TRUE(emit(next++));
+    drain([&](const gt_gil& record) { ASSERT_EQ(record.h.tid, expected++); });
+    ASSERT_EQ(next, expected);
+  }
+}
+
+TEST_F(RingsTest, CountsWhatFindsItFullAndGoesOn) {
+  begin(4096, 1);
+  uint32_t took = 0;
+  while (emit(took + 1)) took++;
+  EXPECT_EQ(took, 4096 / (sizeof(gt_gil) + 8));
+  EXPECT_FALSE(emit(999));
+  EXPECT_EQ(native_lost(GT_GIL_ACQUIRE), 2u);
+  EXPECT_EQ(drained().size(), took);
+  EXPECT_TRUE(emit(1000));
+  EXPECT_THAT(drained(), ElementsAre(1000));
+}
+
+// Preempted in the middle of it.
+TEST_F(RingsTest, WaitsForWhatIsBeingWritten) {
+  begin(64 << 10, 1);
+  gt_gil* const first = reserve(1);
+  ASSERT_TRUE(emit(2));
+  std::atomic<bool> done = false;
+  std::vector<uint32_t> tids;
+  std::thread reader([&] {
+    tids = drained();
+    done = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(done);
+  native_submit(first);
+  reader.join();
+  EXPECT_THAT(tids, ElementsAre(1, 2));
+}
+
+// By what emits, too.
+TEST_F(RingsTest, TriesAgainWhenInterrupted) {
+  begin(64 << 10, 1);
+  native_interrupt([] {
+    native_interrupt(nullptr);
+    ASSERT_TRUE(emit(2));
+  });
+  ASSERT_TRUE(emit(1));
+  EXPECT_THAT(drained(), ElementsAre(2, 1));
+}
+
+TEST_F(RingsTest, GivesUpWhenItIsInterruptedAgainAndAgain) {
+  begin(64 << 10, 1);
+  native_interrupt(emit_each_time);
+  EXPECT_FALSE(emit(1));
+  native_interrupt(nullptr);
+  EXPECT_EQ(native_lost(GT_GIL_ACQUIRE), 1u);
+  EXPECT_EQ(drained(), std::vector<uint32_t>(GT_RESERVE_TRIES, 2));
+}
+
+TEST_F(RingsTest, WakesTheReaderOnceWhenAnEighthIsFull) {
+  begin(64 << 10, 1);
+  const uint32_t eighth = (8 << 10) / (sizeof(gt_gil) + 8);
+  for (uint32_t i = 1; i <= eighth; i++) ASSERT_TRUE(emit(i));
+  EXPECT_EQ(native_bells(), 0u);
+  for (uint32_t i = 1; i <= 100; i++) ASSERT_TRUE(emit(i));
+  EXPECT_EQ(native_bells(), 1u);
+  (void)drained();
+  for (uint32_t i = 1; i <= eighth; i++) ASSERT_TRUE(emit(i));
+  EXPECT_EQ(native_bells(), 1u);
+  ASSERT_TRUE(emit(1));
+  EXPECT_EQ(native_bells(), 2u);
+  gt_gil* const urgent = reserve(1);
+  native_submit_now(urgent);
+  EXPECT_EQ(native_bells(), 3u);
+}
+
+// CPUs that write at once, two to a ring, while it is read: nothing is lost but what is counted,
+// each CPU's come in their order, and what comes late is later than the watermark said.
+TEST_F(RingsTest, HoldsWhileAllRunAtOnce) {
+  begin(RingSizes{.count_shift = 1, .ring_shift = 15, .chunk_shift = 12});
+  constexpr uint32_t kCpus = 4, kEach = 30'000;
+  std::atomic<uint32_t> running = kCpus;
+  std::array<uint32_t, kCpus> emitted{};
+  std::vector<std::thread> producers;
+  for (uint32_t cpu = 0; cpu < kCpus; cpu++) {
+    producers.emplace_back([&, cpu] {
+      native_on_cpu(cpu);
+      for (uint32_t i = 0; i < kEach; i++) {
+        if (emit(cpu * kEach + i + 1)) {
+          emitted[cpu]++;
+        } else {
+          std::this_thread::yield();
+        }
+      }
+      running--;
+    });
+  }
+  std::array<uint32_t, kCpus> got{};
+  std::array<uint32_t, kCpus> last{};
+  uint64_t watermark = 0;
+  const auto take = [&] {
+    uint64_t earliest = ~uint64_t{0};
+    const uint64_t next = drain([&](const gt_gil& record) {
+      const uint32_t cpu = (record.h.tid - 1) / kEach;
+      ASSERT_LT(cpu, kCpus);
+      ASSERT_GT(record.h.tid, last[cpu]);
+      ASSERT_EQ(record.h.cpu, cpu);
+      last[cpu] = record.h.tid;
+      got[cpu]++;
+      earliest = std::min<uint64_t>(earliest, record.h.ts_ns);
+    });
+    EXPECT_GT(earliest, watermark);
+    watermark = next;
+  };
+  while (running != 0) take();
+  for (std::thread& producer : producers) producer.join();
+  take();
+  EXPECT_EQ(got, emitted);
+  uint64_t sum = 0;
+  for (const uint32_t count : emitted) sum += count;
+  EXPECT_EQ(native_lost(GT_GIL_ACQUIRE), uint64_t{kCpus} * kEach - sum);
+  EXPECT_GT(sum, 0u);
+}
+
+}  // namespace
+}  // namespace giltop
