@@ -37,7 +37,7 @@ class Overhead : public Live {
       return {};
     }
     const Json told = Json::parse(ran.out);
-    EXPECT_EQ(told.at("schema"), "giltop.bench.overhead/1");
+    EXPECT_EQ(told.at("schema"), "giltop.bench.overhead/2");
     EXPECT_EQ(told.at("failures"), Json::array());
     for (const Json& row : told.at("results")) EXPECT_GT(row.at("median_s"), 0) << row;
     return told;
