@@ -69,8 +69,10 @@ class Table:
         self.failures = []  # (workload, tracer, round, reason)
         self.metrics = {}
         self.workloads = {}  # that a metric is of
-        self.values = {}  # {(metric, tracer): {round: seconds}}
-        self.costs = {}  # {(workload, tracer): {round: (cpu_s, estimated_s of a unit or None)}}
+        # A moment is a round, or a window: (workload, round, number).
+        self.values = {}  # {(metric, tracer): {moment: seconds}}
+        self.costs = {}  # {(workload, tracer): {moment: (cpu_s, estimated_s of a unit or None)}}
+        self.neighbours = {}  # {moment of a traced window: those of the untraced ones beside it}
         self.events = {}  # {(workload, tracer): [events, lost]}
 
     def leave_out(self, tracer, reason):
@@ -79,14 +81,18 @@ class Table:
     def fail(self, number, workload, tracer, reason):
         self.failures.append((workload.name, tracer, number, reason))
 
-    def add(self, number, workload, tracer, run, tracing):
+    def add(self, moment, workload, tracer, run, tracing=None, neighbours=()):
         for name, metric in workload.metrics.items():
             self.metrics[name] = metric
             self.workloads[name] = workload.name
-            self.values.setdefault((name, tracer), {})[number] = run.values[name]
-        estimated = None if tracing.estimated_s is None else tracing.estimated_s / run.total
-        self.costs.setdefault((workload.name, tracer), {})[number] = (run.cpu_s, estimated)
-        if tracing.events:
+            self.values.setdefault((name, tracer), {})[moment] = run.values[name]
+        if neighbours:
+            self.neighbours[moment] = neighbours
+        estimated = None
+        if tracing and tracing.estimated_s is not None:
+            estimated = tracing.estimated_s / run.total
+        self.costs.setdefault((workload.name, tracer), {})[moment] = (run.cpu_s, estimated)
+        if tracing and tracing.events:
             counts = self.events.setdefault((workload.name, tracer), [0, 0])
             counts[0] += tracing.events
             counts[1] += tracing.lost_events
@@ -94,13 +100,23 @@ class Table:
     def nothing_measured(self):
         return not self.values
 
+    def pairs(self, ours, theirs):
+        """(moment, moments): of each of ours, those of theirs that it is compared with."""
+        for moment in ours:
+            beside = self.neighbours.get(moment, (moment,))
+            if all(other in theirs for other in beside):
+                yield moment, beside
+
     def ratios(self, metric, tracer, against):
         ours, theirs = self.values.get((metric, tracer), {}), self.values.get((metric, against), {})
-        return [ours[n] / theirs[n] for n in ours if n in theirs]
+        return [ours[n] / statistics.geometric_mean(theirs[m] for m in beside)
+                for n, beside in self.pairs(ours, theirs)]
 
     def cpu_ratio(self, metric, tracer, against):
         ours, theirs = (self.costs[self.workloads[metric], t] for t in (tracer, against))
-        return statistics.median(ours[n][0] / theirs[n][0] for n in ours if n in theirs)
+        return statistics.median(
+            ours[n][0] / statistics.geometric_mean(theirs[m][0] for m in beside)
+            for n, beside in self.pairs(ours, theirs))
 
     # Each of these is a list of dicts, as it is in JSON.
 
@@ -134,15 +150,17 @@ class Table:
     def estimates(self):
         for (workload, tracer), costs in self.costs.items():
             untraced = self.costs.get((workload, "untraced"), {})
-            both = [n for n in costs if n in untraced and costs[n][1] is not None]
-            if not both:
+            pairs = [(n, beside) for n, beside in self.pairs(costs, untraced)
+                     if costs[n][1] is not None]
+            if not pairs:
                 continue
-            differences = [costs[n][0] - untraced[n][0] for n in both]
+            without = [statistics.mean(untraced[m][0] for m in beside) for _, beside in pairs]
+            differences = [costs[n][0] - cpu_s for (n, _), cpu_s in zip(pairs, without)]
             measured = statistics.median(differences)
-            estimated = statistics.median(costs[n][1] for n in both)
+            estimated = statistics.median(costs[n][1] for n, _ in pairs)
             bounds = interval(differences)
             row = {"workload": workload, "tracer": tracer,
-                   "untraced_s": statistics.median(untraced[n][0] for n in both),
+                   "untraced_s": statistics.median(without),
                    "estimated_s": estimated, "measured_s": measured,
                    "measured_runs_s": differences, "interval_s": bounds,
                    "within_factor": ESTIMATE_FACTOR, "ratio": None, "met": None, "certain": None}
