@@ -37,7 +37,7 @@ class Overhead : public Live {
       return {};
     }
     const Json told = Json::parse(ran.out);
-    EXPECT_EQ(told.at("schema"), "giltop.bench.overhead/1");
+    EXPECT_EQ(told.at("schema"), "giltop.bench.overhead/2");
     EXPECT_EQ(told.at("failures"), Json::array());
     for (const Json& row : told.at("results")) EXPECT_GT(row.at("median_s"), 0) << row;
     return told;
@@ -70,35 +70,42 @@ TEST_F(Overhead, EveryWorkload) {
 }
 
 TEST_F(Overhead, EveryTracer) {
-  const Json told = quick("writers1", "untraced,light,exact,floor,bpftrace,perf");
-  ASSERT_FALSE(told.is_null());
-  std::set<std::string> known;
-  for (const Json& row : told.at("results")) known.insert(row.at("tracer"));
-  for (const auto& [tracer, reason] : told.at("left_out").items()) {
-    EXPECT_NE(reason, "");
-    known.insert(tracer);
+  // One that starts it, and one that has it attached to what runs.
+  for (const std::string workload : {"writers1", "cpu2"}) {
+    SCOPED_TRACE(workload);
+    const Json told = quick(workload, "untraced,light,exact,floor,bpftrace,perf");
+    ASSERT_FALSE(told.is_null());
+    std::set<std::string> known;
+    for (const Json& row : told.at("results")) known.insert(row.at("tracer"));
+    for (const auto& [tracer, reason] : told.at("left_out").items()) {
+      EXPECT_NE(reason, "");
+      known.insert(tracer);
+    }
+    EXPECT_EQ(known,
+              (std::set<std::string>{"untraced", "light", "exact", "floor", "bpftrace", "perf"}));
+    for (const char* always : {"untraced", "exact", "floor"})
+      EXPECT_FALSE(told.at("left_out").contains(always)) << always;
+    EXPECT_EQ(left_over(), "");
   }
-  EXPECT_EQ(known,
-            (std::set<std::string>{"untraced", "light", "exact", "floor", "bpftrace", "perf"}));
-  for (const char* always : {"untraced", "exact", "floor"})
-    EXPECT_FALSE(told.at("left_out").contains(always)) << always;
-  EXPECT_EQ(left_over(), "");
 }
 
 TEST_F(Overhead, LeavesNothingWhenInterrupted) {
-  Program bench(command({"--runs=1", "--seconds=2", "--only=writers1", "--tracers=exact"}));
   const auto recording = [&] {
     for (const auto& entry : std::filesystem::recursive_directory_iterator(directory_.path()))
       if (entry.path().filename() == "run.pftrace" && !read_file(entry.path()).empty()) return true;
     return false;
   };
-  for (int i = 0; i < 300 && !recording(); i++) usleep(50'000);
-  ASSERT_TRUE(recording());
-  bench.signal(SIGINT);
-  const Ran ran = bench.finish(seconds(20));
-  EXPECT_EQ(ran.status, 130) << ran.err;
-  EXPECT_EQ(ran.out, "");
-  EXPECT_EQ(left_over(), "");
+  for (const std::string workload : {"writers1", "http"}) {
+    SCOPED_TRACE(workload);
+    Program bench(command({"--runs=1", "--seconds=2", "--only=" + workload, "--tracers=exact"}));
+    for (int i = 0; i < 300 && !recording(); i++) usleep(50'000);
+    ASSERT_TRUE(recording());
+    bench.signal(SIGINT);
+    const Ran ran = bench.finish(seconds(20));
+    EXPECT_EQ(ran.status, 130) << ran.err;
+    EXPECT_EQ(ran.out, "");
+    EXPECT_EQ(left_over(), "");
+  }
 }
 
 }  // namespace

@@ -1,9 +1,9 @@
-// giltop_bench_http_load PORT RATE WARM_UP SECONDS: asks the server on loopback for RATE pages a
-// second, each on a connection of its own, and prints how long they took as JSON.
+// giltop_bench_http_load PORT RATE WARM_UP SECONDS PID: asks the server on loopback for RATE pages
+// a second, each on a connection of its own, and prints how long they took as JSON, how much of its
+// CPU time the server, the process PID, took meanwhile, and how many pages it made in all.
 //
 // An open loop: when a page is asked for does not depend on when others came. The moments are those
 // of a Poisson process, the same in each run, and a page's time counts from the moment it was due.
-// The server is told when the measuring begins and ends by /begin and /end.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/core.h>
@@ -35,7 +35,6 @@ uint64_t now_ns() { return clock_ns(CLOCK_MONOTONIC); }
 struct Request {
   Fd socket;
   uint64_t due_ns;
-  std::string_view path;
   bool sent = false;
   bool answered = false;  // with the status that it should have
 };
@@ -48,12 +47,7 @@ class Load {
     server_.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   }
 
-  // A page, and all that is under way, to the end.
-  void one(std::string_view path) {
-    ask(now_ns(), path);
-    finish();
-  }
-  void ask(uint64_t due_ns, std::string_view path);
+  void ask(uint64_t due_ns);
   // Serves the requests under way until `until_ns`.
   void serve(uint64_t until_ns);
   void finish();
@@ -69,8 +63,8 @@ class Load {
   std::vector<pollfd> polled_;
 };
 
-void Load::ask(uint64_t due_ns, std::string_view path) {
-  Request request{Fd(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)), due_ns, path};
+void Load::ask(uint64_t due_ns) {
+  Request request{Fd(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)), due_ns};
   const auto* address = reinterpret_cast<const sockaddr*>(&server_);
   if (!request.socket ||
       (connect(request.socket.get(), address, sizeof(server_)) != 0 && errno != EINPROGRESS)) {
@@ -82,7 +76,7 @@ void Load::ask(uint64_t due_ns, std::string_view path) {
 
 bool Load::advance(Request& request) {
   if (!request.sent) {
-    const std::string text = fmt::format("GET {} HTTP/1.0\r\n\r\n", request.path);
+    constexpr std::string_view text = "GET /page HTTP/1.0\r\n\r\n";
     if (send(request.socket.get(), text.data(), text.size(), MSG_NOSIGNAL) !=
         static_cast<ssize_t>(text.size())) {
       errors++;
@@ -140,7 +134,7 @@ void run(Load& load, std::mt19937_64& random, double rate, double seconds) {
     const auto due_ns = static_cast<uint64_t>(due);
     if (due_ns >= end) break;
     load.serve(due_ns);
-    load.ask(due_ns, "/page");
+    load.ask(due_ns);
   }
   load.finish();
 }
@@ -151,29 +145,39 @@ double quantile_s(const std::vector<uint64_t>& sorted, double q) {
 }
 
 int main(int argc, char** argv) {
-  double numbers[4] = {};
-  for (int i = 1; i < argc && i <= 4; i++) numbers[i - 1] = std::strtod(argv[i], nullptr);
-  const auto [port, rate, warm_up_s, seconds] = numbers;
-  if (argc != 5 || !(port >= 1 && port < 65536 && rate > 0 && warm_up_s > 0 && seconds > 0)) {
-    fmt::print(stderr, "usage: giltop_bench_http_load PORT RATE WARM_UP SECONDS\n");
+  double numbers[5] = {};
+  for (int i = 1; i < argc && i <= 5; i++) numbers[i - 1] = std::strtod(argv[i], nullptr);
+  const auto [port, rate, warm_up_s, seconds, pid] = numbers;
+  if (argc != 6 ||
+      !(port >= 1 && port < 65536 && rate > 0 && warm_up_s > 0 && seconds > 0 && pid >= 1)) {
+    fmt::print(stderr, "usage: giltop_bench_http_load PORT RATE WARM_UP SECONDS PID\n");
     return 2;
+  }
+  clockid_t server_cpu;
+  if (clock_getcpuclockid(static_cast<pid_t>(pid), &server_cpu) != 0) {
+    fmt::print(stderr, "giltop_bench_http_load: there is no process {}\n", argv[5]);
+    return 1;
   }
   prctl(PR_SET_TIMERSLACK, 1);  // or a page is asked for up to 50 µs after it is due
   std::mt19937_64 random;
   Load load(static_cast<uint16_t>(port));
   run(load, random, rate, warm_up_s);
-  load.one("/begin");
-  load.times_ns.clear();
+  const size_t warm = load.times_ns.size();
+  const uint64_t start_cpu_ns = clock_ns(server_cpu);
   run(load, random, rate, seconds);
-  std::vector<uint64_t> times = load.times_ns;
-  load.one("/end");
+  const uint64_t cpu_ns = clock_ns(server_cpu) - start_cpu_ns;
+  std::vector<uint64_t> times(load.times_ns.begin() + static_cast<ptrdiff_t>(warm),
+                              load.times_ns.end());
   if (times.empty()) {
     fmt::print(stderr, "giltop_bench_http_load: no answers, {} errors\n", load.errors);
     return 1;
   }
   std::sort(times.begin(), times.end());
-  fmt::print("{{\"pages\": {}, \"errors\": {}, \"p50_s\": {}, \"p99_s\": {}}}\n", times.size(),
-             load.errors, quantile_s(times, 0.5), quantile_s(times, 0.99));
+  fmt::print(
+      "{{\"pages\": {}, \"total\": {}, \"errors\": {}, \"p50_s\": {}, \"p99_s\": {}, "
+      "\"cpu_s\": {}}}\n",
+      times.size(), load.times_ns.size(), load.errors, quantile_s(times, 0.5),
+      quantile_s(times, 0.99), static_cast<double>(cpu_ns) / kSecond);
   return 0;
 }
 

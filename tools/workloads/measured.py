@@ -7,7 +7,7 @@ tools/bench/overhead runs them. They are started, traced and described like work
 has what was measured:
 
     measured_s  how long, on the clock of a thread that worked
-    count       the calls, queries, requests or runs measured
+    count       the calls, units, queries or requests measured
     total       the same with the warm-up
     unit_s      seconds that one took: of threads that run side by side, by their rates' sum
     unit_cpu_s  CPU time of the program that one took
@@ -16,6 +16,7 @@ Runs on CPython 3.6 to 3.15, on Linux, with the standard library alone.
 """
 
 import json
+import mmap
 import os
 import socket
 import sys
@@ -25,11 +26,12 @@ sys.dont_write_bytecode = True  # the folder may be somebody else's
 import workload
 
 BATCH = 64  # calls between two looks at the clock
+NUMBERS = 1000  # of cpu2, a unit
 
 
-def measure(args, threads, prepare):
+def measure(args, threads, prepare, pieces=BATCH):
     """Runs threads that work until the time is up, each with a prepare() of its own, which returns
-    what does BATCH pieces of work."""
+    what does so many pieces of work."""
     begin = time.monotonic()
 
     def work(record):
@@ -47,8 +49,8 @@ def measure(args, threads, prepare):
             batch()
             batches += 1
             now = time.monotonic()
-        record["count"] = (batches - warm_batches) * BATCH
-        record["total"] = batches * BATCH
+        record["count"] = (batches - warm_batches) * pieces
+        record["total"] = batches * pieces
         record["measured_s"] = now - start
         record["cpu_s"] = time.clock_gettime(workload.CLOCK_THREAD_CPUTIME_ID) - start_cpu
         done.append(record)
@@ -104,39 +106,43 @@ def sqlite(args):
 
 
 def cpu2(args):
-    """the blog's two CPU tasks in two threads, after a tenth of them
+    """two threads do the blog's CPU task, in units of a thousand numbers
 
-    A fixed amount of work: --scale 1 is the blog's."""
-    task = workload.cpu_task_that_fits(args, 2)
+    --counts FILE: each keeps the number of units that it has done in FILE, 8 bytes a thread, where
+    it can be seen from outside meanwhile."""
+    if args.counts is None:
+        counts = [0, 0]
+    else:
+        with open(args.counts, "w+b") as file:
+            file.truncate(8 * 2)
+            counts = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
+    slots = [0, 1]
 
-    def both(part):
-        numbers = int(workload.cpu_numbers(args) * part)
-        workload.run_threads(*[("cpu-%d" % i, task, numbers) for i in (1, 2)])
+    def prepare():
+        slot = slots.pop()
 
-    both(0.1)
-    start, start_cpu = time.monotonic(), time.process_time()
-    both(1)
-    taken = time.monotonic() - start
-    workload.truth.add(measured_s=taken, count=1, total=1.1, unit_s=taken,
-                       unit_cpu_s=time.process_time() - start_cpu)
+        def batch():
+            workload.cpu_task(None, NUMBERS)
+            counts[slot] += 1
+
+        return batch
+
+    measure(args, 2, prepare, pieces=1)
 
 
 def http(args):
     """the standard library's HTTP server on loopback, each request handled by one of 8 threads
 
-    Prints "port N". A request for /begin starts the measuring, one for /end ends the server, and so
-    do 30 seconds without any. It has a page to make for all others. Truth: errors, no unit_s."""
+    Prints "port N". A request for /end ends the server, and so do 60 seconds without any. It has a
+    page to make for all others. Truth: of all from the first to /end, errors, no unit_s."""
     from concurrent.futures import ThreadPoolExecutor
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            server = self.server
-            if self.path == "/begin":
-                server.marks["begin"] = (server.pages, time.process_time(), time.monotonic())
-            elif self.path == "/end":
-                server.marks["end"] = (server.pages, time.process_time(), time.monotonic())
-                server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            if self.path == "/end":
+                self.server.end = (time.process_time(), time.monotonic())
+                self.server.socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
             body = json.dumps({"path": self.path, "items": [
                 {"id": i, "name": "item %d" % i, "price": i * 1.25} for i in range(20)]}).encode()
             self.send_response(200)
@@ -149,12 +155,14 @@ def http(args):
             pass
 
     class Server(HTTPServer):
-        timeout = 30
+        timeout = 60
         request_queue_size = 128
         pages = errors = 0
-        marks = {}
+        begin = end = None
 
         def process_request(self, request, address):
+            if self.begin is None:
+                self.begin = (time.process_time(), time.monotonic())
             self.pages += 1
             pool.submit(self.handle, request, address)
 
@@ -171,21 +179,20 @@ def http(args):
     with ThreadPoolExecutor(8) as pool:
         server = Server(("127.0.0.1", 0), Handler)
         print("port %d" % server.server_address[1], flush=True)
-        while "end" not in server.marks:
+        while server.end is None:
             server.handle_request()
     server.server_close()
-    if "begin" not in server.marks:
-        sys.exit("measured: /end before /begin")
-    (pages, cpu_s, start), (end_pages, end_cpu_s, end) = server.marks["begin"], server.marks["end"]
-    count = max(1, end_pages - pages)
-    workload.truth.add(measured_s=end - start, count=count, total=server.pages,
-                       unit_cpu_s=(end_cpu_s - cpu_s) / count, errors=server.errors)
+    (cpu_s, start), (end_cpu_s, end) = server.begin, server.end
+    workload.truth.add(measured_s=end - start, count=server.pages, total=server.pages,
+                       unit_cpu_s=(end_cpu_s - cpu_s) / server.pages, errors=server.errors)
 
 
 def add_arguments(command, function):
     if function is writers:
         command.add_argument("threads", type=int, metavar="N")
-    if function in (writers, sqlite):
+    if function is cpu2:
+        command.add_argument("--counts", metavar="FILE", help="count the units there")
+    if function in (writers, cpu2, sqlite):
         for name, default, what in (("--warm-up", 0.2, "before it is measured"),
                                     ("--seconds", 1.0, "measured")):
             command.add_argument(name, type=workload.positive, default=default, metavar="SEC",

@@ -40,16 +40,18 @@ def environment():
 
 
 class Job:
-    """A program in a process group of its own: Ctrl-C at a terminal reaches us alone."""
+    """A program in a process group of its own: Ctrl-C at a terminal reaches us alone. `all_lines`:
+    what it says on stderr is to be waited for, too, as if it were on stdout."""
 
-    def __init__(self, words):
+    def __init__(self, words, all_lines=False):
         self.name = os.path.basename(words[0])
         self.out = b""
-        self.err = tempfile.TemporaryFile()
+        self.err = None if all_lines else tempfile.TemporaryFile()
         try:
             self.process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err,
-                env=environment(), start_new_session=True, preexec_fn=begin)
+                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if all_lines else self.err, env=environment(),
+                start_new_session=True, preexec_fn=begin)
         except OSError as error:
             raise Failed(f"cannot run {words[0]}: {error.strerror}") from error
         alive.add(self)
@@ -63,10 +65,19 @@ class Job:
                 if line.startswith(start):
                     return line[len(start):].strip()
             if not self._read(until):
+                is_late = self.process.poll() is None and time.monotonic() >= until
                 status = self._end()
-                raise Failed(self._why(f"ended with status {status} before it was ready"))
+                raise Failed(self._why(f"was not ready after {seconds:.0f} s" if is_late else
+                                       f"ended with status {status} before it was ready"))
 
-    def finish(self, seconds):
+    def say(self, line):
+        """To its stdin."""
+        try:
+            os.write(self.process.stdin.fileno(), line.encode() + b"\n")
+        except OSError:  # it has ended: line() says why
+            pass
+
+    def finish(self, seconds, statuses=(0,)):
         """Waits until it ends by itself; returns stdout."""
         until = time.monotonic() + seconds
         while self._read(until):
@@ -79,17 +90,21 @@ class Job:
             self._end()
             raise Failed(self._why(f"took longer than {seconds:.0f} s"))
         self._close()
-        if status != 0:
+        if status not in statuses:
             raise Failed(self._why(f"status {status}"))
         return self.out.decode(errors="replace")
 
+    def interrupt(self):
+        """As Ctrl-C does."""
+        self.process.send_signal(signal.SIGINT)
+
     def stop(self, seconds):
-        """Interrupts it, as Ctrl-C does, until it says something; returns stdout.
+        """Interrupts it until it says something; returns stdout.
 
         bpftrace 0.17 misses a signal that comes when it is not just asleep."""
         until = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < until:
-            self.process.send_signal(signal.SIGINT)
+            self.interrupt()
             if self._read(time.monotonic() + 1):
                 break
         return self.finish(max(1, until - time.monotonic()))
@@ -122,8 +137,11 @@ class Job:
         self.process.stdout.close()
 
     def _why(self, what):
-        self.err.seek(0)
-        last = self.err.read().decode(errors="replace").strip().split("\n")[-1]
+        said = self.out
+        if self.err:
+            self.err.seek(0)
+            said = self.err.read()
+        last = said.decode(errors="replace").strip().split("\n")[-1]
         return f"{self.name}: {what}" + (f": {last}" if last else "")
 
 

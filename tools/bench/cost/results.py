@@ -1,6 +1,8 @@
 """What was measured, against what it is meant to be."""
 
+import itertools
 import json
+import math
 import os
 import statistics
 
@@ -20,8 +22,9 @@ GOALS = [
     ("exact", "bpftrace", "writers4", 0.5),
 ]
 BUSY = 0.1  # of the CPUs' time: the others of two CPUs share caches and cores with what is measured
-FEWEST = 4  # rounds, to say anything for certain
-DOUBTS = f"  ?: a quarter of the rounds or more say otherwise, or there are fewer than {FEWEST}"
+CONFIDENCE = 0.95
+INTERVAL = f"{100 * CONFIDENCE:.0f} % interval"
+DOUBTS = f"  ?: the {INTERVAL} of the median reaches across the goal, or the ratios are too few for one"
 ESTIMATE_FACTOR = 1.5  # giltop's estimate of its overhead against the measured one
 
 
@@ -32,12 +35,29 @@ def quartiles(values):
     return low, high
 
 
-def spread(values, form):
-    return f"{min(values):{form}} … {max(values):{form}}"
+def interval(values):
+    """Where the median of what these are a sample of lies, with CONFIDENCE; None: they are too few.
+    Of n values so many lie above it as a coin shows heads in n throws."""
+    n, sides = len(values), 0
+    for rank in itertools.count():
+        sides += 2 * math.comb(n, rank)
+        if sides > (1 - CONFIDENCE) * 2 ** n:
+            break
+    ordered = sorted(values)
+    return (ordered[rank - 1], ordered[n - rank]) if rank else None
 
 
-def within_factor(ratio):
-    return 1 / ESTIMATE_FACTOR <= ratio <= ESTIMATE_FACTOR
+def span(bounds, form):
+    return f"{bounds[0]:{form}} … {bounds[1]:{form}}" if bounds else "–"
+
+
+def beyond_factor(ratio):
+    """-1: below, 0: within it, 1: above."""
+    return (ratio > ESTIMATE_FACTOR) - (ratio < 1 / ESTIMATE_FACTOR)
+
+
+def is_certain(bounds, verdict):
+    return bounds is not None and verdict(bounds[0]) == verdict(bounds[1])
 
 
 class Table:
@@ -49,8 +69,10 @@ class Table:
         self.failures = []  # (workload, tracer, round, reason)
         self.metrics = {}
         self.workloads = {}  # that a metric is of
-        self.values = {}  # {(metric, tracer): {round: seconds}}
-        self.costs = {}  # {(workload, tracer): {round: (cpu_s, estimated_s of a unit or None)}}
+        # A moment is a round, or a window: (workload, round, number).
+        self.values = {}  # {(metric, tracer): {moment: seconds}}
+        self.costs = {}  # {(workload, tracer): {moment: (cpu_s, estimated_s of a unit or None)}}
+        self.neighbours = {}  # {moment of a traced window: those of the untraced ones beside it}
         self.events = {}  # {(workload, tracer): [events, lost]}
 
     def leave_out(self, tracer, reason):
@@ -59,14 +81,18 @@ class Table:
     def fail(self, number, workload, tracer, reason):
         self.failures.append((workload.name, tracer, number, reason))
 
-    def add(self, number, workload, tracer, run, tracing):
+    def add(self, moment, workload, tracer, run, tracing=None, neighbours=()):
         for name, metric in workload.metrics.items():
             self.metrics[name] = metric
             self.workloads[name] = workload.name
-            self.values.setdefault((name, tracer), {})[number] = run.values[name]
-        estimated = None if tracing.estimated_s is None else tracing.estimated_s / run.total
-        self.costs.setdefault((workload.name, tracer), {})[number] = (run.cpu_s, estimated)
-        if tracing.events:
+            self.values.setdefault((name, tracer), {})[moment] = run.values[name]
+        if neighbours:
+            self.neighbours[moment] = neighbours
+        estimated = None
+        if tracing and tracing.estimated_s is not None:
+            estimated = tracing.estimated_s / run.total
+        self.costs.setdefault((workload.name, tracer), {})[moment] = (run.cpu_s, estimated)
+        if tracing and tracing.events:
             counts = self.events.setdefault((workload.name, tracer), [0, 0])
             counts[0] += tracing.events
             counts[1] += tracing.lost_events
@@ -74,13 +100,23 @@ class Table:
     def nothing_measured(self):
         return not self.values
 
+    def pairs(self, ours, theirs):
+        """(moment, moments): of each of ours, those of theirs that it is compared with."""
+        for moment in ours:
+            beside = self.neighbours.get(moment, (moment,))
+            if all(other in theirs for other in beside):
+                yield moment, beside
+
     def ratios(self, metric, tracer, against):
         ours, theirs = self.values.get((metric, tracer), {}), self.values.get((metric, against), {})
-        return [ours[n] / theirs[n] for n in ours if n in theirs]
+        return [ours[n] / statistics.geometric_mean(theirs[m] for m in beside)
+                for n, beside in self.pairs(ours, theirs)]
 
     def cpu_ratio(self, metric, tracer, against):
         ours, theirs = (self.costs[self.workloads[metric], t] for t in (tracer, against))
-        return statistics.median(ours[n][0] / theirs[n][0] for n in ours if n in theirs)
+        return statistics.median(
+            ours[n][0] / statistics.geometric_mean(theirs[m][0] for m in beside)
+            for n, beside in self.pairs(ours, theirs))
 
     # Each of these is a list of dicts, as it is in JSON.
 
@@ -103,47 +139,45 @@ class Table:
             goal = {"metric": metric, "tracer": tracer, "against": against, "at_most": bound,
                     "ratio": None, "met": None}
             if ratios:
-                # What disturbs only ever adds: the least of each was disturbed the least.
-                goal["ratio_of_least"] = (min(self.values[metric, tracer].values()) /
-                                          min(self.values[metric, against].values()))
                 goal["cpu_ratio"] = self.cpu_ratio(metric, tracer, against)
                 goal["ratio"] = statistics.median(ratios)
                 goal["ratio_runs"] = ratios
+                goal["interval"] = interval(ratios)
                 goal["met"] = goal["ratio"] <= bound
-                low, high = quartiles(ratios)
-                goal["certain"] = len(ratios) >= FEWEST and (low <= bound) == (high <= bound)
+                goal["certain"] = is_certain(goal["interval"], lambda ratio: ratio <= bound)
             yield goal
 
     def estimates(self):
         for (workload, tracer), costs in self.costs.items():
             untraced = self.costs.get((workload, "untraced"), {})
-            both = [n for n in costs if n in untraced and costs[n][1] is not None]
-            if not both:
+            pairs = [(n, beside) for n, beside in self.pairs(costs, untraced)
+                     if costs[n][1] is not None]
+            if not pairs:
                 continue
-            differences = [costs[n][0] - untraced[n][0] for n in both]
-            measured, (low, high) = statistics.median(differences), quartiles(differences)
-            estimated = statistics.median(costs[n][1] for n in both)
+            without = [statistics.mean(untraced[m][0] for m in beside) for _, beside in pairs]
+            differences = [costs[n][0] - cpu_s for (n, _), cpu_s in zip(pairs, without)]
+            measured = statistics.median(differences)
+            estimated = statistics.median(costs[n][1] for n, _ in pairs)
+            bounds = interval(differences)
             row = {"workload": workload, "tracer": tracer,
-                   "untraced_s": statistics.median(untraced[n][0] for n in both),
+                   "untraced_s": statistics.median(without),
                    "estimated_s": estimated, "measured_s": measured,
-                   "measured_runs_s": differences, "within_factor": ESTIMATE_FACTOR,
-                   "ratio": None, "met": None, "certain": None}
-            if low > 0:
+                   "measured_runs_s": differences, "interval_s": bounds,
+                   "within_factor": ESTIMATE_FACTOR, "ratio": None, "met": None, "certain": None}
+            if (bounds or quartiles(differences))[0] > 0:
                 row["ratio"] = estimated / measured
-                row["met"] = within_factor(row["ratio"])
-                row["certain"] = (len(differences) >= FEWEST and
-                                  within_factor(estimated / low) == within_factor(estimated / high)
-                                  == row["met"])
+                row["met"] = beyond_factor(row["ratio"]) == 0
+                row["certain"] = is_certain(bounds, lambda cost: beyond_factor(estimated / cost))
             yield row
 
     def json(self):
         others, stolen = self.disturbance.shares()
         return json.dumps({
-            "schema": "giltop.bench.overhead/1", "date": self.date, "cpu": host.cpu_model(),
+            "schema": "giltop.bench.overhead/2", "date": self.date, "cpu": host.cpu_model(),
             "cores": os.cpu_count(), "kernel": os.uname().release,
             "others": others, "stolen": stolen, "python": self.setup.python.version,
             "rounds": self.options.runs, "seconds": self.options.seconds,
-            "quick": self.options.quick,
+            "quick": self.options.quick, "confidence": CONFIDENCE,
             "results": list(self.rows()), "goals": list(self.goals()),
             "estimates": list(self.estimates()),
             "events": [{"workload": w, "tracer": t, "events": events, "lost": lost}
@@ -182,34 +216,32 @@ class Table:
                 last = row["metric"]
                 yield ""
                 yield (f"{metric.title + ' (' + metric.unit + ')':<33} {'median':>8} "
-                       f"{'least … most':>19}   {'to untraced':>11} {'least … most':>15} {'CPU':>7}")
+                       f"{'quartiles':>15}   {'to untraced':>11} {'quartiles':>15} {'CPU':>7}")
             values = [metric.scale * value for value in row["runs_s"]]
             line = (f"  {row['tracer']:<31} {metric.scale * row['median_s']:>8.0f} "
-                    f"{spread(values, '.0f'):>19}")
+                    f"{span(quartiles(values), '.0f'):>15}")
             if "to_untraced" in row:
                 line += (f"   {row['to_untraced']:>11.3f} "
-                         f"{spread(row['to_untraced_runs'], '.2f'):>15} "
+                         f"{span(quartiles(row['to_untraced_runs']), '.3f'):>15} "
                          f"{row['cpu_to_untraced']:>7.3f}")
             yield line
 
     def text_of_goals(self):
         yield ""
-        yield (f"{'goals':<38} {'ratio':>8} {'least … most':>19} {'of leasts':>10} {'CPU':>7}   "
-               f"{'goal':>7}")
+        yield (f"{'goals':<38} {'ratio':>8} {INTERVAL:>15} {'CPU':>7}   {'goal':>7}")
         doubts = False
         for goal in self.goals():
             what = f"  {goal['tracer']} / {goal['against']}, {goal['metric']}"
             bound = f"≤ {goal['at_most']:g}"
             if goal["ratio"] is None:
-                yield f"{what:<38} {'–':>8} {'':>38}   {bound:>7}  not measured"
+                yield f"{what:<38} {'–':>8} {'':>23}   {bound:>7}  not measured"
                 continue
             verdict = "met" if goal["met"] else "MISSED"
             if not goal["certain"]:
                 verdict += "?"
                 doubts = True
-            yield (f"{what:<38} {goal['ratio']:>8.3f} {spread(goal['ratio_runs'], '.2f'):>19} "
-                   f"{goal['ratio_of_least']:>10.3f} {goal['cpu_ratio']:>7.3f}   {bound:>7}  "
-                   f"{verdict}")
+            yield (f"{what:<38} {goal['ratio']:>8.3f} {span(goal['interval'], '.3f'):>15} "
+                   f"{goal['cpu_ratio']:>7.3f}   {bound:>7}  {verdict}")
         if doubts:
             yield DOUBTS
 
@@ -218,15 +250,15 @@ class Table:
         if not rows:
             return
         yield ""
-        yield (f"{'overhead, of the untraced CPU time':<38} {'measured':>8} {'quartiles':>15} "
+        yield (f"{'overhead, of the untraced CPU time':<38} {'measured':>8} {INTERVAL:>15} "
                f"{'giltop estimates':>17} {'ratio':>7}   goal: within {ESTIMATE_FACTOR:g}×")
         doubts = False
         for row in rows:
             what = f"  {row['tracer']}, {row['workload']}"
             percent = [f"{100 * row[k] / row['untraced_s']:.2f} %"
                        for k in ("measured_s", "estimated_s")]
-            parts = (f"{100 * t / row['untraced_s']:.2f}" for t in quartiles(row["measured_runs_s"]))
-            line = f"{what:<38} {percent[0]:>8} {' … '.join(parts):>15} {percent[1]:>17} "
+            bounds = row["interval_s"] and [100 * t / row["untraced_s"] for t in row["interval_s"]]
+            line = f"{what:<38} {percent[0]:>8} {span(bounds, '.2f'):>15} {percent[1]:>17} "
             if row["ratio"] is None:
                 yield f"{line}{'–':>7}   lost in the noise"
                 continue

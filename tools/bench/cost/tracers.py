@@ -1,26 +1,29 @@
-"""The tracers: each is put around a run of a workload."""
+"""The tracers: each is put around a run of a workload, or attached to it for a while."""
 
 import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 
 import jobs
 
 
 class Tracing:
-    """One run under a tracer: `words` go before the workload's command; `total`, how much the
-    workload did, is set when it has ended."""
+    """One run under a tracer, or a while: `words` go before the workload's command; `acquires`, how
+    many acquires of the GIL that did at least, is set when it has ended."""
 
     def __init__(self, words=()):
         self.words = list(words)
-        self.total = 0
+        self.acquires = 0
         self.estimated_s = None  # giltop's own estimate of what it cost the run
         self.events = self.lost_events = 0
 
 
 class Tracer:
+    has_goals = False  # how much it may cost
+
     def __init__(self, name):
         self.name = name
 
@@ -29,10 +32,17 @@ class Tracer:
 
     @contextlib.contextmanager
     def around(self, setup):
+        """Traces the command that its words go before."""
         yield Tracing()
+
+    def attached(self, setup, pid):
+        """Traces a process that runs, from when it is entered until it is left."""
+        return self.around(setup)
 
 
 class Giltop(Tracer):
+    has_goals = True
+
     def missing(self, setup):
         has_mode = "--mode" in jobs.run([setup.giltop, "record", "--help"])
         self.mode = ["--mode", self.name] if has_mode else []
@@ -40,11 +50,12 @@ class Giltop(Tracer):
             return "this giltop has no --mode"
 
     @contextlib.contextmanager
-    def around(self, setup):
+    def recording(self, setup):
+        """A Tracing whose words are giltop's, and what it told in the end."""
         trace, report = setup.path("run.pftrace"), setup.path("run.json")
         try:
-            tracing = Tracing([setup.giltop, "record", *self.mode, "-q", "-o", trace,
-                               "--json=" + report, "--"])
+            tracing = Tracing([setup.giltop, "record", *self.mode, "-o", trace,
+                               "--json=" + report])
             yield tracing
             with open(report) as file:
                 told = json.load(file)
@@ -56,6 +67,25 @@ class Giltop(Tracer):
             for path in (trace, report):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
+
+    @contextlib.contextmanager
+    def around(self, setup):
+        with self.recording(setup) as tracing:
+            tracing.words += ["-q", "--"]
+            yield tracing
+
+    @contextlib.contextmanager
+    def attached(self, setup, pid):
+        with self.recording(setup) as tracing:
+            # Without -q, with which it would not say when it traces.
+            job = jobs.Job([*tracing.words, "-p", str(pid)], all_lines=True)
+            try:
+                job.line("giltop: tracing ", 30)
+                yield tracing
+                job.interrupt()
+                job.finish(20)
+            finally:
+                job.kill()
 
 
 class Floor(Tracer):
@@ -98,11 +128,11 @@ class Bpftrace(ByName):
             job.line("ready", 30)
             tracing = Tracing()
             yield tracing
-            # A wait for the GIL, at least, a piece of work: else it traced something else.
+            # Fewer acquires than the work had for certain: it traced something else.
             waits = re.findall(r"^@wait_ns.*\n((?:\[.*\n)*)", job.stop(20), re.MULTILINE)
             counted = sum(int(n) for n in re.findall(r"\)\s+(\d+) \|", "".join(waits)))
-            if counted < 0.9 * tracing.total:
-                raise jobs.Failed(f"bpftrace: saw {counted} acquires of {tracing.total:.0f}")
+            if counted < 0.9 * tracing.acquires:
+                raise jobs.Failed(f"bpftrace: saw {counted} acquires of {tracing.acquires:.0f}")
         finally:
             job.kill()
 
@@ -111,7 +141,8 @@ class Perf(ByName):
     GROUP = "giltop_bench"
 
     @contextlib.contextmanager
-    def around(self, setup):
+    def recording(self, setup):
+        """The words that record what is traced."""
         data = setup.path("perf.data")
         self.remove_probes()  # those of a run that was killed
         try:
@@ -120,13 +151,35 @@ class Perf(ByName):
                                    "--add", self.GROUP + ":take_gil=take_gil%return",
                                    "--add", self.GROUP + ":drop_gil=drop_gil"]))
             events = [self.GROUP + ":*", "sched:sched_switch"]
-            yield Tracing(with_tracefs(["perf", "record", "-q", "-o", data,
-                                        *[w for event in events for w in ("-e", event)], "--"]))
+            yield ["perf", "record", "-q", "-o", data,
+                   *[w for event in events for w in ("-e", event)]]
         finally:
-            jobs.end_all()  # probes in use cannot be removed
             self.remove_probes()
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(data)
+
+    @contextlib.contextmanager
+    def around(self, setup):
+        with self.recording(setup) as words:
+            try:
+                yield Tracing(with_tracefs([*words, "--"]))
+            finally:
+                jobs.end_all()  # probes in use cannot be removed
+
+    @contextlib.contextmanager
+    def attached(self, setup, pid):
+        with self.recording(setup) as words:
+            # It begins when it is told to, and says that it has.
+            job = jobs.Job(with_tracefs([*words, "-D", "-1", "--control", "fd:0,1",
+                                         "-p", str(pid)]))
+            try:
+                job.say("enable")
+                job.line("ack", 30)
+                yield Tracing()
+                job.interrupt()
+                job.finish(20, statuses=(0, -signal.SIGINT))
+            finally:
+                job.kill()
 
     def remove_probes(self):
         with contextlib.suppress(jobs.Failed):  # there are none
