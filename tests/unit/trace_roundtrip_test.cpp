@@ -290,6 +290,19 @@ TEST_F(TraceRoundtrip, ASwitchInTheMomentOfAChangeOfMode) {
   }
 }
 
+TEST_F(TraceRoundtrip, ALossInTheMomentOfASwitch) {
+  for (const uint64_t until : {5000, 6000}) {
+    Story story;
+    story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+    story.at(0).execs("main").is_python("main").at(1).forks("main", "worker");
+    story.at(5000).runs("worker").loses(0, 1, until).runs("worker");
+    story.at(7000).sleeps("worker").at(9000).wakes("worker").at(20'000).runs("worker");
+    story.at(30'000).acquires("worker").at(40'000).ends();
+    expect_same(story.tables(), story.events(), 0);
+    EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+  }
+}
+
 TEST_F(TraceRoundtrip, HistoriesThatCannotBe) {
   for (uint64_t seed = 1; seed <= 200 && !HasFatalFailure(); seed++) {
     const Simulation simulation(seed, {.steps = 200, .unseen_steps = seed % 100});
