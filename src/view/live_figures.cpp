@@ -85,6 +85,22 @@ std::optional<Blocker> blocker_of(const std::vector<const GilSnapshot*>& gils) {
   return worst;
 }
 
+// The interpreter's arguments without the options that say nothing of what is run.
+std::string without_options(const std::string& words) {
+  size_t at = 0;
+  while (at < words.size() && words[at] == '-') {
+    size_t end = std::min(words.find(' ', at), words.size());
+    const std::string word = words.substr(at, end - at);
+    const bool has_value = word.starts_with("-X") || word.starts_with("-W");
+    if (!has_value && (word.size() < 2 || word.find_first_not_of("bBdEIOPqRsSuvx", 1) != word.npos))
+      break;
+    if (has_value && word.size() == 2 && end < words.size())
+      end = std::min(words.find(' ', end + 1), words.size());
+    at = std::min(end + 1, words.size());
+  }
+  return at == words.size() ? words : words.substr(at);
+}
+
 std::optional<Hold> hold_of(const ThreadSnapshot& t, const ProcessSnapshot& p, uint64_t now_ns) {
   if (t.gil_state != GilState::holding || t.ended || t.folded != 0) return std::nullopt;
   const uint64_t length = since(t.state_since_ns, now_ns);
@@ -287,7 +303,7 @@ std::string title_of(const ProcessSnapshot& p) {
   if (line.starts_with("python")) {
     const size_t end = line.find(' ');
     if (end != std::string::npos && end + 1 < line.size())
-      line = base(line.substr(end + 1));
+      line = base(without_options(line.substr(end + 1)));
   }
   // Programs given by -c have lines.
   std::replace_if(

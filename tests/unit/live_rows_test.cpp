@@ -312,6 +312,13 @@ TEST(LiveFigures, AProcessIsCalledByWhatItRuns) {
   };
   EXPECT_EQ(title("/usr/bin/python3 /srv/app.py --port=80 /x"), "app.py --port=80 /x");
   EXPECT_EQ(title("python3.11 -m http.server"), "-m http.server");
+  EXPECT_EQ(title("python3 -B -u /srv/app.py -v"), "app.py -v");
+  EXPECT_EQ(title("python3 -X dev -Wignore -W error::Warning a/b.py"), "b.py");
+  EXPECT_EQ(title("/usr/bin/python3 -X faulthandler -I -c import x"), "-c import x");
+  EXPECT_EQ(title("python3 -Im site"), "-Im site");
+  EXPECT_EQ(title("python3 - -u"), "- -u");
+  EXPECT_EQ(title("python3 -X dev"), "-X dev");
+  EXPECT_EQ(title("python3 -X"), "-X");
   EXPECT_EQ(title("gunicorn: worker [api]"), "gunicorn: worker [api]");
   EXPECT_EQ(title("/opt/uwsgi/bin/uwsgi --ini /etc/a.ini"), "uwsgi --ini /etc/a.ini");
   EXPECT_EQ(title("python3"), "python3");
