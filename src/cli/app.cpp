@@ -20,7 +20,21 @@ std::string wrong_outputs(const RecordArguments& record) {
   std::string wrong = wrong_pair("--output", record.output, "--json", record.json);
   // The summary's, or the command's.
   if (wrong.empty()) wrong = wrong_pair("--output", record.output, "what is printed", "-");
+  if (wrong.empty())
+    wrong = wrong_if_printed("--json", record.json, !record.quiet || !record.command.empty());
   return wrong;
+}
+
+std::string wrong_outputs(const ReportArguments& report) {
+  std::string wrong = wrong_pair("--html", report.html, "--json", report.json);
+  if (wrong.empty()) wrong = wrong_if_printed("--json", report.json, false);
+  return wrong;
+}
+
+// Says what is wrong, if something is.
+bool is_wrong(const std::string& error) {
+  if (!error.empty()) say(error);
+  return !error.empty();
 }
 
 }  // namespace
@@ -242,6 +256,9 @@ int run(int argc, char** argv) {
     top.overhead_percent = std::stod(top_overhead);
     for (const std::string& user : users) top.users.push_back(static_cast<uid_t>(std::stoul(user)));
     top.command = command;
+    // With it only the command prints.
+    if (is_wrong(wrong_if_printed("--json", top.json, !command.empty())))
+      return static_cast<int>(Exit::usage);
     top.words.assign(argv + std::min(1, argc), argv + argc);
     return run_top(top);
   }
@@ -258,13 +275,10 @@ int run(int argc, char** argv) {
       say("--overhead is the budget of --mode auto");
       return static_cast<int>(Exit::usage);
     }
-    if (const std::string error = wrong_outputs(record); !error.empty()) {
-      say(error);
-      return static_cast<int>(Exit::usage);
-    }
+    record.command = command;
+    if (is_wrong(wrong_outputs(record))) return static_cast<int>(Exit::usage);
     record.overhead_percent = std::stod(overhead);
     record.buffer_bytes = std::stoull(buffer);
-    record.command = command;
     return run_record(record);
   }
   if (report_app->parsed()) {
@@ -272,16 +286,17 @@ int run(int argc, char** argv) {
       say("--html-size is the size of the page that --html writes");
       return static_cast<int>(Exit::usage);
     }
-    if (const std::string error = wrong_pair("--html", report.html, "--json", report.json);
-        !error.empty()) {
-      say(error);
-      return static_cast<int>(Exit::usage);
-    }
+    if (is_wrong(wrong_outputs(report))) return static_cast<int>(Exit::usage);
     return run_report(report);
   }
   if (open_app->parsed()) return run_open(open);
   if (hist.parsed()) return hist.run(command);
-  if (doctor_app->parsed()) return run_doctor(doctor);
+  if (doctor_app->parsed()) {
+    if (is_wrong(wrong_if_printed("--json", doctor.json, false)))
+      return static_cast<int>(Exit::usage);
+    return run_doctor(doctor);
+  }
+  if (is_wrong(wrong_if_printed("--json", demo.json, true))) return static_cast<int>(Exit::usage);
   return run_demo(demo);
 }
 

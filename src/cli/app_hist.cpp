@@ -57,10 +57,13 @@ std::string HistOptions::wrong_output() const {
   const std::string& output = arguments_.output;
   std::string wrong = wrong_if_same("--output", output, "--json", arguments_.json);
   // `-o -` may ask for stdout where nothing else of ours goes there.
-  if (output == "-" && (!arguments_.json.empty() || !arguments_.command.empty())) return wrong;
-  if (wrong.empty()) wrong = wrong_if_same("--output", output, "what is printed", "-");
-  if (wrong.empty() && output != "-")
-    wrong = wrong_if_same("--output", output, "what is said on stderr", "/proc/self/fd/2");
+  const bool is_alone = !arguments_.json.empty() || !arguments_.command.empty();
+  if (wrong.empty() && output == "-" && !is_alone)
+    wrong = wrong_if_same("--output", output, "what is printed", "-");
+  if (wrong.empty()) wrong = wrong_if_printed("--output", output, true);
+  // With it only the command prints.
+  if (wrong.empty())
+    wrong = wrong_if_printed("--json", arguments_.json, !arguments_.command.empty());
   return wrong;
 }
 

@@ -124,6 +124,15 @@ std::string wrong_pair(const std::string& kept, const std::string& path, const s
   return {};
 }
 
+std::string wrong_if_printed(const std::string& option, const std::string& path, bool to_stdout) {
+  if (path == "-") return {};
+  std::string wrong;
+  if (to_stdout) wrong = wrong_if_same(option, path, "what is printed", "-");
+  if (wrong.empty())
+    wrong = wrong_if_same(option, path, "what is said on stderr", "/proc/self/fd/2");
+  return wrong;
+}
+
 Status spare_recording(const std::string& recording, const std::vector<std::string>& outputs) {
   const std::string file = recording == "-" ? "./-" : recording;
   for (const std::string& output : outputs)

@@ -32,6 +32,9 @@ std::string wrong_if_same(const std::string& one, const std::string& path, const
 // PATH.old, and `other` to `other_path`; or nothing.
 std::string wrong_pair(const std::string& kept, const std::string& path, const std::string& other,
                        const std::string& other_path);
+// What is wrong with it that `option` writes to `path`, if that is a file, and other things to
+// stderr and, if `to_stdout`, to stdout; or nothing.
+std::string wrong_if_printed(const std::string& option, const std::string& path, bool to_stdout);
 // A recording, a file whatever its name, cannot be made again. Errors: one of `outputs` would be
 // written over it.
 Status spare_recording(const std::string& recording, const std::vector<std::string>& outputs);

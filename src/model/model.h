@@ -41,6 +41,7 @@ struct WaitSnapshot {
   uint32_t waiter_tid = 0;
   std::optional<uint32_t> holder_tid;  // behind whom most of it was; nothing: not known
   Ledger parts{};                      // ns, of all of it: what the holders did meanwhile
+  uint64_t waiter = 0, holder = 0;     // the threads' numbers, which a tid may have had before
 
   uint64_t total_ns() const { return end_ns - start_ns; }
 };
@@ -141,6 +142,7 @@ struct Thread {
     }
     // What they did up to now is not known, after all.
     void forget(const Ledger& ledger, uint64_t from_ns, uint64_t ts_ns);
+    const Behind* most() const;  // null: nobody yet
     std::optional<uint32_t> holder_tid() const;
   } wait_so_far;
   // Of a wait that is over, right after the event that ended it: what the holders did.

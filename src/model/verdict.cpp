@@ -152,6 +152,10 @@ Finding asleep(const Case& c) {
       "CDLL, not PyDLL)."};
 }
 
+constexpr const char* kMoreCpu =
+    "Something else had the CPU: give the process more CPU time, or look at its quota (cpu.max of "
+    "its cgroup) and affinity.";
+
 Finding preempted(const Case& c) {
   const Culprits holder = culprits(c.p, CpuState::runnable, &BlameSnapshot::runnable_ns);
   if (holder.nobody() || !costs(c, holder)) return {};
@@ -159,8 +163,7 @@ Finding preempted(const Case& c) {
                              who(holder, " was", " were"), format_duration(holder.amount_ns),
                              format_percent(holder.amount_ns, holder.held_ns, 0),
                              holder.one ? "its" : "their", lost_to_it(holder)),
-                 "Something else had the CPU: give the process more CPU time, or look at its quota "
-                 "(cpu.max of its cgroup) and affinity."};
+                 kMoreCpu};
 }
 
 // The GIL is free, and who gets it is on the way: its wakeup, the run queue, the lock.
@@ -179,8 +182,10 @@ Finding handoff_bound(const Case& c) {
                   format_percent(worst->handoff.sum_ns, worst->life_ns(), 0),
                   format_count(worst->handoff.count), mean(worst->handoff.sum_ns), wakeup,
                   mean(worst->handoff_runqueue_ns)),
-      "It changes hands too often for what is done in between: a longer switch interval "
-      "(sys.setswitchinterval), larger pieces of work, or fewer threads."};
+      share(worst->handoff_runqueue_ns, worst->handoff.sum_ns) > 0.5
+          ? kMoreCpu
+          : "It changes hands too often for what is done in between: a longer switch interval "
+            "(sys.setswitchinterval), larger pieces of work, or fewer threads."};
 }
 
 // Threads that need the GIL for a moment, and wait a switch interval for it behind one that

@@ -46,11 +46,27 @@ void Thread::Wait::forget(const Ledger& ledger, uint64_t from_ns, uint64_t ts_ns
   add(nullptr, ts_ns - from_ns);
 }
 
-std::optional<uint32_t> Thread::Wait::holder_tid() const {
+const Thread::Wait::Behind* Thread::Wait::most() const {
   const auto most = std::max_element(behind.begin(), behind.begin() + holders,
                                      [](const Behind& a, const Behind& b) { return a.ns < b.ns; });
-  return holders == 0 || most->tid == 0 ? std::nullopt : std::optional(most->tid);
+  return holders == 0 ? nullptr : &*most;
 }
+
+std::optional<uint32_t> Thread::Wait::holder_tid() const {
+  const Behind* const holder = most();
+  return !holder || holder->tid == 0 ? std::nullopt : std::optional(holder->tid);
+}
+
+namespace {
+
+WaitSnapshot told(const Thread& waiter, const Thread::Wait& wait, uint64_t end_ns, bool ongoing,
+                  const Ledger& parts) {
+  const Thread::Wait::Behind* const holder = wait.most();
+  return {waiter.state_since_ns, end_ns, ongoing,       waiter.tid,
+          wait.holder_tid(),     parts,  waiter.number, holder ? holder->thread : 0};
+}
+
+}  // namespace
 
 WaitSnapshot Gil::wait_of(const Thread& waiter) const {
   Thread::Wait all = waiter.wait_so_far;
@@ -66,7 +82,7 @@ WaitSnapshot Gil::wait_of(const Thread& waiter) const {
     all.add(parts);
     all.pass(blamed(), last_ns);
   }
-  return {waiter.state_since_ns, last_ns, true, waiter.tid, all.holder_tid(), all.parts};
+  return told(waiter, all, last_ns, true, all.parts);
 }
 
 Ledger Thread::wait_parts() const {
@@ -80,9 +96,7 @@ Ledger Thread::wait_parts() const {
 // `thread` waited, and has booked all of it.
 void Model::keep_wait(const Thread& thread, uint64_t ts_ns) {
   Process& process = *thread.process;
-  const Thread::Wait& wait = thread.wait_so_far;
-  const WaitSnapshot noted{thread.state_since_ns, ts_ns, false, thread.tid, wait.holder_tid(),
-                           thread.wait_parts()};
+  const WaitSnapshot noted = told(thread, thread.wait_so_far, ts_ns, false, thread.wait_parts());
   keep_longest(process.longest_waits, noted);
   if (has_intervals_) keep_longest(process.recent_waits, noted);
   const auto& shortest = has_intervals_ ? process.recent_waits : process.longest_waits;

@@ -92,7 +92,7 @@ void TraceWriter::run_facts(uint64_t ts_ns, const RunFacts& run) {
 }
 
 void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
-  draw_late_ends(ts_ns);
+  draw_late(ts_ns);
   for (ThreadTrack& shown : threads_)
     if (shown.uuid != 0) close_slice(shown, ts_ns);
   for (GilTracks& tracks : gils_) {
@@ -114,8 +114,8 @@ void TraceWriter::finish(uint64_t ts_ns, const RunFacts& run) {
 // --- events --------------------------------------------------------------------------------------
 
 void TraceWriter::write(const Event& event, const Change& change) {
-  if (!late_ends_.empty()) [[unlikely]]
-    draw_late_ends(event.ts_ns);
+  if (!late_ends_.empty() || !late_offs_.empty()) [[unlikely]]
+    draw_late(event.ts_ns);
   switch (event.kind) {
     case EventKind::gil_wait:
     case EventKind::gil_acquire:
@@ -376,13 +376,16 @@ void TraceWriter::end_track(ThreadTrack& shown, uint64_t ts_ns, bool exec) {
     return;
   }
   late_ends_.push_back({shown.number, shown.tid, state, cpu, shown.task_state});
-  late_ends_ns_ = ts_ns;
+  late_ns_ = ts_ns;
 }
 
-void TraceWriter::draw_late_ends(uint64_t ts_ns) {
-  if (late_ends_.empty() || ts_ns <= late_ends_ns_) return;
+void TraceWriter::draw_late(uint64_t ts_ns) {
+  if (ts_ns <= late_ns_) return;
   for (const End& end : late_ends_) draw_end(end, ts_ns);
   late_ends_.clear();
+  for (const Off& off : late_offs_)
+    if (at(cpu_runs_, off.cpu) == off.number) draw_off(off, ts_ns);
+  late_offs_.clear();
 }
 
 void TraceWriter::draw_end(const End& end, uint64_t ts_ns) {
@@ -488,19 +491,30 @@ void TraceWriter::write_life(const Event& event, const Change& change) {
   }
 }
 
+// Only the idle task's arrival can take a thread off its CPU without a word on how it left.
+void TraceWriter::draw_off(const Off& off, uint64_t ts_ns) {
+  task_state(ts_ns, off.cpu, 0, task::kRunning);
+  at(cpu_runs_, off.cpu) = 0;
+  const auto found = by_tid_.find(off.tid);
+  if (found == by_tid_.end()) return;
+  ThreadTrack& shown = threads_[found->second];
+  shown.task_state = 0;
+  shown.state_ns = ts_ns;
+}
+
 void TraceWriter::write_loss(const Event& event) {
   const uint64_t ts = event.ts_ns;
   for (ThreadTrack& shown : threads_) {
     if (shown.uuid == 0 || shown.ended) continue;
     close_slice(shown, ts);
-    if (shown.task_state == task::kRunning) {
-      if (shown.state_ns == ts) continue;
-      // Only the idle task's arrival can take a thread off its CPU without a word on how it left.
-      task_state(ts, shown.cpu, 0, task::kRunning);
-      at(cpu_runs_, shown.cpu) = 0;
-      shown.state_ns = ts;
+    if (shown.task_state != task::kRunning) {
+      shown.task_state = 0;
+    } else if (shown.state_ns != ts) {
+      draw_off({shown.number, shown.tid, shown.cpu}, ts);
+    } else {
+      late_offs_.push_back({shown.number, shown.tid, shown.cpu});
+      late_ns_ = ts;
     }
-    shown.task_state = 0;
   }
   for (GilTracks& tracks : gils_) {
     if (tracks.owner_open) slice_end(ts, tracks.owner, 0, true);

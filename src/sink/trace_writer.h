@@ -78,6 +78,11 @@ class TraceWriter : private TracePackets {
     int cpu;
     uint8_t before;  // the state that it had
   };
+  struct Off {
+    uint64_t number;  // of the thread
+    uint32_t tid;
+    uint16_t cpu;
+  };
   struct ProcessTrack {
     uint64_t number = 0;  // of the process
     uint64_t uuid = 0;
@@ -137,7 +142,8 @@ class TraceWriter : private TracePackets {
   void write_raw(const Event& event);
   void close_track(ThreadTrack& track, uint64_t ts_ns);
   void end_track(ThreadTrack& track, uint64_t ts_ns, bool exec);
-  void draw_late_ends(uint64_t ts_ns);
+  void draw_late(uint64_t ts_ns);
+  void draw_off(const Off& off, uint64_t ts_ns);
   void draw_end(const End& end, uint64_t ts_ns);
 
   const EventTables& tables_;
@@ -151,8 +157,11 @@ class TraceWriter : private TracePackets {
   std::vector<uint64_t> cpu_uncharged_;
   std::vector<uint64_t> cpu_runs_;     // number of the thread that the importer takes to run there
   std::vector<uint32_t> cpu_threads_;  // its index
-  std::vector<End> late_ends_;  // of threads that had another state at the moment of their end
-  uint64_t late_ends_ns_ = 0;
+  // Of threads that had another state at the moment of their end, or got their CPU at that of a
+  // loss; drawn at the next moment.
+  std::vector<End> late_ends_;
+  std::vector<Off> late_offs_;
+  uint64_t late_ns_ = 0;
   uint64_t lost_events_ = 0;
   std::optional<RunFacts> told_run_;  // what the trace says last
 };

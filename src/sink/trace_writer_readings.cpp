@@ -21,12 +21,15 @@ void TraceWriter::write_reading(const Event& event, const Change& change) {
   note("state", event.state);
   note(of_gil ? "interpreter" : "cpu", of_gil ? event.other : event.cpu);
   root_end(ts);
+  if (change.thread && change.cpu_after == CpuState::blocked &&
+      change.cpu_before != CpuState::blocked)
+    draw_task(track_of(*change.thread, ts), ts, event.cpu, task::kInterruptible);
+  // The reader takes no other state of this moment, whether that one was drawn or not.
+  if (!of_gil && (event.state & kReadBlocked) != 0)
+    if (const auto read = by_tid_.find(event.tid); read != by_tid_.end())
+      threads_[read->second].state_ns = ts;
   if (!change.thread) return;
   ThreadTrack& shown = track_of(*change.thread, ts);
-  if (change.cpu_after == CpuState::blocked && change.cpu_before != CpuState::blocked) {
-    draw_task(shown, ts, event.cpu, task::kInterruptible);
-    shown.state_ns = ts;  // the reader takes no other state of this moment
-  }
   if (!change.gil || change.gil_after == change.gil_before) return;
   draw_state(shown, *change.gil, change.gil_after == GilState::holding, ts);
   shown.open_read = true;

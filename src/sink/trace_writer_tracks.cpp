@@ -97,7 +97,7 @@ void TraceWriter::add_thread(ThreadTrack& shown, const Thread& thread, uint64_t 
                                  [&](const End& end) { return end.tid == thread.tid; });
   if (late != late_ends_.end()) {
     shown.task_state = late->before;
-    shown.state_ns = late_ends_ns_;
+    shown.state_ns = late_ns_;
     if (late->cpu >= 0) shown.cpu = static_cast<uint16_t>(late->cpu);
     late_ends_.erase(late);
   }

@@ -21,8 +21,8 @@ struct Detail {
   const ProcessSnapshot& process;
   const ThreadSnapshot* thread;  // null: all of them
 
-  bool concerns(std::optional<uint32_t> waiter, std::optional<uint32_t> holder) const {
-    return !thread || waiter == thread->tid || holder == thread->tid;
+  bool concerns(uint64_t waiter, uint64_t holder) const {  // numbers
+    return !thread || waiter == thread->number || holder == thread->number;
   }
 };
 
@@ -237,9 +237,10 @@ std::string tid_text(std::optional<uint32_t> tid, bool folded) {
   return tid ? std::to_string(*tid) : folded ? "others" : "unknown";
 }
 
-std::string name_of(const Detail& d, std::optional<uint32_t> tid) {
-  for (auto t = d.process.threads.rbegin(); tid && t != d.process.threads.rend(); ++t)
-    if (t->tid == *tid) return t->comm;
+// By the thread's number: another may have had its tid before.
+std::string name_of(const Detail& d, uint64_t number) {
+  for (const ThreadSnapshot& t : d.process.threads)
+    if (t.number == number && t.folded == 0) return t.comm;
   return "";
 }
 
@@ -247,7 +248,7 @@ void add_blame(Page& page, const Detail& d) {
   std::vector<BlameSnapshot> rows;
   for (const GilSnapshot& g : d.process.gils)
     for (const BlameSnapshot& b : g.blame)
-      if (b.total_ns() != 0 && d.concerns(b.waiter_tid, b.holder_tid)) rows.push_back(b);
+      if (b.total_ns() != 0 && d.concerns(b.waiter, b.holder)) rows.push_back(b);
   if (rows.empty()) return;
   std::stable_sort(rows.begin(), rows.end(),
                    [](const auto& a, const auto& b) { return a.total_ns() > b.total_ns(); });
@@ -264,9 +265,8 @@ void add_blame(Page& page, const Detail& d) {
     const BlameSnapshot& b = rows[i];
     Screen& line = page.add();
     line.put_right(0, 0, format_duration(b.total_ns()), Style::normal, 7);
-    const std::string waiter = tid_text(b.waiter_tid, true) + " " + name_of(d, b.waiter_tid);
-    const std::string holder =
-        tid_text(b.holder_tid, b.holder_folded) + " " + name_of(d, b.holder_tid);
+    const std::string waiter = tid_text(b.waiter_tid, true) + " " + name_of(d, b.waiter);
+    const std::string holder = tid_text(b.holder_tid, b.holder_folded) + " " + name_of(d, b.holder);
     line.put(8, 0, waiter, Style::normal, names - 1);
     line.put(8 + names, 0, holder, Style::normal, names - 1);
     const uint64_t parts[] = {b.running_ns, b.runnable_ns, b.blocked_ns, b.handoff_ns};
@@ -318,7 +318,7 @@ std::string when(const Detail& d, uint64_t ns) {
 void add_longest(Page& page, const Detail& d) {
   bool any = false;
   for (const WaitSnapshot& w : d.process.longest_waits) {
-    if (!d.concerns(w.waiter_tid, w.holder_tid)) continue;
+    if (!d.concerns(w.waiter, w.holder)) continue;
     if (!any) page.add("LONGEST WAITS", Style::bold);
     any = true;
     std::string parts;
@@ -342,7 +342,7 @@ void add_longest(Page& page, const Detail& d) {
     };
     // Names where there is room: the table above has them.
     const std::string full =
-        text(waiter + " " + name_of(d, w.waiter_tid), holder + " " + name_of(d, w.holder_tid));
+        text(waiter + " " + name_of(d, w.waiter), holder + " " + name_of(d, w.holder));
     line.put(9, 0, columns_of(full) + 9 <= page.columns() ? full : text(waiter, holder));
   }
 }

@@ -60,26 +60,45 @@ void add(BlameSnapshot& to, const BlameSnapshot& from) {
 
 // Behind whom most of the waits were.
 std::optional<Blocker> blocker_of(const std::vector<const GilSnapshot*>& gils) {
-  std::map<std::optional<uint32_t>, BlameSnapshot> behind;
-  for (const GilSnapshot* g : gils)
-    for (const BlameSnapshot& b : g->blame) add(behind[b.holder_tid], b);
-  std::optional<Blocker> worst;
-  uint64_t all_ns = 0, nobodys_ns = 0;
-  for (const auto& [tid, parts] : behind) {
-    all_ns += parts.total_ns();
-    if (!tid) {
-      nobodys_ns = parts.total_ns();
-    } else if (parts.total_ns() > (worst ? worst->parts.total_ns() : 0)) {
-      worst = Blocker{tid, parts};
+  // By the thread's number: another may have had its tid before.
+  std::map<uint64_t, Blocker> behind;
+  Blocker nobody;
+  for (const GilSnapshot* g : gils) {
+    for (const BlameSnapshot& b : g->blame) {
+      Blocker& holder = b.holder_tid ? behind[b.holder] : nobody;
+      holder.tid = b.holder_tid;
+      add(holder.parts, b);
     }
   }
+  std::optional<Blocker> worst;
+  const uint64_t nobodys_ns = nobody.parts.total_ns();
+  uint64_t all_ns = nobodys_ns;
+  for (const auto& [number, holder] : behind) {
+    all_ns += holder.parts.total_ns();
+    if (holder.parts.total_ns() > (worst ? worst->parts.total_ns() : 0)) worst = holder;
+  }
   // Somebody, unless most of the waiting was behind nobody known.
-  if (nobodys_ns != 0 && nobodys_ns * 2 >= all_ns)
-    worst = Blocker{std::nullopt, behind[std::nullopt]};
+  if (nobodys_ns != 0 && nobodys_ns * 2 >= all_ns) worst = nobody;
   // A wait that has only begun.
   for (const GilSnapshot* g : gils)
     if (!worst && g->waiters != 0 && g->holder_tid) worst = Blocker{g->holder_tid, {}};
   return worst;
+}
+
+// The interpreter's arguments without the options that say nothing of what is run.
+std::string without_options(const std::string& words) {
+  size_t at = 0;
+  while (at < words.size() && words[at] == '-') {
+    size_t end = std::min(words.find(' ', at), words.size());
+    const std::string word = words.substr(at, end - at);
+    const bool has_value = word.starts_with("-X") || word.starts_with("-W");
+    if (!has_value && (word.size() < 2 || word.find_first_not_of("bBdEIOPqRsSuvx", 1) != word.npos))
+      break;
+    if (has_value && word.size() == 2 && end < words.size())
+      end = std::min(words.find(' ', end + 1), words.size());
+    at = std::min(end + 1, words.size());
+  }
+  return at == words.size() ? words : words.substr(at);
 }
 
 std::optional<Hold> hold_of(const ThreadSnapshot& t, const ProcessSnapshot& p, uint64_t now_ns) {
@@ -144,12 +163,12 @@ std::string Hold::text() const {
   return length() + doing;
 }
 
-std::unordered_map<uint32_t, Blocker> blockers_of(const ProcessSnapshot& p) {
-  std::unordered_map<uint32_t, Blocker> worst;
+std::unordered_map<uint64_t, Blocker> blockers_of(const ProcessSnapshot& p) {
+  std::unordered_map<uint64_t, Blocker> worst;
   for (const GilSnapshot& g : p.gils) {
     for (const BlameSnapshot& b : g.blame) {
       if (!b.waiter_tid || b.total_ns() == 0) continue;
-      Blocker& behind = worst[*b.waiter_tid];
+      Blocker& behind = worst[b.waiter];
       if (b.total_ns() > behind.parts.total_ns()) behind = {b.holder_tid, b};
     }
   }
@@ -283,7 +302,8 @@ std::string title_of(const ProcessSnapshot& p) {
   // "python3.11 app.py --port 80" is app.py, to all who look for it.
   if (line.starts_with("python")) {
     const size_t end = line.find(' ');
-    if (end != std::string::npos && end + 1 < line.size()) line = base(line.substr(end + 1));
+    if (end != std::string::npos && end + 1 < line.size())
+      line = base(without_options(line.substr(end + 1)));
   }
   // Programs given by -c have lines.
   std::replace_if(

@@ -85,8 +85,8 @@ Figures figures_of(const GilSnapshot& gil, const ProcessSnapshot& process,
                    const Snapshot& interval);
 Figures figures_of(const ProcessSnapshot& process, const Snapshot& interval);
 
-// Each thread's worst, by its tid.
-std::unordered_map<uint32_t, Blocker> blockers_of(const ProcessSnapshot& process);
+// Each thread's worst, by its number.
+std::unordered_map<uint64_t, Blocker> blockers_of(const ProcessSnapshot& process);
 
 // What a process is called: its command line without the interpreter's path.
 std::string title_of(const ProcessSnapshot& process);

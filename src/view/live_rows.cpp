@@ -168,7 +168,7 @@ std::vector<LiveRow> thread_rows(const LiveFrame& frame, const ProcessSnapshot& 
     row.process = &p;
     row.thread = &t;
     row.figures = figures_of(t, p, frame.interval);
-    const auto blocker = blockers.find(t.tid);
+    const auto blocker = blockers.find(t.number);
     if (blocker != blockers.end() && t.folded == 0) row.figures.blocker = blocker->second;
   }
   return rows;

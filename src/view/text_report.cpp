@@ -221,7 +221,10 @@ std::string text_report(const Snapshot& s) {
         continue;
       }
       out += paragraph(verdict);
-      for (const Verdict& other : verdict.also) out += "Also: " + paragraph(other);
+      for (Verdict other : verdict.also) {
+        if (other.advice == verdict.advice) other.advice.clear();
+        out += "Also: " + paragraph(other);
+      }
       out += "\n";
       out += process_part(*p, s.run.mode == "auto");
     }

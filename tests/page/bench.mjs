@@ -43,7 +43,7 @@ try {
         drawing: took.reduce((a, b) => a + b, 0) / took.length
       };
     }, [run, share]);
-    console.log(`${(share * 100).toPrecision(1)} % of the run in view: ${
+    console.log(`${Number((share * 100).toPrecision(1))} % of the run in view: ${
         frames.toFixed(0)} frames/s, ${drawing.toFixed(1)} ms to draw one`);
   }
 } finally {

@@ -719,7 +719,8 @@ std::vector<Event> with_garbage(const std::vector<Event>& events, uint64_t seed,
     if (out[at].ts_ns <= out[at - 1].ts_ns + 1) continue;
     Event event;
     event.ts_ns = out[at - 1].ts_ns + 1 + rng() % (out[at].ts_ns - out[at - 1].ts_ns - 1);
-    event.kind = static_cast<EventKind>(rng() % 15);  // all but the loss and the end
+    // All but the loss and the end, which stand for the readings.
+    event.kind = static_cast<EventKind>(rng() % (static_cast<unsigned>(EventKind::end) + 1));
     if (event.kind >= EventKind::loss)
       event.kind = event.kind == EventKind::loss ? EventKind::gil_read : EventKind::thread_read;
     event.tid = 1 + static_cast<uint32_t>(rng() % 3 == 0 ? rng() % kMaxTid : 100 + rng() % 30);

@@ -42,8 +42,8 @@ ProcessSnapshot& FrameMaker::process(uint32_t pid, const std::string& comm,
 ThreadSnapshot& FrameMaker::thread(ProcessSnapshot& process, uint32_t tid, const std::string& comm,
                                    const std::vector<unsigned>& cells_ms) {
   ThreadSnapshot& t = process.threads.emplace_back();
-  t.number = next_number++;
-  t.tid = tid;
+  next_number++;
+  t.number = t.tid = tid;
   t.comm = comm;
   t.first_ns = frame.interval.first_ns;
   t.last_ns = frame.interval.last_ns;
@@ -146,8 +146,9 @@ LiveFrame web_host() {
     g.handoff_wakeup_ns = 63'000;
     g.handoff_runqueue_ns = 12'000;
     g.handoff_lock_ns = 9'000;
-    p.longest_waits = {{now - 3200 * kMs, now, true, 20319, 21877, {400 * kMs, 0, 2800 * kMs}},
-                       {now - 900 * kMs, now - 804 * kMs, false, 20320, 21877, {96 * kMs}}};
+    p.longest_waits = {
+        {now - 3200 * kMs, now, true, 20319, 21877, {400 * kMs, 0, 2800 * kMs}, 20319, 21877},
+        {now - 900 * kMs, now - 804 * kMs, false, 20320, 21877, {96 * kMs}, 20320, 21877}};
     std::vector<float> history;
     for (int i = 0; i < 60; i++) history.push_back(static_cast<float>(i % 20) / 10);
     maker.frame.wait_history[p.number] = history;
@@ -241,6 +242,8 @@ LiveFrame random_frame(std::mt19937_64& random) {
         BlameSnapshot& blame = g.blame.emplace_back();
         if (below(5) != 0) blame.waiter_tid = static_cast<uint32_t>(below(50));
         if (below(5) != 0) blame.holder_tid = static_cast<uint32_t>(below(50));
+        blame.waiter = p.number * 100 + below(100);
+        blame.holder = p.number * 100 + below(100);
         blame.running_ns = some_ns();
         blame.blocked_ns = some_ns();
         blame.unknown_ns = some_ns();
@@ -266,6 +269,7 @@ LiveFrame random_frame(std::mt19937_64& random) {
       w.start_ns = maker.end_ns - some_ns();
       w.end_ns = w.start_ns + some_ns();
       w.waiter_tid = static_cast<uint32_t>(below(50));
+      w.waiter = p.number * 100 + below(100);
       w.parts[below(kLedgerColumns)] = w.end_ns - w.start_ns;
     }
     std::vector<float>& history = frame.wait_history[p.number];

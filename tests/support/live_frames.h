@@ -19,7 +19,8 @@ struct FrameMaker {
   FrameMaker();
   ProcessSnapshot& process(uint32_t pid, const std::string& comm, const std::string& cmdline,
                            const std::string& python);
-  // Milliseconds in: holding running, preempted, asleep; waiting; native; wants a CPU; asleep.
+  // Its number is its tid. Milliseconds in: holding running, preempted, asleep; waiting; native;
+  // wants a CPU; asleep.
   ThreadSnapshot& thread(ProcessSnapshot& process, uint32_t tid, const std::string& comm,
                          const std::vector<unsigned>& cells_ms);
   GilSnapshot& gil(ProcessSnapshot& process, const std::vector<unsigned>& ledger_ms);

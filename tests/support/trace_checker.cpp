@@ -31,6 +31,8 @@ void Checker::file(std::string_view bytes) {
     at += header + length;
   }
   if (!has_system_) rule("no SystemInfo");
+  for (const auto& [tid, task] : tasks_)
+    if (task.state == kRunning) counts_.running_ns[tid] += now_ns_ - task.last_ns;
   if (!counts_.finished || counts_.truncated) return;
   for (const auto& [uuid, track] : tracks_)
     if (track.depth != 0) rule("a slice of track " + std::to_string(uuid) + " never ends");

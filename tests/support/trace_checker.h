@@ -19,10 +19,11 @@ struct TraceCounts {
   uint64_t states = 0;  // task states, those of the idle task left out
   uint64_t flows_begun = 0, flows_ended = 0;
   uint64_t losses = 0;
-  uint64_t contended = 0, forced = 0;  // slices whose arguments say so
-  uint64_t waits_told = 0;             // waits whose arguments say what the holders did
-  std::vector<std::string> odd_waits;  // of these, where that is not all of it
-  std::map<int, std::string> ranked;   // tracks by their rank among their siblings
+  std::map<uint64_t, uint64_t> running_ns;  // as it is shown, by thread id
+  uint64_t contended = 0, forced = 0;       // slices whose arguments say so
+  uint64_t waits_told = 0;                  // waits whose arguments say what the holders did
+  std::vector<std::string> odd_waits;       // of these, where that is not all of it
+  std::map<int, std::string> ranked;        // tracks by their rank among their siblings
   std::map<std::string, std::string> attributes;
   bool truncated = false;  // the last packet is not whole: a recorder that was killed
   bool finished = false;   // it says that it ended

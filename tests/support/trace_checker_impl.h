@@ -61,7 +61,7 @@ class Checker {
     bool by_rank = false;   // its children are ordered
   };
   struct Task {
-    uint64_t state = 0, last_ns = ~uint64_t{0};
+    uint64_t state = 0, last_ns = ~uint64_t{0};  // since when
     uint64_t cpu = 0;
     uint64_t uuid = 0, tgid = 0;
     bool forgotten = false;  // DESTROYED

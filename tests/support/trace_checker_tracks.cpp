@@ -254,6 +254,8 @@ void Checker::task_state(std::string_view data) {
     if (current != on_cpu_.end() && current->second.tid != 0) {
       Task& other = tasks_[current->second.tid];
       if (other.uuid == current->second.uuid) {  // and not another by now
+        if (other.state == kRunning)
+          counts_.running_ns[current->second.tid] += now_ns_ - other.last_ns;
         other.state = kNull;
         if (other.last_ns == now_ns_)
           rule("thread " + std::to_string(current->second.tid) + " runs for no time");
@@ -284,6 +286,7 @@ void Checker::task_state(std::string_view data) {
     if (const auto current = on_cpu_.find(cpu);
         current != on_cpu_.end() && current->second.tid == tid)
       on_cpu_.erase(current);
+  if (task.state == kRunning) counts_.running_ns[tid] += now_ns_ - task.last_ns;
   task.state = state;
   task.last_ns = now_ns_;
   if (state == kRunning) task.cpu = cpu;

@@ -311,6 +311,34 @@ TEST(LiveLayoutOf, TheTimelineOfLargerColumnsStandsStill) {
   for (size_t i = 22; i + 1 < b.size(); i++) EXPECT_EQ(b[i].text, a[i + 1].text) << i;
 }
 
+TEST(LiveLayoutOf, DetailOfAThreadWhoseIdAnotherHadBefore) {
+  FrameMaker maker;
+  ProcessSnapshot& p = maker.process(50, "python3", "python3 app.py", "3.12.1");
+  p.threads.reserve(3);
+  maker.thread(p, 51, "early", {100}).number = 1;
+  ThreadSnapshot& late = maker.thread(p, 51, "late", {0, 0, 0, 300});
+  late.number = 2;
+  maker.thread(p, 52, "holder", {900}).number = 3;
+  maker.gil(p, {1000}).blame = {{1, 3, 51, 52, false, 70 * kMs, 0, 0, 0, 0},
+                                {2, 3, 51, 52, false, 300 * kMs, 0, 0, 0, 0},
+                                {3, 1, 52, 51, false, 10 * kMs, 0, 0, 0, 0}};
+  const uint64_t now = maker.end_ns;
+  p.longest_waits = {{now - 300 * kMs, now, false, 51, 52, {300 * kMs}, 2, 3},
+                     {now - 500 * kMs, now - 430 * kMs, false, 51, 52, {70 * kMs}, 1, 3},
+                     {now - 900 * kMs, now - 890 * kMs, false, 52, 51, {10 * kMs}, 3, 1}};
+  LiveState state;
+  press(state, {Input::Kind::enter}, maker.frame);
+  const std::string all = shown(maker.frame, state, 120, 60);
+  EXPECT_THAT(line_with(all, "  70ms "), AllOf(HasSubstr("51 early"), HasSubstr("52 holder")));
+  EXPECT_THAT(line_with(all, " 300ms "), AllOf(HasSubstr("51 late"), HasSubstr("52 holder")));
+  EXPECT_THAT(line_with(all, "  10ms "), AllOf(HasSubstr("52 holder"), HasSubstr("51 early")));
+  EXPECT_THAT(all, AllOf(HasSubstr("51 early behind 52 holder"), HasSubstr("51 late behind 52"),
+                         HasSubstr("52 holder behind 51 early")));
+  state.detail = {RowId::Kind::thread, p.number, late.number};
+  const std::string one = shown(maker.frame, state, 120, 60);
+  EXPECT_THAT(one, AllOf(HasSubstr("51 late behind 52"), Not(HasSubstr("early"))));
+}
+
 TEST(LiveLayoutOf, DetailOfWhatIsGone) {
   LiveFrame frame = web_host();
   LiveState state;

@@ -253,6 +253,33 @@ TEST(LiveFigures, TheBlockerIsWhoMostWaitsWereBehind) {
   EXPECT_EQ(of_each.at(13).tid, 11u);
 }
 
+TEST(LiveFigures, TwoThreadsOfOneIdAreTwo) {
+  FrameMaker maker;
+  ProcessSnapshot& p = maker.process(1, "python3", "", "3.12.1");
+  maker.thread(p, 10, "first", {0, 0, 0, 100}).number = 1;
+  maker.thread(p, 10, "second", {0, 0, 0, 50}).number = 2;
+  maker.thread(p, 11, "worker", {900}).number = 3;
+  // Waiters 1 and 2; of the holders 4 and 5 the second had the first one's id.
+  maker.gil(p, {900}).blame = {{1, 4, 10, 20, false, 40 * kMs, 0, 0, 0, 0},
+                               {1, 5, 10, 20, false, 0, 0, 40 * kMs, 0, 0},
+                               {1, 3, 10, 11, false, 50 * kMs, 0, 0, 0, 0},
+                               {2, 4, 10, 20, false, 0, 20 * kMs, 0, 0, 0}};
+  const auto blocker = figures_of(p, maker.frame.interval).blocker;
+  ASSERT_TRUE(blocker);
+  EXPECT_EQ(blocker->tid, 20u) << "60 ms of number 4";
+  EXPECT_EQ(blocker->what(), "running");
+  EXPECT_EQ(blocker->parts.total_ns(), 60 * kMs);
+  LiveState state;
+  state.threads = true;
+  std::map<std::string, std::string> behind;
+  for (const LiveRow& row : live_rows(maker.frame, state))
+    if (row.thread && row.figures.blocker)
+      behind[row.thread->comm] =
+          std::to_string(row.figures.blocker->tid.value_or(0)) + " " + row.figures.blocker->what();
+  EXPECT_EQ(behind, (std::map<std::string, std::string>{{"first", "11 running"},
+                                                        {"second", "20 preempted"}}));
+}
+
 TEST(LiveFigures, MergedHistogramsHaveTheQuantilesOfAll) {
   std::mt19937_64 random(3);
   std::vector<HistogramSnapshot> parts;
@@ -285,6 +312,13 @@ TEST(LiveFigures, AProcessIsCalledByWhatItRuns) {
   };
   EXPECT_EQ(title("/usr/bin/python3 /srv/app.py --port=80 /x"), "app.py --port=80 /x");
   EXPECT_EQ(title("python3.11 -m http.server"), "-m http.server");
+  EXPECT_EQ(title("python3 -B -u /srv/app.py -v"), "app.py -v");
+  EXPECT_EQ(title("python3 -X dev -Wignore -W error::Warning a/b.py"), "b.py");
+  EXPECT_EQ(title("/usr/bin/python3 -X faulthandler -I -c import x"), "-c import x");
+  EXPECT_EQ(title("python3 -Im site"), "-Im site");
+  EXPECT_EQ(title("python3 - -u"), "- -u");
+  EXPECT_EQ(title("python3 -X dev"), "-X dev");
+  EXPECT_EQ(title("python3 -X"), "-X");
   EXPECT_EQ(title("gunicorn: worker [api]"), "gunicorn: worker [api]");
   EXPECT_EQ(title("/opt/uwsgi/bin/uwsgi --ini /etc/a.ini"), "uwsgi --ini /etc/a.ini");
   EXPECT_EQ(title("python3"), "python3");

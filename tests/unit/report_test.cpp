@@ -150,6 +150,50 @@ TEST(Report, RecordDoesNotPrintIntoItsFile) {
   }
 }
 
+// Nor does what a command, or giltop itself, prints go to where the figures are written.
+TEST(Report, JsonSparesWhatIsPrinted) {
+  const TemporaryDirectory directory;
+  const std::string file = directory.path("f"), out = directory.path("r");
+  ASSERT_EQ(symlink("f", directory.path("link").c_str()), 0);
+  const std::string command = " -- sh -c 'echo its own' >> f";
+  for (const std::string& words : {
+           "record -q -o r --json=f" + command,
+           "record -q -o r --json=link" + command,
+           "record -q -o r --json=/dev/stdout" + command,
+           "hist --json=f" + command,
+           "top --json=f" + command,
+           std::string("record -o r --json=f -p $$ -d 0.1 >> f"),
+           std::string("record -o r --json=f -p $$ -d 0.1 2>> f"),
+           std::string("hist --json=f -p $$ 0.1 1 2>> f"),
+           std::string("top --json=f -p $$ -n 1 2>> f"),
+           std::string("report \"$3\" --json=f 2>> f"),
+           std::string("demo -o d --json=f >> f"),
+           std::string("doctor --json=f 2>> f"),
+       }) {
+    SCOPED_TRACE(words);
+    testing::write_file(file, "precious\n");
+    const Ran ran = testing::run({"sh", "-c", "cd \"$1\" && \"$2\" " + words, "sh",
+                                  directory.path("."), GILTOP_BINARY, kRecording});
+    EXPECT_EQ(ran.status, 2);
+    EXPECT_THAT(ran.out, IsEmpty());
+    const std::string kept = read_file(file);
+    ASSERT_EQ(kept.rfind("precious\n", 0), 0u) << kept;
+    EXPECT_THAT(kept.substr(9) + ran.err, ::testing::StartsWith("giltop: --json and what is "));
+    EXPECT_NE(access(out.c_str(), F_OK), 0);
+  }
+  // Where nothing else goes there it may.
+  for (const std::string& words :
+       {std::string("report \"$3\" --json=f >> f"), std::string("report \"$3\" --json=/dev/stdout"),
+        std::string("report \"$3\" --json=f > /dev/null 2>&1"),
+        std::string("hist \"$3\" --json=f > /dev/null 2>&1")}) {
+    SCOPED_TRACE(words);
+    const Ran ran = testing::run({"sh", "-c", "cd \"$1\" && \"$2\" " + words, "sh",
+                                  directory.path("."), GILTOP_BINARY, kRecording});
+    EXPECT_EQ(ran.status, 0) << ran.err;
+    EXPECT_FALSE(Json::parse(ran.out.empty() ? read_file(file) : ran.out).empty());
+  }
+}
+
 TEST(Report, RecordSaysBeforeItTracesThatItCannotWrite) {
   const TemporaryDirectory directory;
   const Ran ran =

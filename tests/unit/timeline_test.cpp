@@ -170,7 +170,7 @@ TEST(TimelineRecorder, KeepsSoMuchAndForgetsWhoEnded) {
   story.at(20 * kMs).exits("a");
   watching.tick(100 * kMs);
   ASSERT_THAT(watching.recorder.timeline().rows, SizeIs(2));
-  const auto& ended = watching.recorder.timeline().rows[1].columns;
+  const auto ended = watching.recorder.timeline().rows[1].columns;
   EXPECT_EQ(sum_of(ended[3]), 255u);
   EXPECT_EQ(sum_of(ended[4]), 0u);
   for (uint64_t s = 1; s < 14; s++) watching.tick(s * 1000 * kMs);

@@ -290,6 +290,63 @@ TEST_F(TraceRoundtrip, ASwitchInTheMomentOfAChangeOfMode) {
   }
 }
 
+// A reading that tells nothing new is not drawn, and hides nothing of its moment either.
+TEST_F(TraceRoundtrip, AReadingInTheMomentOfASwitch) {
+  for (const bool lost : {false, true}) {
+    for (const uint8_t bits : {0, 1, 2, 4, 5, 6}) {
+      Story story;
+      story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+      story.at(0).seen("main").seen("worker").is_python("main");
+      if (lost) story.at(2).loses(0, 1, 4);  // and so no reading of it is believed
+      story.at(10).sleeps("worker").at(20).reads_thread("worker", bits).wakes("worker");
+      story.at(5000).reads_thread("worker", bits).runs("worker");
+      story.at(9000).reads_thread("worker", bits).sleeps("worker");
+      story.at(20'000).wakes("worker").reads_thread("worker", bits).at(30'000).runs("worker");
+      story.at(40'000).acquires("worker").at(50'000).ends();
+      expect_same(story.tables(), story.events(), bits);
+      EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+    }
+  }
+}
+
+TEST_F(TraceRoundtrip, AnExecInTheMomentOfASwitch) {
+  for (const EventKind kind : {EventKind::wakeup, EventKind::switch_in, EventKind::switch_out}) {
+    for (const bool lost : {false, true}) {
+      for (const bool before : {false, true}) {
+        Story story;
+        story.process("main", 100).at(0).execs("main").is_python("main");
+        if (lost) story.at(4000).loses(0, 1, 5000);
+        story.at(5000);
+        const auto at_once = [&] {
+          if (kind == EventKind::wakeup) story.wakes("main");
+          if (kind == EventKind::switch_in) story.runs("main");
+          if (kind == EventKind::switch_out) story.sleeps("main");
+        };
+        if (before) at_once();
+        story.execs("main").is_python("main");
+        if (!before) at_once();
+        story.at(9000).sleeps("main").at(10'000).wakes("main").at(20'000).runs("main");
+        story.at(30'000).acquires("main").at(40'000).ends();
+        expect_same(story.tables(), story.events(), 0);
+        EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+      }
+    }
+  }
+}
+
+TEST_F(TraceRoundtrip, ALossInTheMomentOfASwitch) {
+  for (const uint64_t until : {5000, 6000}) {
+    Story story;
+    story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+    story.at(0).execs("main").is_python("main").at(1).forks("main", "worker");
+    story.at(5000).runs("worker").loses(0, 1, until).runs("worker");
+    story.at(7000).sleeps("worker").at(9000).wakes("worker").at(20'000).runs("worker");
+    story.at(30'000).acquires("worker").at(40'000).ends();
+    expect_same(story.tables(), story.events(), 0);
+    EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+  }
+}
+
 TEST_F(TraceRoundtrip, HistoriesThatCannotBe) {
   for (uint64_t seed = 1; seed <= 200 && !HasFatalFailure(); seed++) {
     const Simulation simulation(seed, {.steps = 200, .unseen_steps = seed % 100});

@@ -84,6 +84,7 @@ TEST(TraceRules, ATraceOfTwoThreads) {
   EXPECT_EQ(counts.flows_begun, 1u);
   EXPECT_EQ(counts.flows_ended, 1u);
   EXPECT_EQ(counts.states, 1u + 2u + 3u + 1u + 1u);
+  EXPECT_EQ(counts.running_ns[101], (22u - 2) + (60 - 36));
   EXPECT_TRUE(counts.finished);
   EXPECT_FALSE(counts.truncated);
   EXPECT_EQ(counts.waits_told, 1u);
@@ -157,6 +158,31 @@ TEST(TraceRules, AfterALossTheStateIsBuiltAnew) {
   EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
   EXPECT_EQ(counts.losses, 2u);
   EXPECT_EQ(counts.attributes["giltop.lost_events"], "8");
+}
+
+TEST(TraceRules, AfterALossNobodyIsShownToRunOn) {
+  Story story = two_threads();
+  story.at(100).sleeps("worker").at(150).wakes("worker");
+  // The importer takes one state of a thread a moment.
+  story.at(200).runs("worker").loses(1, 7, 300).loses(2, 1, 250);
+  story.at(310).acquires("main").at(5000).sleeps("worker").at(6000).ends();
+  TraceCounts counts;
+  EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
+  EXPECT_EQ(counts.running_ns[100], 200u);
+  EXPECT_EQ(counts.running_ns[101], (100u - 2) + (310 - 200)) << "up to the next event";
+}
+
+TEST(TraceRules, WhoEndsInTheMomentOfALossIsOnlyShownToEnd) {
+  Story story = two_threads();
+  story.at(100).sleeps("worker").at(150).wakes("worker");
+  story.at(200).runs("worker").loses(1, 7, 300).exits("worker");
+  story.at(310).forks("main", "worker").at(320).runs("worker");
+  story.at(400).runs("main").loses(1, 7, 410).execs("main");
+  story.at(420).sleeps("main").at(500).exits("worker").at(600).ends();
+  TraceCounts counts;
+  EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
+  EXPECT_EQ(counts.running_ns[101], (100u - 2) + (310 - 200) + (400 - 320));
+  EXPECT_EQ(counts.running_ns[100], 200u) << "of the new program nothing is known";
 }
 
 TEST(TraceRules, ExecAndReusedIds) {

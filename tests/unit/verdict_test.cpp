@@ -169,6 +169,33 @@ TEST(Verdict, HoldersThatArePreemptedByTurns) {
   EXPECT_THAT(v.also[0].advice, HasSubstr("independent and each gets a CPU"));
 }
 
+// Fewer switches do not help who waits for a CPU.
+TEST(Verdict, AHandOffThatWaitsForACpuWantsOne) {
+  Snapshot s = turns_preempted(300);
+  GilSnapshot& g = s.processes[0].gils[0];
+  g.handoff.count = 100;
+  g.handoff.sum_ns = 600 * kMs;
+  for (BlameSnapshot& b : g.blame) b.handoff_ns = 300 * kMs;
+  const std::string kCpu = "more CPU time", kLessOften = "sys.setswitchinterval";
+  const auto advice = [&] {
+    const Verdict v = verdict_of(s.processes[0], s);
+    for (const Verdict& other : v.also)
+      if (other.finding == "hand-off-bound") return other.advice;
+    return v.finding == "hand-off-bound" ? v.advice : "none";
+  };
+  g.handoff_runqueue_ns = 250 * kMs;
+  EXPECT_THAT(advice(), HasSubstr(kLessOften));
+  g.handoff_runqueue_ns = 350 * kMs;
+  EXPECT_THAT(advice(), AllOf(HasSubstr(kCpu), Not(HasSubstr(kLessOften))));
+  // The preempted holders want the same: once is enough.
+  for (BlameSnapshot& b : g.blame) b.running_ns = 0;
+  const Verdict v = verdict_of(s.processes[0], s);
+  ASSERT_EQ(v.also.size(), 1u);
+  EXPECT_EQ(v.advice, v.also[0].advice);
+  const std::string text = text_report(s);
+  EXPECT_EQ(text.find(kCpu), text.rfind(kCpu)) << text;
+}
+
 TEST(Verdict, WhatExplainsMoreOfTheWaitsGoesFirst) {
   const auto of = [](uint64_t preempted_ms) {
     const Snapshot s = turns_preempted(preempted_ms);

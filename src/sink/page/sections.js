@@ -23,7 +23,7 @@ export function showVerdict(process) {
   const others = also.flatMap(
       (other) =>
           [el('p', {class: 'also'}, `Also: ${whole(other.text)}`),
-           other.advice ? el('p', {}, other.advice) : null]);
+           other.advice && other.advice !== advice ? el('p', {}, other.advice) : null]);
   fill(
       'verdict',
       el('p', {class: 'sentence', elementtiming: 'verdict'}, whole(process.verdict.text)),
