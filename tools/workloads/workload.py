@@ -464,7 +464,8 @@ def iomix(args):
 def interpreters(args):
     """for 1 s two threads compute, each in a sub-interpreter of its own (3.12 and newer)
 
-    With a GIL of its own each, unless --shared. Truth: own_gils."""
+    With a GIL of its own each, unless --shared. Truth: own_gils; of each thread computed_s, how long
+    it computed at least, and interpreter_cpu_s, the CPU time that it spent in its interpreter."""
     try:
         import _interpreters as module  # 3.13+
 
@@ -477,8 +478,14 @@ def interpreters(args):
         run_in = module.run_string
     code = ("import time\nend = time.monotonic() + %r\n"
             "while time.monotonic() < end: sum(range(1000))\n" % args.scale)
-    run_threads(*[("computer-%d" % i, lambda record, id=id: run_in(id, code))
-                  for i, id in enumerate(ids, 1)])
+
+    def computer(record, id):
+        before = time.clock_gettime(CLOCK_THREAD_CPUTIME_ID)
+        run_in(id, code)
+        record["interpreter_cpu_s"] = time.clock_gettime(CLOCK_THREAD_CPUTIME_ID) - before
+        record["computed_s"] = args.scale
+
+    run_threads(*[("computer-%d" % i, computer, id) for i, id in enumerate(ids, 1)])
     truth.add(own_gils=not args.shared)
     for id in ids:
         module.destroy(id)
