@@ -337,7 +337,7 @@ void expect_turns(const Json& truth, const Json& process) {
 }
 
 void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sleeper,
-                            double unknown_s) {
+                            double unsure_s) {
   const Json &waiter = Live::Recorded::thread(process, computer),
              &holder = Live::Recorded::thread(process, sleeper);
   ASSERT_FALSE(waiter.is_null() || holder.is_null());
@@ -354,12 +354,12 @@ void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sle
   const double excused = std::max(0.0, moment(waiter, "first_s") - moment(holder, "first_s")) +
                          std::max(0.0, moment(holder, "last_s") - moment(waiter, "last_s")) +
                          released.at("running_s").get<double>() +
-                         released.at("runnable_s").get<double>() + unknown_s;
+                         released.at("runnable_s").get<double>() + unsure_s;
   EXPECT_GE(lost, holder.at("matrix").at("holding").at("blocked_s").get<double>() - excused - 0.005)
       << waiter.at("matrix");
   // And nearly all that it waited.
   const double waited = in_gil_state(waiter, "waiting") - waited_for_cpus(process, computer);
-  EXPECT_GE(lost, 0.9 * waited - unknown_s);
+  EXPECT_GE(lost, 0.9 * waited - unsure_s);
 }
 
 }  // namespace giltop::testing

@@ -123,8 +123,8 @@ double waited_for_cpus(const Json& process, const Json& tid);
 void expect_turns(const Json& truth, const Json& process);
 
 // One thread sleeps with the GIL while the other has no rest but waiting for it: what that one lost
-// by it. `unknown_s`: before giltop knew who holds it.
+// by it. `unsure_s`: of that giltop may know no better.
 void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sleeper,
-                            double unknown_s = 0);
+                            double unsure_s = 0);
 
 }  // namespace giltop::testing
