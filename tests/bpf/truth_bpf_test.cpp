@@ -78,7 +78,7 @@ TEST_F(Truth, PreemptedWithTheGil) {
 }
 
 TEST_F(Truth, NativeWorkRunsInParallelWithoutTheGil) {
-  const Recorded recorded = record_workload({"native"});
+  const Recorded recorded = record_workload({"native", "--scale", "0.5"});
   ASSERT_FALSE(recorded.process().is_null());
   for (const char* name : {"native-1", "native-2"}) {
     const Json& thread = Recorded::thread(recorded.process(), tid_of(recorded, name));
