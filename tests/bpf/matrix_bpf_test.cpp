@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <functional>
@@ -216,16 +217,28 @@ TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
   double of_gils = 0, of_threads = 0;
   for (const Json& gil : gils) of_gils += held(gil);
   for (const Json& thread : found.at("threads")) of_threads += in_gil_state(thread, "holding");
-  EXPECT_NEAR(of_gils, of_threads, 1e-6);
+  EXPECT_LE(of_gils, of_threads + 1e-6);
+  EXPECT_GE(of_gils, of_threads - 0.001) << "rarely some 0.2 ms are in a thread's alone";
   // The main thread makes and ends the interpreters, with their GILs in its hands.
   const double mains = held_running(Recorded::thread(found, recorded.truth.at("pid")));
-  size_t gil_of_it = 0;  // the main one's is the first, and the others were made in this order
-  for (const Json& measured : recorded.truth.at("threads")) {
-    if (measured.at("tid") == recorded.truth.at("pid")) continue;
-    ASSERT_LT(++gil_of_it, gils.size());
-    const Json &thread = Recorded::thread(found, measured.at("tid")), &gil = gils[gil_of_it];
+  // The main one's is the first. Of the others the thread that computed more had the one that was
+  // held more; if both are as much, it is the same which is whose.
+  std::vector<Json> own = {gils[1], gils[2]}, computers;
+  for (const Json& measured : recorded.truth.at("threads"))
+    if (measured.at("tid") != recorded.truth.at("pid")) computers.push_back(measured);
+  ASSERT_EQ(computers.size(), own.size());
+  std::sort(own.begin(), own.end(), [](const Json& a, const Json& b) {
+    return a.at("ledger").at("held_running_s") < b.at("ledger").at("held_running_s");
+  });
+  std::sort(computers.begin(), computers.end(), [](const Json& a, const Json& b) {
+    return a.at("computed_cpu_s") < b.at("computed_cpu_s");
+  });
+  for (size_t i = 0; i < own.size(); i++) {
+    const Json &measured = computers[i], &gil = own[i],
+               &thread = Recorded::thread(found, measured.at("tid"));
     ASSERT_FALSE(thread.is_null());
-    const double computed = measured.at("computed_s"), cpu = measured.at("interpreter_cpu_s"),
+    const double computed = measured.at("computed_s"), cpu = measured.at("computed_cpu_s"),
+                 all_cpu = measured.at("interpreter_cpu_s"),
                  kernel = measured.at("oncpu_ns").get<double>() / 1e9,
                  running = in_cpu_state(thread, "running"), stolen = thread.at("stolen_s");
     EXPECT_NEAR(running - stolen, kernel, 0.005 * kernel + 0.001);
@@ -235,12 +248,11 @@ TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
     // It starts and ends in the main interpreter.
     EXPECT_GE(held_running(thread), 0.995 * cpu - 0.001);
     EXPECT_GE(gil.at("ledger").at("held_running_s"), 0.995 * cpu - 0.001);
-    EXPECT_LE(gil.at("ledger").at("held_running_s"), 1.005 * cpu + mains + stolen + 0.001);
+    EXPECT_LE(gil.at("ledger").at("held_running_s"), 1.005 * all_cpu + mains + stolen + 0.002);
     // What it waits there it waits for the main one's GIL.
     EXPECT_EQ(gil.at("contended"), 0);
     EXPECT_EQ(gil.at("blame"), Json::array());
   }
-  EXPECT_EQ(gil_of_it, 2u);
 }
 
 TEST_P(SubInterpreters, OrOneForAll) {

@@ -470,7 +470,8 @@ def interpreters(args):
     """for 1 s two threads compute, each in a sub-interpreter of its own (3.12 and newer)
 
     With a GIL of its own each, unless --shared. Truth: own_gils; of each thread computed_s, how long
-    it computed at least, and interpreter_cpu_s, the CPU time that it spent in its interpreter."""
+    it computed at least, computed_cpu_s, the CPU time that took, and interpreter_cpu_s, the same with
+    the way into its interpreter and out of it."""
     try:
         import _interpreters as module  # 3.13+
 
@@ -481,13 +482,16 @@ def interpreters(args):
 
         ids = [module.create(isolated=not args.shared) for _ in range(2)]
         run_in = module.run_string
-    code = ("import time\nend = time.monotonic() + %r\n"
-            "while time.monotonic() < end: sum(range(1000))\n" % args.scale)
+    code = ("import os, time\nend, before = time.monotonic() + %r, time.thread_time()\n"
+            "while time.monotonic() < end: sum(range(1000))\n"
+            "os.write(%%d, b'%%%%r' %%%% (time.thread_time() - before))\n" % args.scale)
 
     def computer(record, id):
+        told, tell = os.pipe()
         before = time.clock_gettime(CLOCK_THREAD_CPUTIME_ID)
-        run_in(id, code)
+        run_in(id, code % tell)
         record["interpreter_cpu_s"] = time.clock_gettime(CLOCK_THREAD_CPUTIME_ID) - before
+        record["computed_cpu_s"] = float(os.read(told, 100))
         record["computed_s"] = args.scale
 
     run_threads(*[("computer-%d" % i, computer, id) for i, id in enumerate(ids, 1)])
