@@ -217,8 +217,9 @@ TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
   double of_gils = 0, of_threads = 0;
   for (const Json& gil : gils) of_gils += held(gil);
   for (const Json& thread : found.at("threads")) of_threads += in_gil_state(thread, "holding");
-  EXPECT_LE(of_gils, of_threads + 1e-6);
-  EXPECT_GE(of_gils, of_threads - 0.001) << "rarely some 0.2 ms are in a thread's alone";
+  // What the kernel did not report of its switches is found out later, or not at all.
+  const double inferred = recorded.report.at("inferred_s");
+  EXPECT_NEAR(of_gils, of_threads, inferred + 1e-6) << gils;
   // The main thread makes and ends the interpreters, with their GILs in its hands.
   const double mains = held_running(Recorded::thread(found, recorded.truth.at("pid")));
   // The main one's is the first. Of the others the thread that computed more had the one that was
@@ -241,14 +242,15 @@ TEST_P(SubInterpreters, EachHasAGilOfItsOwn) {
                  all_cpu = measured.at("interpreter_cpu_s"),
                  kernel = measured.at("oncpu_ns").get<double>() / 1e9,
                  running = in_cpu_state(thread, "running"), stolen = thread.at("stolen_s");
-    EXPECT_NEAR(running - stolen, kernel, 0.005 * kernel + 0.001);
+    EXPECT_NEAR(running - stolen, kernel, 0.005 * kernel + 0.001 + inferred);
     // A thread that computes holds its GIL, on a CPU or not.
-    EXPECT_GE(in_gil_state(thread, "holding"), computed);
-    EXPECT_GE(held(gil), computed);
+    EXPECT_GE(in_gil_state(thread, "holding"), computed - inferred);
+    EXPECT_GE(held(gil), computed - inferred);
     // It starts and ends in the main interpreter.
-    EXPECT_GE(held_running(thread), 0.995 * cpu - 0.001);
-    EXPECT_GE(gil.at("ledger").at("held_running_s"), 0.995 * cpu - 0.001);
-    EXPECT_LE(gil.at("ledger").at("held_running_s"), 1.005 * all_cpu + mains + stolen + 0.002);
+    EXPECT_GE(held_running(thread), 0.995 * cpu - 0.001 - inferred);
+    EXPECT_GE(gil.at("ledger").at("held_running_s"), 0.995 * cpu - 0.001 - inferred);
+    EXPECT_LE(gil.at("ledger").at("held_running_s"),
+              1.005 * all_cpu + mains + stolen + 0.002 + inferred);
     // What it waits there it waits for the main one's GIL.
     EXPECT_EQ(gil.at("contended"), 0);
     EXPECT_EQ(gil.at("blame"), Json::array());
