@@ -3,50 +3,20 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <optional>
 
-#include "model/model.h"
-#include "sink/trace_reader.h"
 #include "support/live.h"
+#include "support/replay.h"
 
 namespace giltop::testing {
 namespace {
 
-using ::testing::AllOf;
-using ::testing::Ge;
-using ::testing::Le;
-
 // What a thread ran, less what was stolen, between two moments (boot clock, ns); seconds.
 double ran_between(const std::string& file, uint32_t tid, uint64_t from_ns, uint64_t to_ns) {
-  EventTables tables;
-  Model model(tables);
-  auto reader = TraceReader::open(file, tables);
-  EXPECT_TRUE(reader.ok());
-  if (!reader) return 0;
-  const auto ran_ns = [&] {
-    int64_t ns = 0;
-    for (const Thread& thread : model.threads()) {
-      if (thread.tid != tid) continue;
-      for (const auto& row : thread.matrix)
-        ns += static_cast<int64_t>(row[static_cast<size_t>(CpuState::running)]);
-      ns -= static_cast<int64_t>(thread.stolen_ns);
-    }
-    return ns;
+  const auto ran = [&](uint64_t ts_ns) {
+    const auto done = done_at(file, tid, ts_ns);
+    return done ? done->running_s - done->stolen_s : 0;
   };
-  std::optional<int64_t> at_from, at_to;
-  const auto reach = [&](uint64_t ts_ns, uint64_t mark_ns, std::optional<int64_t>& ran) {
-    if (ran || ts_ns < mark_ns) return;
-    model.advance_to(mark_ns);
-    ran = ran_ns();
-  };
-  EXPECT_TRUE(reader
-                  ->read([&](const Event& event) {
-                    reach(event.ts_ns, from_ns, at_from);
-                    reach(event.ts_ns, to_ns, at_to);
-                    model.apply(event);
-                  })
-                  .ok());
-  return static_cast<double>(at_to.value_or(ran_ns()) - at_from.value_or(0)) / 1e9;
+  return ran(to_ns) - ran(from_ns);
 }
 
 // Invariants of every recording, and of every thread that measured itself.
@@ -118,17 +88,22 @@ class Blog : public Live {
     return found;
   }
 
-  // The octave of milliseconds [low, 2 low) with the most waits.
-  static double mode_ms(const std::vector<Json>& threads) {
+  // The shortest octave of milliseconds [low, 2 low) with a tenth of the waits that took longer
+  // than a tenth of a ms. The others lasted longer because somebody wanted for a CPU.
+  static double least_ms(const std::vector<Json>& threads) {
     std::map<int, uint64_t> octaves;
+    uint64_t waits = 0, shorter = 0;
     for (const Json& thread : threads)
-      for (const Json& bucket : thread.at("wait").at("buckets"))
-        octaves[static_cast<int>(std::floor(std::log2(bucket.at(0).get<double>() * 1e3 * 0.99)))] +=
+      for (const Json& bucket : thread.at("wait").at("buckets")) {
+        const double upper_ms = bucket.at(0).get<double>() * 1e3;
+        if (upper_ms < 0.1) continue;
+        octaves[static_cast<int>(std::floor(std::log2(upper_ms * 0.99)))] +=
             bucket.at(1).get<uint64_t>();
-    int best = -99;
+        waits += bucket.at(1).get<uint64_t>();
+      }
     for (const auto& [octave, count] : octaves)
-      if (best == -99 || count > octaves[best]) best = octave;
-    return std::exp2(best);
+      if ((shorter += count) * 10 >= waits) return std::exp2(octave);
+    return 0;
   }
 };
 
@@ -148,48 +123,44 @@ TEST_F(Blog, OneThreadSleeps) {
 }
 
 TEST_F(Blog, TwoThreadsTakeTurns) {
-  // On a machine busy with other work the threads want for CPUs instead; then it says nothing of
-  // the GIL, and is tried again.
-  std::vector<Json> threads;
-  double starved = 1;
-  for (int attempt = 0; attempt < 5 && starved >= 0.1; attempt++) {
-    const Recorded recorded = blog("cpu2");
-    threads = workers(recorded);
-    ASSERT_EQ(threads.size(), 2u);
-    starved = 0;
-    for (const Json& thread : threads)
-      starved = std::max(starved, in_cpu_state(thread, "runnable") / life(thread));
-  }
-  for (const Json& thread : threads) {
-    // The rest of its turn: that it was let go and has no CPU to wait for the GIL on.
-    double turn = in_gil_state(thread, "waiting");
-    if (starved >= 0.1) turn += thread.at("matrix").at("released").at("runnable_s").get<double>();
-    EXPECT_THAT(turn / life(thread), AllOf(Ge(0.40), Le(0.60))) << "starved: " << starved;
-    EXPECT_GT(thread.at("forced_releases").get<int>(), 10);
-  }
-  EXPECT_EQ(mode_ms(threads), 4) << "the switch interval is 5 ms";
+  const Recorded recorded = blog("cpu2");
+  ASSERT_FALSE(recorded.process().is_null());
+  expect_turns(recorded.truth, recorded.process());
+  const auto threads = workers(recorded);
+  ASSERT_EQ(threads.size(), 2u);
+  for (const Json& thread : threads) EXPECT_GT(thread.at("forced_releases").get<int>(), 10);
+  EXPECT_EQ(least_ms(threads), 4) << "the switch interval is 5 ms";
 }
 
 TEST_F(Blog, TheSwitchIntervalIsWhatTheyWait) {
   const Recorded recorded = blog("cpu2", {"--switch-interval", "0.001"});
   const auto threads = workers(recorded);
   ASSERT_EQ(threads.size(), 2u);
-  EXPECT_EQ(mode_ms(threads), 1);
+  EXPECT_EQ(least_ms(threads), 1);
 }
 
 TEST_F(Blog, FourThreadsSleepAtOnce) {
   const Recorded recorded = blog("io4");
+  ASSERT_FALSE(recorded.process().is_null());
   const auto threads = workers(recorded);
   ASSERT_EQ(threads.size(), 4u);
-  double slept = 0, first = 1e9, last = 0;
-  for (const Json& thread : threads) {
-    EXPECT_LT(in_gil_state(thread, "waiting") / life(thread), 0.1)
-        << "a CPU may be somebody else's meanwhile";
-    slept += thread.at("matrix").at("released").at("blocked_s").get<double>();
-    first = std::min(first, thread.at("first_s").get<double>());
-    last = std::max(last, thread.at("last_s").get<double>());
+  const double start = recorded.report.at("start_boottime_s");
+  for (const Json& measured : recorded.truth.at("threads")) {
+    if (measured.at("tid") == recorded.truth.at("pid")) continue;
+    const Json& thread = Recorded::thread(recorded.process(), measured.at("tid"));
+    // As long as it slept, and when: so they overlap as they did.
+    const double began = measured.at("start").get<double>() - start,
+                 ended = measured.at("end").get<double>() - start;
+    EXPECT_LE(thread.at("first_s").get<double>(), began + 1e-6);
+    EXPECT_GE(thread.at("last_s").get<double>(), ended - 1e-6);
+    // A sleep's end is set before it lets go of the GIL: a probe's trap comes off its time.
+    EXPECT_GE(thread.at("matrix").at("released").at("blocked_s").get<double>(), 0.1245);
+    EXPECT_LT(thread.at("matrix").at("holding").at("blocked_s").get<double>(), 0.0125);
+    // Who wants for a CPU may hold the GIL, or be next.
+    EXPECT_LT(
+        in_gil_state(thread, "waiting") - waited_for_cpus(recorded.process(), thread.at("tid")),
+        0.0125);
   }
-  EXPECT_GT(slept, 3 * (last - first)) << "the sleeps overlap";
 }
 
 TEST_F(Blog, ThreadsThatYieldReleaseOfTheirOwnAccord) {

@@ -214,7 +214,7 @@ TEST_F(CountWaits, TheKernelCountsWhatTheEventsTell) {
     SCOPED_TRACE(arguments[0]);
     std::vector<std::string> command = {python(), workload()};
     command.insert(command.end(), arguments.begin(), arguments.end());
-    command.push_back("--ready");
+    command.insert(command.end(), {"--scale", "0.5", "--ready"});
     BothSides both;
     watch(command, both);
     if (HasFatalFailure()) return;

@@ -9,12 +9,31 @@
 #include <sstream>
 #include <thread>
 
-#include "support/live.h"
+#include "support/live_view.h"
 
 namespace giltop::testing {
 namespace {
 
 using ::testing::HasSubstr;
+
+// contend(threads, times): that many threads, the caller one of them, compute until each has had
+// the GIL so often after another; so each has waited for it almost as often, at the least.
+constexpr const char* kContend =
+    "import threading\n"
+    "def contend(threads, times, begin=lambda n: None):\n"
+    "    last, had = [None], [0] * threads\n"
+    "    def work(n):\n"
+    "        begin(n)\n"
+    "        while min(had) < times:\n"
+    "            if last[0] != n:\n"
+    "                last[0] = n\n"
+    "                had[n] += 1\n"
+    "            sum(range(1000))\n"
+    "    others = [threading.Thread(target=work, args=(n,)) for n in range(1, threads)]\n"
+    "    for t in others: t.start()\n"
+    "    work(0)\n"
+    "    for t in others: t.join()\n";
+constexpr uint64_t kTimes = 12, kWaitsAtLeast = kTimes - 3;
 
 class HistLight : public Live {
  protected:
@@ -35,6 +54,11 @@ class HistLight : public Live {
     std::istringstream in(text);
     for (std::string line; std::getline(in, line);) documents.push_back(parsed(line));
     return documents;
+  }
+  static double wanted_cpus_s(pid_t pid) {
+    double sum = 0;
+    for (const int tid : threads_of(pid)) sum += wanted_cpu_s(pid, tid);
+    return sum;
   }
   static uint64_t counts_of(const Json& document, const std::string& kind = "wait") {
     uint64_t sum = 0;
@@ -64,7 +88,7 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
 
   const Json total = parsed(read_file(kept));
   const std::vector<Json> intervals = lines_of(read_file(directory_.path("intervals.json")));
-  ASSERT_GE(intervals.size(), 8u);
+  ASSERT_GE(intervals.size(), 3u);
   uint64_t waits = 0, handoffs = 0, events = 0;
   double duration = 0;
   for (const Json& interval : intervals) {
@@ -74,6 +98,9 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
     handoffs += counts_of(interval, "handoff");
     events += interval.at("events").get<uint64_t>();
     duration += interval.at("duration_s").get<double>();
+    if (&interval != &intervals.back()) {
+      EXPECT_GT(interval.at("duration_s"), 0.29);
+    }
     EXPECT_EQ(interval.at("lost_events"), 0);
     EXPECT_EQ(interval.at("not_counted"), 0);
     EXPECT_EQ(interval.at("mode"), "light");
@@ -103,6 +130,8 @@ TEST_F(HistLight, HandoffsByProcessAlone) {
   Program other({python(), workload(), "convoy", "--scale", "30", "--started"});
   ASSERT_TRUE(one.wait_for("started") && other.wait_for("started"));
   for (const char* group : {"-P", "-L"}) {
+    const std::map<pid_t, double> before = {{one.pid(), wanted_cpus_s(one.pid())},
+                                            {other.pid(), wanted_cpus_s(other.pid())}};
     const Ran ran = run(
         {GILTOP_BINARY, "hist", "-a", "--mode", "light", "--handoff", group, "--json", "0.7", "1"});
     ASSERT_EQ(ran.status, 0) << ran.err;
@@ -118,8 +147,13 @@ TEST_F(HistLight, HandoffsByProcessAlone) {
       EXPECT_GE(series.at("contended"), series.at("histogram").at("count"));
       if (series.at("pid") == one.pid() || series.at("pid") == other.pid()) {
         found++;
-        EXPECT_GT(series.at("histogram").at("count"), 20);
-        EXPECT_LT(series.at("histogram").at("p50_s"), 0.005);
+        const double count = series.at("histogram").at("count");
+        EXPECT_GT(count, 20);
+        // It ends when the one that was woken has the GIL, and so has got a CPU: what the kernel
+        // counted of that meanwhile, and some µs.
+        const pid_t pid = series.at("pid");
+        EXPECT_LT(series.at("histogram").at("sum_s"),
+                  wanted_cpus_s(pid) - before.at(pid) + 0.001 * count);
       }
     }
     EXPECT_EQ(found, 2) << ran.out;
@@ -205,8 +239,10 @@ TEST_F(HistLight, TheWholeHostHasThoseThatComeAndGo) {
       {GILTOP_BINARY, "hist", "-a", "--mode", "light", "-P", "-o", kept, "--json=" + lines, "0.4"});
   wait_for_lines(lines, 1);
   std::map<pid_t, uint64_t> waits;
+  const std::string script = directory_.path("contend.py");
+  write_file(script, std::string(kContend) + "contend(2, " + std::to_string(kTimes) + ")\n");
   for (int i = 0; i < 3; i++) {
-    Program one({python(), workload(), "turns", "--scale", "0.3"});
+    Program one({python(), script});
     waits[one.pid()] = 0;
     ASSERT_EQ(one.finish().status, 0);
   }
@@ -219,73 +255,60 @@ TEST_F(HistLight, TheWholeHostHasThoseThatComeAndGo) {
     const auto found = waits.find(each.at("pid").is_null() ? 0 : each.at("pid").get<pid_t>());
     if (found == waits.end()) continue;
     found->second += each.at("histogram").at("count").get<uint64_t>();
-    EXPECT_THAT(each.at("name").get<std::string>(), HasSubstr("workload.py turns --scale 0.3"));
+    EXPECT_THAT(each.at("name").get<std::string>(), HasSubstr("contend.py"));
   }
-  for (const auto& [pid, count] : waits) EXPECT_GT(count, 10u) << pid;
+  for (const auto& [pid, count] : waits) EXPECT_GE(count, 2 * kWaitsAtLeast) << pid;
   EXPECT_EQ(document.at("lost_events"), 0);
 }
 
 TEST_F(HistLight, ThreadsThatEndedAreNamed) {
   const Ran ran = run({GILTOP_BINARY, "hist", "--mode", "light", "-L",
                        "--json=" + directory_.path("h.json"), "--", python(), "-c",
-                       "import ctypes, threading, time\n"
-                       "prctl = ctypes.CDLL(None).prctl\n"
-                       "def work(n):\n"
-                       "    prctl(15, b'worker-%d' % n)\n"  // PR_SET_NAME
-                       "    end = time.monotonic() + 0.3\n"
-                       "    while time.monotonic() < end: sum(range(1000))\n"
-                       "threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]\n"
-                       "for t in threads: t.start()\n"
-                       "for t in threads: t.join()\n"});
+                       std::string(kContend) +
+                           "import ctypes\n"
+                           "prctl = ctypes.CDLL(None).prctl\n"  // PR_SET_NAME
+                           "contend(3, " +
+                           std::to_string(kTimes) + ", lambda n: prctl(15, b'worker-%d' % n))\n"});
   ASSERT_EQ(ran.status, 0) << ran.err;
   std::map<std::string, uint64_t> waits;
   const Json document = parsed(read_file(directory_.path("h.json")));
   for (const Json& series : document.at("series"))
     waits[series.at("name")] += series.at("histogram").at("count").get<uint64_t>();
-  for (const char* name : {"worker-0", "worker-1", "worker-2"}) EXPECT_GT(waits[name], 3u) << name;
+  for (const char* name : {"worker-0", "worker-1", "worker-2"})
+    EXPECT_GE(waits[name], kWaitsAtLeast) << name;
 }
 
 // An exec gives its thread the name of the next program.
 TEST_F(HistLight, AThreadThatExecutesAProgramKeepsItsName) {
   const Ran ran = run({GILTOP_BINARY, "hist", "--mode", "light", "-L",
                        "--json=" + directory_.path("h.json"), "--", python(), "-c",
-                       "import ctypes, os, threading, time\n"
-                       "ctypes.CDLL(None).prctl(15, b'first')\n"  // PR_SET_NAME
-                       "def work():\n"
-                       "    end = time.monotonic() + 0.3\n"
-                       "    while time.monotonic() < end: sum(range(1000))\n"
-                       "other = threading.Thread(target=work)\n"
-                       "other.start()\n"
-                       "work()\n"
-                       "other.join()\n"
-                       "os.execv('/bin/true', ['true'])\n"});
+                       std::string(kContend) +
+                           "import ctypes, os\n"
+                           "ctypes.CDLL(None).prctl(15, b'first')\n"  // PR_SET_NAME
+                           "contend(2, " +
+                           std::to_string(kTimes) +
+                           ")\n"
+                           "os.execv('/bin/true', ['true'])\n"});
   ASSERT_EQ(ran.status, 0) << ran.err;
   std::map<std::string, uint64_t> waits;
   const Json document = parsed(read_file(directory_.path("h.json")));
   ASSERT_FALSE(document.is_null());
   for (const Json& series : document.at("series"))
     waits[series.at("name")] += series.at("histogram").at("count").get<uint64_t>();
-  EXPECT_GT(waits["first"], 3u) << document;
+  EXPECT_GE(waits["first"], kWaitsAtLeast) << document;
   EXPECT_FALSE(waits.contains("true")) << document;
 }
 
 // One program after another under one id, and a forked child, each with what it waited itself.
 TEST_F(HistLight, ForksAndExecs) {
-  const std::string contend =
-      "def contend(seconds):\n"
-      "    end = time.monotonic() + seconds\n"
-      "    def work():\n"
-      "        while time.monotonic() < end: sum(range(1000))\n"
-      "    threads = [threading.Thread(target=work) for _ in range(2)]\n"
-      "    for t in threads: t.start()\n"
-      "    for t in threads: t.join()\n";
+  const std::string contend = "contend(2, " + std::to_string(kTimes) + ")\n";
   const std::string second = directory_.path("second.py"), first = directory_.path("first.py");
-  write_file(second, "import threading, time\n" + contend + "contend(0.3)\n");
-  write_file(first, "import os, sys, threading, time\n" + contend +
-                        "contend(0.3)\n"
+  write_file(second, kContend + contend);
+  write_file(first, kContend + ("import os, sys\n" + contend) +
                         "pid = os.fork()\n"
                         "if pid == 0:\n"
-                        "    contend(0.3)\n"
+                        "    " +
+                        contend +
                         "    os._exit(0)\n"
                         "os.waitpid(pid, 0)\n"
                         "print(pid, flush=True)\n"
@@ -304,7 +327,7 @@ TEST_F(HistLight, ForksAndExecs) {
         series.at("histogram").at("count").get<uint64_t>();
   }
   ASSERT_EQ(waits.size(), 3u) << document;
-  for (const auto& [name, count] : waits) EXPECT_GT(count, 5u) << name;
+  for (const auto& [name, count] : waits) EXPECT_GE(count, 2 * kWaitsAtLeast) << name;
 }
 
 TEST_F(HistLight, WhoIsKilledWhileThreadsWait) {

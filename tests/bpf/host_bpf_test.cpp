@@ -173,7 +173,7 @@ TEST_F(Host, TwoHundredShortLives) {
     return 0L;
   };
   const std::string script =
-      "for i in $(seq \"$1\"); do \"$0\" -c 'import os; print(os.getpid())'; done";
+      "for i in $(seq \"$1\"); do \"$0\" -S -E -c 'import os; print(os.getpid())'; done";
   std::set<int> pids;
   const auto start = [&](int count) {
     const Ran ran = run({"sh", "-c", script, python(), std::to_string(count)}, seconds(100));
@@ -186,7 +186,9 @@ TEST_F(Host, TwoHundredShortLives) {
   const auto files = open_files();
   const long kb = memory_kb();
   start(180);
-  EXPECT_EQ(open_files(), files);
+  // It may not have had a CPU yet to let go of the last ones.
+  for (int i = 0; i < 500 && open_files() > files; i++) usleep(20'000);
+  EXPECT_LE(open_files(), files);
   // What is kept of each is its figures.
   EXPECT_LT(memory_kb() - kb, 180 * 64) << "KB";
   EXPECT_EQ(pids.size(), 200u);

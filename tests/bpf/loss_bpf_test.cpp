@@ -58,8 +58,8 @@ class Loss : public Live {
   std::string file_;
 };
 
-TEST_F(Loss, TheWorstCaseForAMinuteAtTheDefaultBuffer) {
-  const Json report = record_writers("60", {});
+TEST_F(Loss, TheWorstCaseAtTheDefaultBuffer) {
+  const Json report = record_writers("12", {});
   check(report);
   RecordProperty("events", report.at("events").dump());
   RecordProperty("lost", report.at("lost_events").dump());

@@ -88,11 +88,11 @@ TEST_F(Recording, AKilledRecorderLeavesNobodyStopped) {
   }
   write_file(script, text + "echo all done > " + directory_.path("done") + "\n", true);
   Program recorder({GILTOP_BINARY, "record", "-o", directory_.path("x.pftrace"), "--", script});
-  for (int i = 0; i < 1000 && read_file(directory_.path("tool20")).empty(); i++) usleep(5'000);
+  for (int i = 0; i < 6000 && read_file(directory_.path("tool20")).empty(); i++) usleep(5'000);
   recorder.signal(SIGKILL);
   EXPECT_EQ(recorder.finish(seconds(5)).status, 128 + SIGKILL);
   std::string done;
-  for (int i = 0; i < 400 && done.empty(); i++) {
+  for (int i = 0; i < 2400 && done.empty(); i++) {
     usleep(25'000);
     done = read_file(directory_.path("done"));
   }

@@ -97,7 +97,7 @@ TEST_F(LiveView, SurvivesBeingResizedAllTheTime) {
   const auto program = turns();
   Terminal terminal(120, 30);
   const std::string modes = start(terminal, fmt_pid(program->pid()) + " -H -d 0.1");
-  const auto end = std::chrono::steady_clock::now() + seconds(10);
+  const auto end = std::chrono::steady_clock::now() + seconds(5);
   for (unsigned i = 0; std::chrono::steady_clock::now() < end; i++)
     terminal.resize(20 + i * 37 % 200, 5 + i * 13 % 50);
   terminal.resize(100, 25);
@@ -171,14 +171,14 @@ TEST_F(LiveView, TheWholeHostWithProgramsThatComeAndGo) {
   write_file(script,
              "for i in $(seq 50); do\n"
              "  '" +
-                 python() + "' -c pass & '" + python() +
-                 "' -c 'import threading' &\n"
+                 python() + "' -S -E -c pass & '" + python() +
+                 "' -S -E -c 'import threading' &\n"
                  "  '" +
                  python() +
-                 "' -c 'import os; os.execv(\"/bin/true\", [\"true\"])' &\n"
+                 "' -S -E -c 'import os; os.execv(\"/bin/true\", [\"true\"])' &\n"
                  "  '" +
                  python() +
-                 "' -c 'import os; os.kill(os.getpid(), 9)' &\n"
+                 "' -S -E -c 'import os; os.kill(os.getpid(), 9)' &\n"
                  "  wait\n"
                  "done\n"
                  "echo done\n");

@@ -11,7 +11,7 @@
 #include <cstdio>
 #include <sstream>
 
-#include "support/live.h"
+#include "support/live_view.h"
 
 namespace giltop::testing {
 namespace {
@@ -81,10 +81,17 @@ void add(Figures& sum, const Json& process) {
 }
 
 TEST_F(Top, TwoThreadsThatTakeTurnsAreEachOthersBlocker) {
-  Program target({python(), workload(), "cpu2", "--scale", "2", "--started"});
+  Program target({python(), workload(), "turns", "--scale", "30", "--started"});
   ASSERT_TRUE(target.wait_for("started"));
+  std::map<std::string, double> wanted;  // for a CPU, percent of an interval
+  const auto add_wanted = [&](double sign) {
+    for (const int tid : threads_of(target.pid()))
+      wanted[std::to_string(tid)] += sign * 100 / 0.5 * wanted_cpu_s(target.pid(), tid);
+  };
+  add_wanted(-1);
   const Ran ran = run(top({"-p", std::to_string(target.pid()), "-H", "-n", "3", "-d", "0.5", "-s",
                            "pid", "--mode", "exact"}));
+  add_wanted(1);
   EXPECT_EQ(ran.status, 0) << ran.err;
   EXPECT_EQ(ran.err, "");
   EXPECT_THAT(ran.out, Not(HasSubstr("\x1b")));
@@ -118,10 +125,15 @@ TEST_F(Top, TwoThreadsThatTakeTurnsAreEachOthersBlocker) {
   EXPECT_EQ(heads, 3u);
   ASSERT_EQ(blockers.size(), 2u) << ran.out;
   const std::string one = blockers.begin()->first, other = blockers.rbegin()->first;
-  // Of the time that each had a CPU, or would have: others may want the CPUs, too.
-  for (const auto& [tid, percent] : wait) {
-    EXPECT_GE(percent / (percent + held[tid]), 0.3) << tid << "\n" << ran.out;
-    EXPECT_LE(percent / (percent + held[tid]), 0.65) << tid << "\n" << ran.out;
+  // In these three intervals it was always held, or about to be: that took as long as it did for
+  // one to get a CPU. While one holds it the other waits, or has no CPU to ask for it on.
+  const double handoffs = wanted[one] + wanted[other];
+  EXPECT_LE(held[one] + held[other], 303) << ran.out;
+  EXPECT_GE(held[one] + held[other], 285 - handoffs) << ran.out;
+  for (const auto& [waiter, holder] : {std::pair(one, other), {other, one}}) {
+    EXPECT_GT(held[holder], 0) << ran.out;
+    EXPECT_GE(wait[waiter], held[holder] - wanted[waiter] - 15) << waiter << "\n" << ran.out;
+    EXPECT_LE(wait[waiter], 303 - held[waiter]) << waiter << "\n" << ran.out;
   }
   EXPECT_GE(blockers[one][other], 2) << ran.out;
   EXPECT_GE(blockers[other][one], 2) << ran.out;

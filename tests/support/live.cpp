@@ -292,4 +292,74 @@ double life(const Json& thread) {
   return thread.at("last_s").get<double>() - thread.at("first_s").get<double>();
 }
 
+double wanted_cpu_s(pid_t pid, int tid) {
+  std::istringstream in(
+      read_file("/proc/" + std::to_string(pid) + "/task/" + std::to_string(tid) + "/schedstat"));
+  double on_cpu_ns = 0, runnable_ns = 0;
+  in >> on_cpu_ns >> runnable_ns;
+  return runnable_ns / 1e9;
+}
+
+double waited_for_cpus(const Json& process, const Json& tid) {
+  double sum = 0;
+  for (const Json& gil : process.at("gils"))
+    for (const Json& row : gil.at("blame"))
+      if (row.at("waiter_tid") == tid)
+        sum += row.at("runnable_s").get<double>() + row.at("handoff_s").get<double>();
+  return sum;
+}
+
+void expect_turns(const Json& truth, const Json& process) {
+  double handoff = 0;
+  for (const Json& gil : process.at("gils"))
+    handoff += gil.at("ledger").at("handoff_s").get<double>();
+  for (const Json& measured : truth.at("threads")) {
+    if (measured.at("tid") == truth.at("pid")) continue;
+    SCOPED_TRACE(measured.dump());
+    const Json& thread = Live::Recorded::thread(process, measured.at("tid"));
+    ASSERT_FALSE(thread.is_null());
+    SCOPED_TRACE(thread.at("matrix").dump());
+    const auto seconds = [&](const char* name) { return measured.at(name).get<double>() / 1e9; };
+    const double running = in_cpu_state(thread, "running"), stolen = thread.at("stolen_s"),
+                 ran = seconds("oncpu_ns"), runnable = seconds("runnable_ns");
+    EXPECT_NEAR(running - stolen, ran, 0.005 * ran + 0.001);
+    // It goes on after it has read that of itself.
+    EXPECT_GE(in_cpu_state(thread, "runnable"), 0.98 * runnable - 0.005);
+    EXPECT_GT(thread.at("matrix").at("holding").at("running_s").get<double>(), 0.9 * running);
+    // It sleeps when it waits; and after a forced release, until the next one has the GIL.
+    const double asleep =
+        measured.at("end").get<double>() - measured.at("counted_from").get<double>() -
+        (ran - seconds("oncpu_start_ns")) - (runnable - seconds("runnable_start_ns")) - stolen;
+    EXPECT_GE(in_gil_state(thread, "waiting"), 0.97 * asleep - handoff - 0.005);
+    EXPECT_LE(thread.at("matrix").at("released").at("blocked_s").get<double>(),
+              0.03 * life(thread) + handoff + 0.005);
+  }
+}
+
+void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sleeper,
+                            double unsure_s) {
+  const Json &waiter = Live::Recorded::thread(process, computer),
+             &holder = Live::Recorded::thread(process, sleeper);
+  ASSERT_FALSE(waiter.is_null() || holder.is_null());
+  double lost = 0;
+  for (const Json& gil : process.at("gils"))
+    for (const Json& row : gil.at("blame"))
+      if (row.at("waiter_tid") == computer && row.at("holder_tid") == sleeper)
+        lost += row.at("blocked_s").get<double>();
+  // It was not there yet, or not any more; or it was let go and had no CPU to wait for the GIL on.
+  const auto moment = [](const Json& thread, const char* name) {
+    return thread.at(name).get<double>();
+  };
+  const Json& released = waiter.at("matrix").at("released");
+  const double excused = std::max(0.0, moment(waiter, "first_s") - moment(holder, "first_s")) +
+                         std::max(0.0, moment(holder, "last_s") - moment(waiter, "last_s")) +
+                         released.at("running_s").get<double>() +
+                         released.at("runnable_s").get<double>() + unsure_s;
+  EXPECT_GE(lost, holder.at("matrix").at("holding").at("blocked_s").get<double>() - excused - 0.005)
+      << waiter.at("matrix");
+  // And nearly all that it waited.
+  const double waited = in_gil_state(waiter, "waiting") - waited_for_cpus(process, computer);
+  EXPECT_GE(lost, 0.9 * waited - unsure_s);
+}
+
 }  // namespace giltop::testing

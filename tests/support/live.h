@@ -73,7 +73,8 @@ void write_file(const std::string& path, const std::string& text, bool executabl
 std::string python();
 std::string workload();  // tools/workloads/workload.py
 
-// How many times longer a moment may last here than on a machine: GILTOP_SLOWNESS, for emulated ones.
+// How many times longer a moment may last here than on a machine: GILTOP_SLOWNESS, for emulated
+// ones.
 double slowness();
 
 // Root, on a kernel that runs BPF. Where GILTOP_REQUIRE_LIVE is set, less than that is a failure.
@@ -110,5 +111,20 @@ class Live : public ::testing::Test {
 double in_gil_state(const Json& thread, const std::string& state);
 double in_cpu_state(const Json& thread, const std::string& state);
 double life(const Json& thread);
+
+// How long a thread has wanted for a CPU so far, as the kernel counts it; seconds.
+double wanted_cpu_s(pid_t pid, int tid);
+
+// Of a thread's waits, seconds: while the holder, or who was to be the next one, wanted for a CPU.
+double waited_for_cpus(const Json& process, const Json& tid);
+
+// Threads that compute with one GIL, and sleep for it alone: what each held and waited, against
+// what the kernel counted of it.
+void expect_turns(const Json& truth, const Json& process);
+
+// One thread sleeps with the GIL while the other has no rest but waiting for it: what that one lost
+// by it. `unsure_s`: of that giltop may know no better.
+void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sleeper,
+                            double unsure_s = 0);
 
 }  // namespace giltop::testing

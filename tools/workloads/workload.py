@@ -12,11 +12,13 @@ with the standard library alone.
     {"workload": "cpu2", "python": "3.11.7", "pid": 1, "scale": 1.0, "switch_interval_s": 0.005,
      "steal_s": 0.0, "irq_s": 0.0,
      "threads": [{"tid": 1, "name": "MainThread", "start": 1.5, "end": 2.5,
-                  "oncpu_start_ns": 9, "oncpu_ns": 99, "runnable_ns": 9, ...}, ...],
+                  "oncpu_start_ns": 9, "runnable_start_ns": 9, "counted_from": 1.5,
+                  "oncpu_ns": 99, "runnable_ns": 9, ...}, ...],
      "children": [{"pid": 2, "how": "os.fork", "status": 0}, ...], ...}
 
 start and end are CLOCK_BOOTTIME. oncpu_ns is the kernel's count of the thread's time on a CPU from
-its creation, runnable_ns that of its time in a run queue; the thread reads both as its very last act.
+its creation, runnable_ns that of its time in a run queue; the thread reads both as its very last act,
+and as its first, which is over at counted_from.
 Threads are listed as they began, children as they were reaped. steal_s and irq_s are what the
 hypervisor and interrupts took, on all CPUs together, from start to end of the main thread: the
 kernel may leave them out of oncpu_ns. Other fields belong to a workload: see its function.
@@ -91,7 +93,8 @@ class Truth:
             return {}
         tid = native_id()
         thread = {"tid": tid, "name": threading.current_thread().name, "start": boot_time()}
-        thread["oncpu_start_ns"], _ = schedstat(tid)
+        thread["oncpu_start_ns"], thread["runnable_start_ns"] = schedstat(tid)
+        thread["counted_from"] = boot_time()
         self.threads.append(thread)
         return thread
 
@@ -209,6 +212,8 @@ def cpu_task_that_fits(args, tasks):
     task makes the same numbers in a hundred lists, one after another."""
     with open("/proc/meminfo") as meminfo:
         available = [int(line.split()[1]) * 1024 for line in meminfo if "MemAvailable" in line]
+    import random  # else one of the threads would wait for the other's import of it
+
     if available and available[0] < 40 * cpu_numbers(args) * tasks:
         print("workload: little memory: makes its lists in hundredths", file=sys.stderr)
         return cpu_task_in_hundredths
@@ -464,7 +469,9 @@ def iomix(args):
 def interpreters(args):
     """for 1 s two threads compute, each in a sub-interpreter of its own (3.12 and newer)
 
-    With a GIL of its own each, unless --shared. Truth: own_gils."""
+    With a GIL of its own each, unless --shared. Truth: own_gils; of each thread computed_s, how long
+    it computed at least, computed_cpu_s, the CPU time that took, and interpreter_cpu_s, the same with
+    the way into its interpreter and out of it."""
     try:
         import _interpreters as module  # 3.13+
 
@@ -475,10 +482,19 @@ def interpreters(args):
 
         ids = [module.create(isolated=not args.shared) for _ in range(2)]
         run_in = module.run_string
-    code = ("import time\nend = time.monotonic() + %r\n"
-            "while time.monotonic() < end: sum(range(1000))\n" % args.scale)
-    run_threads(*[("computer-%d" % i, lambda record, id=id: run_in(id, code))
-                  for i, id in enumerate(ids, 1)])
+    code = ("import os, time\nend, before = time.monotonic() + %r, time.thread_time()\n"
+            "while time.monotonic() < end: sum(range(1000))\n"
+            "os.write(%%d, b'%%%%r' %%%% (time.thread_time() - before))\n" % args.scale)
+
+    def computer(record, id):
+        told, tell = os.pipe()
+        before = time.clock_gettime(CLOCK_THREAD_CPUTIME_ID)
+        run_in(id, code % tell)
+        record["interpreter_cpu_s"] = time.clock_gettime(CLOCK_THREAD_CPUTIME_ID) - before
+        record["computed_cpu_s"] = float(os.read(told, 100))
+        record["computed_s"] = args.scale
+
+    run_threads(*[("computer-%d" % i, computer, id) for i, id in enumerate(ids, 1)])
     truth.add(own_gils=not args.shared)
     for id in ids:
         module.destroy(id)
