@@ -120,17 +120,29 @@ double warm_cost_ns(Site probed, size_t calls, Disturbance& disturbance) {
   return std::max(0.0, median(costs));
 }
 
-// ns of one call of `probed` after `disturbance` has had all that it needs out of the caches.
+// ns that a call of `probed` takes longer than one of the plain function after `disturbance` has
+// had all that a trap needs out of the caches, with what it does to the work around it: a cold trap
+// pushes some of the program's own code and data out.
 double cold_cost_ns(Site probed, Disturbance& disturbance, uint64_t& gap_ns) {
   constexpr int kCalls = 25;
   std::vector<double> costs, gaps;
+  const auto work = [&] {
+    disturbance.little();
+    syscall(SYS_getppid);
+  };
+  const auto call = [&](Site site) {
+    disturbance.much();
+    work();
+    const uint64_t begun = now_ns();
+    call_from(kDepth, site);
+    work();
+    return static_cast<double>(now_ns() - begun);
+  };
   for (int i = 0; i < kCalls; i++) {
     const uint64_t left = now_ns();
-    disturbance.much();
-    const uint64_t begun = now_ns();
-    call_from(kDepth, probed);
-    costs.push_back(static_cast<double>(now_ns() - begun));
-    gaps.push_back(static_cast<double>(begun - left));
+    const double with = call(probed);
+    gaps.push_back(static_cast<double>(now_ns() - left) - with);
+    costs.push_back(with - call(giltop_plain_site));
   }
   gap_ns = static_cast<uint64_t>(median(gaps));
   return median(costs);
