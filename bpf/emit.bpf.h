@@ -3,8 +3,11 @@
  *
  * Rings of our own rather than a BPF_MAP_TYPE_RINGBUF: that one has a lock for all CPUs, and its
  * helpers are calls, each of whose returns costs some 10 ns where the kernel mends SRSO or Retbleed. A
- * place is reserved by one compare-and-swap of the CPU's own position; who is preempted or
- * interrupted in between, or shares the ring with another CPU, tries again. */
+ * place is reserved by one compare-and-swap of the ring's position; who is preempted or interrupted
+ * in between, or shares the ring with another CPU, tries again.
+ *
+ * What is reserved must be submitted, on every way: the verifier does not look after that, and the
+ * reader waits for it. */
 #ifndef GILTOP_EMIT_BPF_H
 #define GILTOP_EMIT_BPF_H
 
@@ -14,7 +17,7 @@ const volatile __u32 chunk_shift = 0; /* and of a chunk's */
 const volatile __u8 tell_threads = 1; /* what threads do; 0: only that processes begin and end */
 
 /* Shared with the loader through the .bss map. */
-__u64 lost[GT_KINDS];  /* records that found the ring full, per kind */
+__u64 lost[GT_KINDS];  /* records that found the ring full (or too busy to get in), per kind */
 __u32 reader_woken;    /* set here, cleared by the reader before it drains */
 __u32 armed;           /* 0 until every probe is attached: nothing is emitted before */
 
@@ -40,7 +43,8 @@ struct {
 	__uint(value_size, GT_SPILL);
 } chunks SEC(".maps");
 
-/* Wakes the reader; what is in it means nothing. If it is full the reader has yet to wake. */
+/* Wakes the reader; what is in it means nothing. If it is full the reader has yet to wake (or whoever
+ * rings it just now has been preempted; then it wakes when its time is up). */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 4096); /* the loader sets a page */
@@ -58,7 +62,9 @@ static __always_inline void count_lost(enum gt_kind kind)
 	__sync_fetch_and_add(&lost[kind], 1);
 }
 
-#define NOW(field) (*(volatile __u64 *)&(field))
+#ifndef READ_NOW /* a test looks in between */
+#define READ_NOW(field) (*(volatile __u64 *)&(field))
+#endif
 
 /* Room for `size` bytes, a constant and a multiple of 8, after their head. 0: there is none. */
 static __always_inline void *reserve_quietly(__u64 size)
@@ -72,8 +78,10 @@ static __always_inline void *reserve_quietly(__u64 size)
 	if (!ring)
 		return 0;
 	for (i = 0; i < GT_RESERVE_TRIES; i++) {
-		at = NOW(ring->producer);
-		if (at + taken - NOW(ring->consumer) > 1ULL << ring_shift)
+		/* Another CPU was faster: fetch the line as its only owner, not to lose it again at once. */
+		at = i ? __sync_fetch_and_add(&ring->producer, 0) : READ_NOW(ring->producer);
+		/* Negative: it was emitted and read since. The swap fails then. */
+		if ((__s64)(at + taken - READ_NOW(ring->consumer)) > (__s64)(1ULL << ring_shift))
 			return 0;
 		if (__sync_val_compare_and_swap(&ring->producer, at, at + taken) == at)
 			break;
@@ -88,10 +96,8 @@ static __always_inline void *reserve_quietly(__u64 size)
 		return 0; /* cannot be */
 	head = (__u64 *)(bytes + in_chunk);
 	*head = at << GT_HEAD_AT_SHIFT | taken / 8 | GT_HEAD_BUSY;
-	if (at + taken >= NOW(ring->wake_at) && !reader_woken) {
-		reader_woken = 1;
+	if (at + taken >= READ_NOW(ring->wake_at))
 		*head |= GT_HEAD_WAKE;
-	}
 	return head + 1;
 }
 
@@ -122,7 +128,7 @@ static __always_inline __u64 commit(void *record)
 
 #ifdef bpf_target_x86
 	barrier();
-	NOW(*head) = was & ~(GT_HEAD_BUSY | GT_HEAD_WAKE); /* x86 keeps the order of stores */
+	*(volatile __u64 *)head = was & ~(GT_HEAD_BUSY | GT_HEAD_WAKE); /* x86 keeps stores in order */
 #else
 	__sync_lock_test_and_set(head, was & ~(GT_HEAD_BUSY | GT_HEAD_WAKE));
 #endif
@@ -131,8 +137,10 @@ static __always_inline __u64 commit(void *record)
 
 static __always_inline void submit(void *record)
 {
-	if (commit(record) & GT_HEAD_WAKE)
+	if (commit(record) & GT_HEAD_WAKE && !reader_woken) {
+		reader_woken = 1;
 		ring_bell();
+	}
 }
 
 static __always_inline void submit_now(void *record)
@@ -141,6 +149,6 @@ static __always_inline void submit_now(void *record)
 	ring_bell();
 }
 
-#undef NOW
+#undef READ_NOW
 
 #endif

@@ -21,6 +21,21 @@
 
 char LICENSE[] SEC("license") = "GPL";
 
+/* A record's size is told in units of 8 bytes, and it ends within its chunk's spill. */
+#define IS_RECORD(type) \
+	_Static_assert(sizeof(struct type) % 8 == 0 && sizeof(struct type) + 8 <= GT_SPILL, #type)
+IS_RECORD(gt_gil);
+IS_RECORD(gt_switch);
+IS_RECORD(gt_wakeup);
+IS_RECORD(gt_sample);
+IS_RECORD(gt_fork);
+IS_RECORD(gt_exec);
+IS_RECORD(gt_found);
+IS_RECORD(gt_exit);
+IS_RECORD(gt_rename);
+IS_RECORD(gt_entry);
+#undef IS_RECORD
+
 /* The GIL: call sites inside take_gil and drop_gil. The cookie says what a call means and, with a
  * register, which GIL it is (site.bpf.h). */
 

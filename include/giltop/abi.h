@@ -26,10 +26,10 @@ struct gt_ring {
 #define GT_HEAD_AT_SHIFT 4
 #define GT_HEAD_SIZE_MASK 0x7fULL
 #define GT_HEAD_BUSY (1ULL << 63) /* reserved, and not yet written */
-#define GT_HEAD_WAKE (1ULL << 62) /* wake the reader then */
+#define GT_HEAD_WAKE (1ULL << 62) /* and beyond wake_at */
 
 #define GT_SPILL 128 /* at least a record with its head, bytes */
-#define GT_RESERVE_TRIES 16 /* then the record counts as lost */
+#define GT_RESERVE_TRIES 64 /* then the record counts as lost */
 
 enum gt_kind {
 	GT_GIL_WAIT = 0,    /* found the GIL taken, waits; repeats about every switch interval */

@@ -144,7 +144,10 @@ int run(int argc, char** argv) {
               "Of --mode auto: percent of a CPU that exact mode may take from a process [2]")
           ->transform(CLI::Validator(check_percent, "PERCENT"));
   std::string buffer = std::to_string(record.buffer_bytes);
-  record_app->add_option("--buffer-size", buffer, "Ring buffers of all CPUs together, a power of two [16M]")
+  record_app
+      ->add_option("--buffer-size", buffer,
+                   "Ring buffers of all CPUs together, a power of two [16M; of more than 4 CPUs 4M "
+                   "each, up to 64M]")
       ->transform(CLI::Validator(check_size, "SIZE"));
   record_app->add_flag("-j{-},--json{-}", record.json, "Report as JSON, to stdout or --json=FILE");
   record_app->add_flag("--strict", record.strict, "Exit with 4 when events were lost");

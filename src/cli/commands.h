@@ -15,7 +15,7 @@ struct RecordArguments {
   std::vector<uint32_t> pids;
   bool all = false;  // every CPython process of the host
   std::vector<std::string> command;
-  uint64_t buffer_bytes = 16 << 20;
+  uint64_t buffer_bytes = 0;  // 0: not given
   bool subprocesses = false;
   std::string mode = "exact";
   double overhead_percent = 2;  // the budget of --mode auto

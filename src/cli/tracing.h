@@ -17,7 +17,7 @@ namespace giltop {
 struct TracingOptions {
   Mode mode = Mode::exact;
   double budget = 0.02;  // of Mode::automatic
-  size_t ring_bytes = 16 << 20;
+  size_t ring_bytes = 0;  // as SessionOptions has it
   std::vector<uint32_t> pids;  // to attach to; or
   bool host_wide = false;      // every CPython process there is and will be; or
   std::optional<Child::Options> command;

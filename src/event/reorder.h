@@ -21,11 +21,12 @@ class Reorder {
   void push(const Event& event) {
     const bool in_order = pending() == 0 || events_.back().ts_ns <= event.ts_ns;
     events_.push_back(event);
-    if (!in_order) sink_last();
+    if (!in_order && !unsorted_) sink_last();
   }
 
   template <typename Sink>
   void release(uint64_t watermark_ns, Sink&& sink) {
+    if (unsorted_) sort();
     while (first_ < events_.size() && events_[first_].ts_ns <= watermark_ns) {
       Event& event = events_[first_];
       const bool second_half = event.kind == EventKind::switch_in &&
@@ -65,17 +66,34 @@ class Reorder {
   size_t capacity() const { return events_.capacity(); }
 
  private:
-  // Moves the last event to its place. Few events need it, and those go a few places.
+  // Moves the last event to its place. Few events need it, and those go a few places; one that goes
+  // far is left for sort(), as many may follow it.
   void sink_last() {
-    const Event event = events_.back();
-    size_t at = events_.size() - 1;
-    for (; at > first_ && events_[at - 1].ts_ns > event.ts_ns; at--) events_[at] = events_[at - 1];
+    const size_t last = events_.size() - 1;
+    const size_t least = last - std::min(last - first_, kFar);
+    size_t at = last;
+    const Event event = events_[last];
+    while (at > least && events_[at - 1].ts_ns > event.ts_ns) at--;
+    if (at == least && at > first_ && events_[at - 1].ts_ns > event.ts_ns) {
+      unsorted_ = true;
+      return;
+    }
+    std::move_backward(events_.begin() + static_cast<ptrdiff_t>(at),
+                       events_.begin() + static_cast<ptrdiff_t>(last), events_.end());
     events_[at] = event;
   }
 
+  void sort() {
+    std::stable_sort(events_.begin() + static_cast<ptrdiff_t>(first_), events_.end(),
+                     [](const Event& a, const Event& b) { return a.ts_ns < b.ts_ns; });
+    unsorted_ = false;
+  }
+
+  static constexpr size_t kFar = 64;      // places
   static constexpr size_t kMuch = 65536;  // events, 2 MB
   std::vector<Event> events_;
   size_t first_ = 0;  // events before it are out
+  bool unsorted_ = false;
   uint64_t last_ns_ = 0;
   uint64_t last_pushed_ns_ = 0;  // the last event's own time, before it was moved
   uint64_t newest_ns_ = 0;

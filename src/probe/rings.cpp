@@ -13,6 +13,7 @@ namespace giltop {
 namespace {
 
 constexpr uint32_t kLeastRingShift = 22;  // with more than one ring: 4 MB
+constexpr uint32_t kMostCountShift = 4;   // all are looked at for each record
 constexpr uint32_t kMostChunkShift = 16;
 
 }  // namespace
@@ -20,11 +21,16 @@ constexpr uint32_t kMostChunkShift = 16;
 RingSizes RingSizes::of(size_t bytes, unsigned cpus) {
   const auto shift = static_cast<uint32_t>(std::bit_width(bytes) - 1);
   RingSizes sizes;
-  sizes.count_shift = std::min(static_cast<uint32_t>(std::bit_width(cpus - 1)),
-                               shift - std::min(shift, kLeastRingShift));
+  sizes.count_shift = std::min({static_cast<uint32_t>(std::bit_width(cpus - 1)), kMostCountShift,
+                                shift - std::min(shift, kLeastRingShift)});
   sizes.ring_shift = shift - sizes.count_shift;
   sizes.chunk_shift = std::min(sizes.ring_shift, kMostChunkShift);
   return sizes;
+}
+
+size_t RingSizes::wanted_bytes(unsigned cpus) {
+  const auto count_shift = static_cast<uint32_t>(std::bit_width(cpus - 1));
+  return size_t{1} << (kLeastRingShift + std::clamp(count_shift, 2u, kMostCountShift));
 }
 
 Result<Rings::Mapping> Rings::Mapping::make(int map_fd, size_t bytes, size_t offset,
@@ -90,6 +96,7 @@ void Rings::begin() {
     uint64_t start = 0;
     (void)getrandom(&start, sizeof(start), 0);  // an error: as anybody expects, then
     start &= (uint64_t{1} << 56) - sizes_.ring_bytes();
+    start |= sizes_.ring_bytes();  // never 0, which an empty place looks like
     rings_[i].consumer = rings_[i].producer = start;
     rings_[i].wake_at = start + sizes_.wake_bytes();
   }

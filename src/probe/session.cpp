@@ -143,8 +143,9 @@ Status LiveSession::load() {
   skeleton_->rodata->both_modes = automatic;
   skeleton_->rodata->track_as = GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0);
   skeleton_->rodata->switch_has_prev_state = kernel->switch_has_prev_state;
+  const auto cpus = static_cast<unsigned>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN)));
   const RingSizes sizes = RingSizes::of(
-      options_.ring_bytes, static_cast<unsigned>(std::max(1L, sysconf(_SC_NPROCESSORS_CONF))));
+      options_.ring_bytes ? options_.ring_bytes : RingSizes::wanted_bytes(cpus), cpus);
   if (const Status done = prepare_rings(sizes); !done) return done;
   bpf_map* const unused = light                          ? skeleton_->maps.contended
                           : options_.mode == Mode::exact ? skeleton_->maps.light_gils

@@ -34,8 +34,8 @@ struct WaitCounting {
 
 struct SessionOptions {
   Mode mode = Mode::exact;
-  double budget = 0.02;          // of Mode::automatic: part of a process's time, above 0
-  size_t ring_bytes = 16 << 20;  // of all CPUs together; a power of two, at least 4096
+  double budget = 0.02;   // of Mode::automatic: part of a process's time, above 0
+  size_t ring_bytes = 0;  // of all CPUs together; a power of two, at least 4096; 0: as it does well
   // Trace children too, whatever they execute: a traced process is stopped for some ms when it
   // executes a file that is new to giltop, so that none of its events is missed.
   bool follow_children = true;

@@ -18,12 +18,23 @@ static char *native_chunks;
 static void *native_lookup(void *map, __u32 key);
 
 static void (*interrupt)(void);
+static void (*interrupt_look)(void);
 
 static __u64 native_swap(__u64 *where, __u64 before, __u64 after)
 {
 	if (interrupt)
 		interrupt();
 	return __sync_val_compare_and_swap(where, before, after);
+}
+
+static __thread unsigned looks;
+
+/* The first is at the position. */
+static __u64 native_read(__u64 *where)
+{
+	if (interrupt_look && looks++ % 2)
+		interrupt_look();
+	return *(volatile __u64 *)where;
 }
 
 #define const /* what the loader sets before load is set here at run time */
@@ -43,6 +54,7 @@ static __u64 native_swap(__u64 *where, __u64 before, __u64 after)
 	((void)(data), (void)__sync_fetch_and_add(&bells, 1))
 
 #define __sync_val_compare_and_swap native_swap
+#define READ_NOW(field) native_read(&(field))
 
 #include "../../bpf/emit.bpf.h"
 
@@ -64,6 +76,8 @@ void native_begin(__u32 count_shift, __u32 shift, __u32 shift_of_chunk, struct g
 	reader_woken = 0;
 	bells = 0;
 	interrupt = 0;
+	interrupt_look = 0;
+	looks = 0;
 	for (int kind = 0; kind < GT_KINDS; kind++)
 		lost[kind] = 0;
 }
@@ -76,6 +90,11 @@ void native_on_cpu(__u32 cpu)
 void native_interrupt(void (*by)(void))
 {
 	interrupt = by;
+}
+
+void native_interrupt_look(void (*by)(void))
+{
+	interrupt_look = by;
 }
 
 void *native_reserve(enum gt_kind kind, __u64 size)
