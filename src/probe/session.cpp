@@ -88,6 +88,7 @@ class LiveSession final : public Session {
   void calibrate_hooks(Costs& costs);
   void detach();
   uint64_t drain();
+  uint64_t take_all();
   void take_record(std::span<const std::byte> record);
   template <typename Record>
   void note(std::span<const std::byte> record);
@@ -428,9 +429,8 @@ void LiveSession::take_notices() {
   for (const Notice& notice : std::exchange(notices_, {})) std::visit(Visitor{*targets_}, notice);
 }
 
-void LiveSession::poll(int timeout_ms, const EventSink& sink) {
-  holds_->beat();
-  rings_->wait(boot_ns() < attentive_until_ns_ ? std::min(timeout_ms, kAttentive_ms) : timeout_ms);
+// What there is to take and to look at. Returns the ring's watermark.
+uint64_t LiveSession::take_all() {
   // Mappings first, but looked at last: a process maps its libraries after its exec, which is then
   // in the ring.
   const bool all_mappings =
@@ -443,6 +443,13 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
     if (targets_->on_mapping(mapping)) attentive_until_ns_ = boot_ns() + kAttention_ns;
   if (!all_mappings) targets_->rescan();
   targets_->look_for_gils(boot_ns());
+  return in_hand;
+}
+
+void LiveSession::poll(int timeout_ms, const EventSink& sink) {
+  holds_->beat();
+  rings_->wait(boot_ns() < attentive_until_ns_ ? std::min(timeout_ms, kAttentive_ms) : timeout_ms);
+  const uint64_t in_hand = take_all();
   if (options_.mode == Mode::automatic) choose_modes();
   holds_->continue_parents();
   targets_->settle_threads(in_hand);
@@ -533,6 +540,8 @@ void LiveSession::stop(const EventSink& sink) {
   end.kind = EventKind::end;
   end.ts_ns = boot_ns();
   std::atomic_ref(skeleton_->bss->armed).store(0);
+  // Who began since the last round, which may have been long: what it is only its exec tells.
+  take_all();
   // Programs that saw `armed` set may still emit; once detached, none runs any more.
   detach();
   take_losses(watermark_ + 1);
