@@ -58,8 +58,7 @@ void check_invariants(const Live::Recorded& recorded) {
                           1e9;
     // Of what was stolen in the run that `start` falls into nobody knows on which side of it.
     const double stolen = is_main ? thread.at("stolen_s").get<double>() : 0;
-    EXPECT_NEAR(running, kernel, 0.005 * kernel + 0.001 + stolen)
-        << tid << " stolen " << thread.at("stolen_s");
+    expect_ran(thread, running, kernel, 0.005 * kernel + 0.001 + stolen);
   }
 }
 
