@@ -12,6 +12,7 @@
 #define GILTOP_EMIT_BPF_H
 
 /* Set by the loader before load. */
+const volatile __u32 ring_mask = 0;   /* a CPU's ring is that of its number, by this */
 const volatile __u32 ring_shift = 0;  /* log2 of a ring's bytes */
 const volatile __u32 chunk_shift = 0; /* and of a chunk's */
 const volatile __u8 tell_threads = 1; /* what threads do; 0: only that processes begin and end */
@@ -21,8 +22,7 @@ __u64 lost[GT_KINDS];  /* records that found the ring full (or too busy to get i
 __u32 reader_woken;    /* set here, cleared by the reader before it drains */
 __u32 armed;           /* 0 until every probe is attached: nothing is emitted before */
 
-/* The loader sets the sizes, and has both mapped. A power of two of rings; a CPU's is that of its
- * number. */
+/* The loader sets the sizes, and has these and `chunks` mapped. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -31,10 +31,8 @@ struct {
 	__type(value, struct gt_ring);
 } rings SEC(".maps");
 
-const volatile __u32 ring_mask = 0;
-
-/* Their records, chunk by chunk: before 5.17 or so no map has values of more than 4 MB. What begins in
- * a chunk ends in it, as there is GT_SPILL behind its end. */
+/* Their records, chunk by chunk, as not every kernel has maps with values of some MB. What begins in a
+ * chunk ends in it: there is GT_SPILL behind its end. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

@@ -429,7 +429,7 @@ void LiveSession::take_notices() {
   for (const Notice& notice : std::exchange(notices_, {})) std::visit(Visitor{*targets_}, notice);
 }
 
-// What there is to take and to look at. Returns the ring's watermark.
+// What there is to take and to look at. Returns the rings' watermark.
 uint64_t LiveSession::take_all() {
   // Mappings first, but looked at last: a process maps its libraries after its exec, which is then
   // in the ring.

@@ -3,12 +3,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstring>
-#include <map>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -18,6 +21,13 @@ namespace giltop {
 namespace {
 
 using ::testing::ElementsAre;
+
+bool sleeps(pid_t tid) {
+  std::ifstream stat("/proc/self/task/" + std::to_string(tid) + "/stat");
+  std::string text((std::istreambuf_iterator<char>(stat)), {});
+  const size_t name_end = text.rfind(')');
+  return name_end + 2 < text.size() && text[name_end + 2] == 'S';
+}
 
 // Both sides of the rings of a machine.
 class RingsTest : public ::testing::Test {
@@ -156,13 +166,15 @@ TEST_F(RingsTest, WaitsForWhatIsBeingWritten) {
   begin(64 << 10, 1);
   gt_gil* const first = reserve(1);
   ASSERT_TRUE(emit(2));
+  std::atomic<pid_t> reader_tid = 0;
   std::atomic<bool> done = false;
   std::vector<uint32_t> tids;
   std::thread reader([&] {
+    reader_tid = gettid();
     tids = drained();
     done = true;
   });
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (!done && (reader_tid == 0 || !sleeps(reader_tid))) std::this_thread::yield();
   EXPECT_FALSE(done);
   native_submit(first);
   reader.join();
