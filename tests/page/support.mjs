@@ -77,6 +77,8 @@ export async function open(chrome, file, {unready, ...options} = {}, early = () 
   const context =
       await chrome.newContext({viewport: {width: 1280, height: 900}, offline: true, ...options});
   const page = await context.newPage();
+  const cdp = await context.newCDPSession(page);
+  await cdp.send('Performance.enable', {timeDomain: 'threadTicks'});
   await page.addInitScript(early);
   const complaints = [];
   page.on('console', (message) => complaints.push(`${message.type()}: ${message.text()}`));
@@ -92,7 +94,12 @@ export async function open(chrome, file, {unready, ...options} = {}, early = () 
   });
   await page.goto(`file://${file}`);
   if (!unready) await page.waitForSelector('html[data-ready]', {state: 'attached'});
-  return {page, complaints, close: () => context.close()};
+  // What the page's own thread has used of a CPU, s.
+  const cpu_s = async () => {
+    const {metrics} = await cdp.send('Performance.getMetrics');
+    return metrics.find(({name}) => name === 'TaskDuration').value;
+  };
+  return {page, complaints, cpu_s, close: () => context.close()};
 }
 
 export const api = (page, what, ...words) =>
