@@ -297,9 +297,7 @@ static __always_inline __u8 leaves(struct task_struct *task, __u8 left, bool is_
 	if (futex && timed) {
 		if (is_light && tell_wait(task, light, futex))
 			return GT_GIL_READ; /* who waits for one holds none */
-	} else if (futex && light) {
-		mutex = is_mutex_of(light->gils[0], futex) ? GT_GIL_MUTEX : 0;
-	} else if (futex) {
+	} else if (futex && !is_light) {
 		gil = bpf_map_lookup_elem(&contended, &tgid);
 		mutex = gil && is_mutex_of(*gil, futex) ? GT_GIL_MUTEX : 0;
 	}

@@ -78,7 +78,7 @@ struct gt_header {
 #define GT_GIL_MINE 0x10 /* and it holds that of the slot: */
 #define GT_GIL_SLOT_SHIFT 5
 #define GT_LIGHT_GILS 4
-/* GT_SWITCH, both modes: the previous thread sleeps for a GIL's mutex. */
+/* GT_SWITCH, exact mode: the previous thread sleeps for a GIL's mutex. */
 #define GT_GIL_MUTEX 0x80
 
 #define GT_GIL_OFF 1 /* and it was switched off for now (free-threaded builds) */
