@@ -78,6 +78,7 @@ class TraceReader {
   void descriptor(std::string_view data);
   void track_event(std::string_view data);
   void task_state(std::string_view data);
+  void lead(int64_t ns);
   void sample(uint64_t name_id, const Annotations& notes);
   void run_facts(const Annotations& notes);
   void root_instant(std::string_view name, const Annotations& notes);

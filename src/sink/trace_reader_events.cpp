@@ -90,7 +90,7 @@ void TraceReader::track_event(std::string_view data) {
     return;
   }
   if (on.kind == TrackKind::lead) {
-    if (type == event::kCounter) lead_ns_ = static_cast<int64_t>(value);
+    if (type == event::kCounter) lead(static_cast<int64_t>(value));
     return;
   }
   if (on.kind != TrackKind::gil) return;
@@ -125,6 +125,12 @@ void TraceReader::track_event(std::string_view data) {
   emit(e);
 }
 
+void TraceReader::lead(int64_t ns) {
+  constexpr int64_t kMost = int64_t{1} << 62;
+  if (ns <= -kMost || ns >= kMost) throw Damaged{"a run of impossible length"};
+  lead_ns_ = ns;
+}
+
 void TraceReader::task_state(std::string_view data) {
   pbf_reader reader = reader_of(data);
   uint64_t cpu = 0, tid = 0, state = 0;
@@ -150,7 +156,7 @@ void TraceReader::task_state(std::string_view data) {
         break;
       case task::kLead: {
         const uint64_t zigzag = number_of(reader);
-        lead_ns_ = static_cast<int64_t>(zigzag >> 1 ^ (~(zigzag & 1) + 1));
+        lead(static_cast<int64_t>(zigzag >> 1 ^ (~(zigzag & 1) + 1)));
         break;
       }
       default:

@@ -560,6 +560,23 @@ TEST_F(TraceRoundtrip, AHugeTrackNumberIsRefused) {
   }
 }
 
+// What is added to it must not overflow.
+TEST_F(TraceRoundtrip, ARunOfImpossibleLengthIsRefused) {
+  const std::string bytes = small_recording(false).bytes;
+  for (const uint64_t zigzag : {~uint64_t{0}, ~uint64_t{0} - 1}) {
+    Message state, packet, record;
+    state.field(trace::task::kTid, 100);
+    state.field(trace::task::kState, trace::task::kInterruptible);
+    state.field(trace::task::kLead, zigzag);
+    packet.field(trace::packet::kTimestamp, 1);
+    packet.field(trace::packet::kSequenceId, trace::kSequence);
+    packet.bytes(trace::packet::kTaskState, state.data());
+    record.bytes(trace::kTracePacket, packet.data());
+    write_bytes(path_, bytes + record.data());
+    EXPECT_THAT(read_back(path_).error, HasSubstr("a run of impossible length"));
+  }
+}
+
 TEST_F(TraceRoundtrip, AZipBombIsRefused) {
   write_bytes(path_, small_recording(true).bytes + compressed(std::string(20'000'000, '\0')));
   EXPECT_THAT(read_back(path_).error, HasSubstr("impossible size"));
