@@ -117,7 +117,9 @@ TEST_P(Matrix, LightModeKnowsWhoHoldsAndWhoWaits) {
   const auto known = gil_known_at(recorded.file, process.at("pid"));
   ASSERT_TRUE(known);
   const Json truth = Json::parse(read_file(directory_.path("truth.json")));
-  double waited = 0, unknown_before = 0;
+  // And while it may have had another CPU state than giltop could know.
+  const double unsure = recorded.report.at("inferred_s");
+  double waited = 0, unknown_before = unsure;
   for (const Json& measured : truth.at("threads")) {
     const Json& thread = Recorded::thread(process, measured.at("tid"));
     ASSERT_FALSE(thread.is_null());
@@ -131,8 +133,8 @@ TEST_P(Matrix, LightModeKnowsWhoHoldsAndWhoWaits) {
     EXPECT_GT(thread.at("wait").at("p50_s").get<double>(), 0.0045);
     // It holds the GIL when it runs.
     EXPECT_GT(thread.at("matrix").at("holding").at("running_s").get<double>(),
-              0.7 * in_cpu_state(thread, "running") - before);
-    EXPECT_LT(in_gil_state(thread, "unknown"), 0.15 * life(thread) + before);
+              0.7 * in_cpu_state(thread, "running") - before - unsure);
+    EXPECT_LT(in_gil_state(thread, "unknown"), 0.15 * life(thread) + before + unsure);
   }
   double blamed = 0, unknown = 0;
   for (const Json& row : gil.at("blame")) {
