@@ -21,6 +21,8 @@ std::string tracing_line(const RecordArguments& arguments) {
     whom.clear();
     for (const uint32_t pid : arguments.pids)
       whom += (whom.empty() ? "" : ", ") + std::to_string(pid);
+    if (arguments.subprocesses)
+      whom += arguments.pids.size() == 1 ? " and its children" : " and their children";
   }
   return "tracing " + whom +
          (arguments.duration_s > 0 ? fmt::format(" for {:g} s", arguments.duration_s) : "") +
