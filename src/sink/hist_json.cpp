@@ -1,6 +1,7 @@
 #include "sink/hist_json.h"
 
 #include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 namespace giltop {
@@ -22,9 +23,17 @@ Json or_null(const std::optional<T>& value) {
   return value ? Json(*value) : Json(nullptr);
 }
 
+// Errors: std::out_of_range, when it is no whole number, or is more than T holds.
+template <typename T>
+T number(const Json& value) {
+  if (!value.is_number_unsigned() || value.get<uint64_t>() > std::numeric_limits<T>::max())
+    throw std::out_of_range("no such number: " + value.dump());
+  return value.get<T>();
+}
+
 template <typename T>
 std::optional<T> optional(const Json& value) {
-  return value.is_null() ? std::nullopt : std::optional(value.get<T>());
+  return value.is_null() ? std::nullopt : std::optional(number<T>(value));
 }
 
 HistogramSnapshot histogram_of(const Json& json) {
@@ -37,7 +46,7 @@ HistogramSnapshot histogram_of(const Json& json) {
   uint64_t before = 0;
   for (const Json& bucket : json.at("buckets")) {
     const uint64_t upper = ns_of(bucket.at(0));
-    const auto count = bucket.at(1).get<uint64_t>();
+    const auto count = number<uint64_t>(bucket.at(1));
     if (upper <= before || count == 0 || count > ~uint64_t{0} - h.count)
       throw std::out_of_range("the buckets are not in order");
     h.buckets.push_back({Histogram::lower_of(Histogram::index_of(upper - 1)), upper, count});
@@ -52,9 +61,10 @@ HistReport report_of(const Json& json) {
   if (json.at("schema") != "giltop.hist/1") throw std::out_of_range("another schema");
   HistReport report;
   report.duration_ns = ns_of(json.at("duration_s"));
-  report.lost_events = json.at("lost_events").get<uint64_t>();
-  report.events = json.value("events", uint64_t{0});  // files of an earlier giltop have neither
-  report.not_counted = json.value("not_counted", uint64_t{0});
+  report.lost_events = number<uint64_t>(json.at("lost_events"));
+  // Files of an earlier giltop have neither.
+  report.events = number<uint64_t>(json.value("events", Json(0u)));
+  report.not_counted = number<uint64_t>(json.value("not_counted", Json(0u)));
   report.mode = json.at("mode").get<std::string>();
   for (const Json& each : json.at("series")) {
     HistSeries& series = report.series.emplace_back();
@@ -68,7 +78,7 @@ HistReport report_of(const Json& json) {
     series.tid = optional<uint32_t>(each.at("tid"));
     series.name = each.at("name").get<std::string>();
     series.acquires = optional<uint64_t>(each.at("acquires"));
-    series.contended = each.at("contended").get<uint64_t>();
+    series.contended = number<uint64_t>(each.at("contended"));
     series.values = histogram_of(each.at("histogram"));
   }
   return report;

@@ -291,7 +291,11 @@ TEST(Hist, WhatIsNoSuchJsonIsAnError) {
         good.substr(0, good.size() / 2), with("giltop.hist/1", "giltop.hist/2"),
         with("\"wait\"", "\"bogus\""), with("\"duration_s\":", "\"duration_s\":-"),
         with("\"buckets\":[[", "\"buckets\":[[1e300,1],["),
-        with("\"buckets\":[[", "\"buckets\":[[99,1],["), with("\"series\":[", "\"series\":[7,")}) {
+        with("\"buckets\":[[", "\"buckets\":[[99,1],["), with("\"series\":[", "\"series\":[7,"),
+        with("\"contended\":", "\"contended\":-"),
+        with("\"contended\":", "\"contended\":9e99,\"was\":"),
+        with("\"pid\":", "\"pid\":4294967296,\"was\":"),
+        with("\"lost_events\":", "\"lost_events\":0.5,\"was\":")}) {
     EXPECT_FALSE(hist_from_json(text)) << text;
   }
 }
