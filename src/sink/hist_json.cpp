@@ -27,7 +27,7 @@ Json or_null(const std::optional<T>& value) {
 template <typename T>
 T number(const Json& value) {
   if (!value.is_number_unsigned() || value.get<uint64_t>() > std::numeric_limits<T>::max())
-    throw std::out_of_range("no such number: " + value.dump());
+    throw std::out_of_range("what should be a whole number is none, or too large");
   return value.get<T>();
 }
 

@@ -49,8 +49,8 @@ std::string range_of(size_t row) {
 }
 
 // `part` of `whole` in `width` columns: at least one where there is anything.
-std::string bar(uint64_t part, uint64_t whole, size_t width) {
-  const double share = whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+std::string bar(uint64_t part, double whole, size_t width) {
+  const double share = whole > 0 ? static_cast<double>(part) / whole : 0;
   auto length = static_cast<size_t>(share * static_cast<double>(width) + 0.5);
   if (part != 0 && length == 0) length = 1;
   length = std::min(length, width);
@@ -110,7 +110,8 @@ std::string hist_text(const HistReport& report, HistUnit unit) {
     const uint64_t most = *std::max_element(rows.begin(), rows.end());
     out += fmt::format("  {:>21}    : count     distribution\n", unit_name(unit));
     for (size_t row = first_of(rows); row < rows.size(); row++)
-      out += fmt::format("  {} : {:<9} {}\n", range_of(row), rows[row], bar(rows[row], most, kBar));
+      out += fmt::format("  {} : {:<9} {}\n", range_of(row), rows[row],
+                         bar(rows[row], static_cast<double>(most), kBar));
     out += quantiles(s.values) + "\n";
   }
   if (report.series.empty()) out = "none\n";
@@ -161,9 +162,7 @@ std::string hist_diff(const HistReport& a, const HistReport& b, HistUnit unit) {
     // One scale for both.
     const double scale =
         std::max({most(left, s.values.count), most(right, other->values.count), 1e-9});
-    const auto whole = [&](uint64_t all) {
-      return static_cast<uint64_t>(static_cast<double>(all) * scale + 0.5);
-    };
+    const auto whole = [&](uint64_t all) { return static_cast<double>(all) * scale; };
     if (size != 0)
       out += fmt::format("  {:>21}    : {:<7} {:<{}}  {:<7} after\n", unit_name(unit), "share",
                          "before", kHalf + 2, "share");

@@ -98,12 +98,11 @@ TEST_F(Light, AsleepWithTheGil) {
     if (t.at("tid") == sleeper) {
       EXPECT_LE(slept, t.at("slept_s").get<double>());
     }
-  // Of one that the kernel did not report giltop knows no more than that it was not running.
   EXPECT_GE(thread.at("held_sleeps").get<int>(),
-            50 - static_cast<int>(std::ceil(before / 0.02)) -
-                recorded.report.at("inferred_switches").get<int>());
+            50 - static_cast<int>(std::ceil(before / 0.02)) - unreported_switches(recorded.report));
   // Behind whom a thread waits is read at its steps.
-  expect_lost_to_sleeper(recorded.process(), computer, sleeper, before + 0.05 * slept);
+  expect_lost_to_sleeper(recorded.report, recorded.process(), computer, sleeper,
+                         before + 0.05 * slept);
   EXPECT_THAT(recorded.ran.err, HasSubstr(std::to_string(sleeper) + " slept"));
   EXPECT_THAT(recorded.ran.err, HasSubstr("~"));
 }

@@ -40,9 +40,8 @@ TEST_F(Truth, AsleepWithTheGil) {
   const uint32_t sleeper = tid_of(recorded, "sleeper"), computer = tid_of(recorded, "computer");
   const Json& thread = Recorded::thread(recorded.process(), sleeper);
   expect_slept(recorded, thread.at("matrix").at("holding").at("blocked_s"));
-  EXPECT_GE(thread.at("held_sleeps").get<int>(),
-            50 - recorded.report.at("inferred_switches").get<int>());
-  expect_lost_to_sleeper(recorded.process(), computer, sleeper);
+  EXPECT_GE(thread.at("held_sleeps").get<int>(), 50 - unreported_switches(recorded.report));
+  expect_lost_to_sleeper(recorded.report, recorded.process(), computer, sleeper);
   EXPECT_NE(recorded.ran.err.find(std::to_string(sleeper) + " slept"), std::string::npos)
       << "the first line is the finding:\n"
       << recorded.ran.err;

@@ -342,8 +342,8 @@ void expect_turns(const Json& truth, const Json& process) {
   }
 }
 
-void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sleeper,
-                            double unsure_s) {
+void expect_lost_to_sleeper(const Json& report, const Json& process, uint32_t computer,
+                            uint32_t sleeper, double unsure_s) {
   const Json &waiter = Live::Recorded::thread(process, computer),
              &holder = Live::Recorded::thread(process, sleeper);
   ASSERT_FALSE(waiter.is_null() || holder.is_null());
@@ -354,6 +354,7 @@ void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sle
         lost += row.at("blocked_s").get<double>();
         unknown += row.at("unknown_s").get<double>();
       }
+  EXPECT_LE(unknown, report.at("inferred_s").get<double>() + unsure_s + 1e-6);
   // It was not there yet, or not any more; or it was let go and had no CPU to wait for the GIL on;
   // or the kernel did not report a switch of the sleeper, and what it did is known too late for it.
   const auto moment = [](const Json& thread, const char* name) {
@@ -369,6 +370,11 @@ void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sle
   // And nearly all that it waited.
   const double waited = in_gil_state(waiter, "waiting") - waited_for_cpus(process, computer);
   EXPECT_GE(lost, 0.9 * waited - unknown - unsure_s);
+}
+
+int unreported_switches(const Json& report) {
+  constexpr int kFew = 5;
+  return std::min(kFew, report.at("inferred_switches").get<int>());
 }
 
 }  // namespace giltop::testing

@@ -128,7 +128,11 @@ void expect_turns(const Json& truth, const Json& process);
 
 // One thread sleeps with the GIL while the other has no rest but waiting for it: what that one lost
 // by it. `unsure_s`: of that giltop may know no better.
-void expect_lost_to_sleeper(const Json& process, uint32_t computer, uint32_t sleeper,
-                            double unsure_s = 0);
+void expect_lost_to_sleeper(const Json& report, const Json& process, uint32_t computer,
+                            uint32_t sleeper, double unsure_s = 0);
+
+// How many sleeps a report may lack, or take for one, as the kernel has not reported a switch; a
+// few.
+int unreported_switches(const Json& report);
 
 }  // namespace giltop::testing

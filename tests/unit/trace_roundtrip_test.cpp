@@ -577,6 +577,26 @@ TEST_F(TraceRoundtrip, ARunOfImpossibleLengthIsRefused) {
   }
 }
 
+// A span of the page could not hold a life of that length.
+TEST_F(TraceRoundtrip, ATimeOutOfRangeIsRefused) {
+  const std::string bytes = small_recording(false).bytes;
+  const auto packet_after = [](uint64_t ns) {
+    Message packet, record;
+    packet.field(trace::packet::kTimestamp, ns);
+    packet.field(trace::packet::kSequenceId, trace::kSequence);
+    record.bytes(trace::kTracePacket, packet.data());
+    return std::string(record.data());
+  };
+  for (const uint64_t ns : {~uint64_t{0}, uint64_t{1} << 62, (uint64_t{1} << 57) + 1}) {
+    write_bytes(path_, bytes + packet_after(ns));
+    EXPECT_THAT(read_back(path_).error, HasSubstr("a time out of range"));
+  }
+  write_bytes(path_, bytes + packet_after(uint64_t{1} << 56));
+  EXPECT_EQ(read_back(path_).error, "");
+  write_bytes(path_, bytes + packet_after(uint64_t{1} << 56) + packet_after(uint64_t{1} << 56));
+  EXPECT_THAT(read_back(path_).error, HasSubstr("a time out of range"));
+}
+
 TEST_F(TraceRoundtrip, AZipBombIsRefused) {
   write_bytes(path_, small_recording(true).bytes + compressed(std::string(20'000'000, '\0')));
   EXPECT_THAT(read_back(path_).error, HasSubstr("impossible size"));
