@@ -20,18 +20,19 @@ after(async () => {
   removeDirectory();
 });
 
-// When the verdict was on the screen, and when the rows were there, ms.
-function timing(page) {
-  return page.evaluate(async () => {
-    const entries = (type) => new Promise((done) => {
-      new PerformanceObserver((list) => done(list.getEntries())).observe({type, buffered: true});
-      setTimeout(done, 300, []);
-    });
-    const [verdict] = await entries('element');
-    const [unpacked] = performance.getEntriesByName('giltop-unpacked');
-    return {verdict: verdict.renderTime, unpacked: unpacked.startTime};
-  });
-}
+// Counts the page's frames in which the verdict is there to be read, and the rows are not, after
+// those that come while the file is still read. By the page's own thread: when a frame was on the
+// screen is known only later, and perhaps not at all.
+const countFrames = () => {
+  window.readable = 0;
+  const frame = () => {
+    if (performance.getEntriesByName('giltop-unpacked').length > 0) return;
+    if (document.readyState !== 'loading' && document.getElementById('verdict').textContent)
+      window.readable++;
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+};
 
 // Counts how often the page's own thread gets round to something else while a worker is at it, as
 // it would to a key, and the rows that the worker gives.
@@ -60,25 +61,46 @@ const watched = () => {
   };
 };
 
+// A worker that has its answer at once.
+const fast = () => window.Worker = class extends EventTarget {
+  postMessage() {
+    this.dispatchEvent(new MessageEvent('message', {data: []}));
+  }
+  terminate() {}
+};
+
 for (const [name, early] of [
          ['the verdict is first where there are no workers, too', () => window.Worker = undefined],
+         ['the verdict is first where a worker is fast, too', fast],
          ['a large page shows its verdict before its timeline, and answers meanwhile', watched]])
   test(name, async () => {
-    const {page, complaints, close} = await open(chrome, large, {}, early);
-    const {verdict, unpacked} = await timing(page);
-    assert.ok(verdict > 0 && verdict < unpacked, `${verdict} ms, ${unpacked} ms`);
-    assert.ok(await api(page, 'spanCount') > SPANS - 8);
+    const {page, complaints, close} =
+        await open(chrome, large, {}, `(${countFrames})();(${early})();`);
+    const readable = await page.evaluate(() => window.readable);
+    assert.ok(readable > 0, 'the rows were there before a frame with the verdict');
+    if (early !== fast) assert.ok(await api(page, 'spanCount') > SPANS - 8);
     if (early === watched) {
       const {turns, rows} = await page.evaluate(() => window.seen);
       assert.ok(rows > 0);
-      assert.ok(turns >= 10, `${turns} turns`);
+      assert.ok(turns >= 2, `${turns} turns`);
     }
     assert.deepEqual(complaints, []);
     await close();
   });
 
-// Unpacked by one thread or by another: that of the page has less to do. CPU time, of which neither
-// a busy host nor a slow one takes any.
+test('a page that nobody looks at gets ready, too', async () => {
+  const {page, complaints, close} = await open(chrome, keptPage('convoy'), {}, () => {
+    Object.defineProperty(document, 'hidden', {value: true});
+    window.requestAnimationFrame = () => 0;
+  });
+  assert.ok(await api(page, 'spanCount') > 0);
+  assert.deepEqual(complaints, []);
+  await close();
+});
+
+// Unpacked by one thread or by another: that of the page has less to do, by CPU time. That does not
+// count waiting for a CPU, but what other guests steal, and a busy neighbour in the same core, make
+// it longer: the least of some, and a bound far from what it is on a quiet host, two thirds.
 test('what a worker unpacks, the page does not', async () => {
   const least = {alone: Infinity, helped: Infinity};
   for (let i = 0; i < 3; i++)

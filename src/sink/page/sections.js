@@ -25,8 +25,7 @@ export function showVerdict(process) {
           [el('p', {class: 'also'}, `Also: ${whole(other.text)}`),
            other.advice && other.advice !== advice ? el('p', {}, other.advice) : null]);
   fill(
-      'verdict',
-      el('p', {class: 'sentence', elementtiming: 'verdict'}, whole(process.verdict.text)),
+      'verdict', el('p', {class: 'sentence'}, whole(process.verdict.text)),
       advice ? el('p', {}, advice) : null, ...others);
   byId('sampled').hidden = process.exact;
   const python = process.python ?

@@ -45,19 +45,17 @@ function byWorker(text) {
       .then((rows) => rows.map((fields) => Object.assign(Object.create(Row.prototype), fields)));
 }
 
-// A page that nobody looks at has no frames.
+// What is there now has been on the screen. A page that nobody looks at has no frames.
 const painted = () => new Promise((done) => {
   requestAnimationFrame(() => setTimeout(done));
-  setTimeout(done, 500);
+  setTimeout(done, document.hidden ? 500 : 5000);
 });
 
-// Where there can be no worker, the page does it itself once what there is to read is painted; what
-// a worker could not read, it can say why.
+// What there is to read is painted first, whoever unpacks. Where there can be no worker, the page
+// does it itself; what a worker could not read, it can say why.
 export async function unpackBeside(text) {
-  try {
-    return await byWorker(text);
-  } catch {
-    await painted();
-    return unpackNow(text);
-  }
+  const shown = painted();
+  const rows = await byWorker(text).catch(() => null);
+  await shown;
+  return rows ?? unpackNow(text);
 }
