@@ -338,8 +338,9 @@ void Tui::Impl::take_size() {
 }
 
 void Tui::Impl::go_on() {
-  // Whoever had the terminal meanwhile may have changed its modes.
-  endwin();
+  // Whoever had the terminal meanwhile may have changed its modes. Where it is given back already,
+  // to do so again would take the cursor to where it was before.
+  if (!isendwin()) endwin();
   clearok(curscr, TRUE);
   wrefresh(stdscr);
   painted.reset();
