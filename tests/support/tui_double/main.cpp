@@ -55,6 +55,12 @@ int main(int argc, char** argv) {
       frame = maker.frame;
     }
   }
+  // They come while it waits for input, and at no other time.
+  sigset_t ends, before;
+  sigemptyset(&ends);
+  sigaddset(&ends, SIGTERM);
+  sigaddset(&ends, SIGINT);
+  sigprocmask(SIG_BLOCK, &ends, &before);
   struct sigaction action {};
   action.sa_handler = on_end;
   sigaction(SIGTERM, &action, nullptr);
@@ -73,7 +79,7 @@ int main(int argc, char** argv) {
     const auto [columns, rows] = tui.size();
     tui.paint(live_screen(frame, state, columns, rows));
     pollfd input{tui.input_fd(), POLLIN, 0};
-    if (poll(&input, 1, -1) < 0 && errno != EINTR) break;
+    if (ppoll(&input, 1, nullptr, &before) < 0 && errno != EINTR) break;
     while (const auto key = tui.read()) {
       const Action action_of_key = press(state, *key, frame);
       if (action_of_key == Action::quit) return 0;
