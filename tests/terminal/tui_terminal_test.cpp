@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <pty.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/fd.h"
 #include "support/terminal.h"
 
 namespace giltop {
@@ -27,6 +29,7 @@ using testing::Terminal;
 
 const std::string kView = GILTOP_LIVE_VIEW_DOUBLE;
 constexpr const char* kKeys = "F10 Quit";
+constexpr const char* kTable = "F3 Search";  // of the table's keys, and of no other page's
 
 class Tui : public ::testing::Test {
  protected:
@@ -41,7 +44,7 @@ class Tui : public ::testing::Test {
     EXPECT_THAT(terminal.screen(), HasSubstr("a line before")) << "what was there before";
   }
   static std::string start(Terminal& terminal, const std::string& options = "") {
-    terminal.ask("clear");
+    terminal.type_line("clear");
     terminal.type_line("echo a line 'before'");
     const std::string modes = terminal.ask("stty -g");
     EXPECT_THAT(modes, HasSubstr(":"));
@@ -59,8 +62,8 @@ TEST_F(Tui, PaintsAndReadsKeys) {
                     HasSubstr("GIL off: free-threaded build"), HasSubstr("████")));
   EXPECT_EQ(terminal.format("#{alternate_on} #{cursor_flag}"), "1 0");
   terminal.press({"Right"});
-  EXPECT_TRUE(terminal.wait_for("▾ gunicorn"));
-  EXPECT_THAT(terminal.screen(), HasSubstr("日本語のスレ"));
+  EXPECT_TRUE(terminal.wait_for("日本語のスレ"));
+  EXPECT_THAT(terminal.screen(), HasSubstr("▾ gunicorn"));
   terminal.press({"Down", "Down", "Enter"});
   EXPECT_TRUE(terminal.wait_for("20320 日本語のスレッド名前 · of 20313"));
   terminal.press({"Escape"});
@@ -119,7 +122,9 @@ TEST_F(Tui, WhateverSignalEndsItTheTerminalIsGivenBack) {
       continue;
     SCOPED_TRACE(strsignal(number));
     const std::string modes = start(terminal);
-    ASSERT_EQ(kill(terminal.child(), number), 0);
+    const pid_t view = terminal.child();
+    ASSERT_GT(view, 1);
+    ASSERT_EQ(kill(view, number), 0);
     expect_given_back(terminal, modes);
     if (HasFailure()) return;
   }
@@ -156,20 +161,27 @@ TEST_F(Tui, ResizesToAnything) {
 }
 
 TEST_F(Tui, StopsAndGoesOn) {
-  Terminal terminal(100, 30);
+  Terminal terminal(100, 40);
   const std::string modes = start(terminal);
   for (int round = 0; round < 3; round++) {
     terminal.press({"C-z"});
-    EXPECT_TRUE(terminal.wait_for("Stopped")) << terminal.screen();
+    // The shell says so each time, below what it said before.
+    EXPECT_TRUE(terminal.wait_until([&] {
+      const std::string screen = terminal.screen();
+      int said = 0;
+      for (size_t at = 0; (at = screen.find("Stopped", at)) != std::string::npos; at++) said++;
+      return said == round + 1;
+    })) << terminal.screen();
     expect_given_back(terminal, modes);
-    if (round == 1) terminal.resize(90, 25);
+    if (round == 1) terminal.resize(90, 35);
     terminal.type_line("fg");
-    EXPECT_TRUE(terminal.wait_for(kKeys)) << terminal.screen();
+    EXPECT_TRUE(terminal.wait_for(kTable)) << terminal.screen();
     EXPECT_EQ(terminal.format("#{alternate_on} #{cursor_flag}"), "1 0");
     terminal.press({"F1"});
     EXPECT_TRUE(terminal.wait_for("Keys of the table")) << "it reads keys again";
     terminal.press({"F1"});
-    EXPECT_TRUE(terminal.wait_for(kKeys));
+    // Not before it has read the key: C-z takes away what is unread.
+    EXPECT_TRUE(terminal.wait_for(kTable));
   }
   // Stopped without a word, and the modes changed meanwhile.
   const pid_t view = terminal.child();
@@ -178,8 +190,13 @@ TEST_F(Tui, StopsAndGoesOn) {
   ASSERT_TRUE(terminal.wait_for("Stopped")) << terminal.screen();
   terminal.ask("stty sane");
   const std::string sane = terminal.ask("stty -g");  // what the shell then goes back to
+  terminal.type_line("clear");
+  ASSERT_TRUE(terminal.wait_until([&] {
+    return terminal.screen().find(kTable) == std::string::npos;
+  })) << "what it has painted itself is gone";
   terminal.type_line("fg");
-  EXPECT_TRUE(terminal.wait_for(kKeys)) << terminal.screen();
+  EXPECT_TRUE(terminal.wait_for(kTable)) << terminal.screen();
+  EXPECT_EQ(terminal.format("#{alternate_on} #{cursor_flag}"), "1 0");
   terminal.press({"F1"});
   EXPECT_TRUE(terminal.wait_for("Keys of the table"));
   terminal.press({"F10"});
@@ -301,7 +318,11 @@ class Pty {
     if (fd_ >= 0) close(fd_);
     fd_ = -1;
   }
+  // -1: it goes on.
   int wait() {
+    const Fd ended(static_cast<int>(syscall(SYS_pidfd_open, pid_, 0)));
+    pollfd readable{ended.get(), POLLIN, 0};
+    if (!ended || poll(&readable, 1, 30'000) <= 0) return -1;
     int status = -1;
     waitpid(pid_, &status, 0);
     pid_ = -1;
@@ -333,6 +354,7 @@ TEST(TuiOnPty, AHungUpTerminalEndsIt) {
   pty.hang_up();
   // By SIGHUP, or by what reading the terminal says: it does not go on.
   const int status = pty.wait();
+  ASSERT_NE(status, -1);
   EXPECT_TRUE(WIFEXITED(status) || WIFSIGNALED(status));
 }
 
