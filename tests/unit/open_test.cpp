@@ -1,14 +1,19 @@
 // giltop open: what it serves to whom, and that it ends. One test: there is one port.
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
 
 #include "base/fd.h"
@@ -52,6 +57,29 @@ std::string ask(const std::string& request_line, const std::string& headers) {
   return answer;
 }
 
+// The port of a network that nobody else is on, for the calling thread and what it starts; where
+// one may not have that, the host's. Back on the host's at the end.
+class OwnNetwork {
+ public:
+  OwnNetwork() : host_(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)) {
+    if (!host_ || unshare(CLONE_NEWNET) != 0) return;
+    own_ = true;
+    const Fd fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ifreq loopback{};
+    std::strcpy(loopback.ifr_name, "lo");
+    loopback.ifr_flags = IFF_UP;
+    EXPECT_EQ(ioctl(fd.get(), SIOCSIFFLAGS, &loopback), 0);
+  }
+  ~OwnNetwork() {
+    if (!own_) return;
+    EXPECT_EQ(setns(host_.get(), CLONE_NEWNET), 0);
+  }
+
+ private:
+  const Fd host_;
+  bool own_ = false;
+};
+
 // Ours, but not listened on. Another suite's giltop may have it for a moment. Empty: who has it
 // keeps it.
 Fd take_port() {
@@ -76,6 +104,7 @@ std::string path_of(const std::string& said) {
 }
 
 TEST(Open, ServesOneFileOnceToPerfettosPage) {
+  const OwnNetwork network;
   const testing::TemporaryDirectory directory;
   std::string bytes(3'000'000, '\0');
   for (size_t i = 0; i < bytes.size(); i++) bytes[i] = static_cast<char>(i * 7 + i / 256);
