@@ -397,6 +397,7 @@ TEST(ReadingEvents, ThreadsFirstThenGils) {
 
 struct Interpreter {
   std::string name;
+  std::string label;  // in the names of tests
   std::vector<std::string> command;
 };
 
@@ -408,11 +409,14 @@ std::vector<Interpreter> interpreters() {
   std::vector<Interpreter> found;
   std::set<fs::path> seen;
   std::error_code error;
+  const auto entries = [&](const fs::path& folder) {
+    std::vector<fs::path> paths;
+    for (const auto& entry : fs::directory_iterator(folder, error)) paths.push_back(entry.path());
+    std::sort(paths.begin(), paths.end());
+    return paths;
+  };
   const auto add = [&](const fs::path& folder, const fs::path& root) {
-    std::vector<fs::path> files;
-    for (const auto& entry : fs::directory_iterator(folder, error)) files.push_back(entry.path());
-    std::sort(files.begin(), files.end());
-    for (const fs::path& path : files) {
+    for (const fs::path& path : entries(folder)) {
       const std::string name = path.filename().string();
       if (!name.starts_with("python3.") ||
           name.find_first_not_of("0123456789.td", 7) != std::string::npos)
@@ -435,18 +439,25 @@ std::vector<Interpreter> interpreters() {
   const char* const home = std::getenv("HOME");
   const fs::path versions =
       pyenv ? fs::path(pyenv) / "versions" : fs::path(home ? home : "/") / ".pyenv/versions";
-  for (const auto& version : fs::directory_iterator(versions, error))
-    add(version.path() / "bin", {});
+  for (const fs::path& version : entries(versions)) add(version / "bin", {});
   const char* const store = std::getenv("GILTOP_INTERPRETERS");
   const fs::path ours =
       store ? fs::path(store) : fs::path(GILTOP_SOURCE_DIR) / "build/interpreters";
-  for (const auto& entry : fs::directory_iterator(ours, error)) {
-    if (entry.path().filename().string().starts_with(".")) continue;
-    if (!fs::exists(entry.path() / "usr", error)) {
-      add(entry.path() / "bin", {});
+  for (const fs::path& path : entries(ours)) {
+    if (path.filename().string().starts_with(".")) continue;
+    if (!fs::exists(path / "usr", error)) {
+      add(path / "bin", {});
     } else if (::geteuid() == 0) {
-      add(entry.path() / "usr/bin", entry.path());
+      add(path / "usr/bin", path);
     }
+  }
+  // By its file alone: a number would be another's when there is one more.
+  std::set<std::string> labels;
+  for (Interpreter& one : found) {
+    one.label = one.name;
+    for (char& c : one.label)
+      if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+    while (!labels.insert(one.label).second) one.label += '_';
   }
   return found;
 }
@@ -684,12 +695,7 @@ TEST_P(EveryInterpreter, InAPidNamespaceOfItsOwn) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Here, EveryInterpreter, ::testing::ValuesIn(interpreters()),
-                         [](const ::testing::TestParamInfo<Interpreter>& param) {
-                           std::string name = param.param.name;
-                           for (char& c : name)
-                             if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
-                           return name + "_" + std::to_string(param.index);
-                         });
+                         [](const auto& tested) { return tested.param.label; });
 
 TEST(ReadGils, OneLineForWhatIsNotThere) {
   const auto gils = read_gils(-1, python(12), 0);
