@@ -15,17 +15,22 @@ after(async () => {
 
 test('paper is white', async () => {
   const {page, complaints, close} = await open(chrome, keptPage('asleep'), {colorScheme: 'dark'});
-  const corner = () => page.evaluate(() => {
+  const colour = () => page.evaluate(() => {
     const pixel = new OffscreenCanvas(1, 1).getContext('2d');
     pixel.drawImage(document.getElementById('lanes'), 1, 1, 1, 1, 0, 0, 1, 1);
-    return pixel.getImageData(0, 0, 1, 1).data[0];
+    const [red, , , alpha] = pixel.getImageData(0, 0, 1, 1).data;
+    return {red, alpha};
   });
+  const isDark = async () => {
+    const {red, alpha} = await colour();
+    assert.ok(red < 64 && alpha === 255, `${red}, ${alpha}`);
+  };
   await page.waitForFunction(() => window.giltop.frames().length > 0);
-  assert.ok(await corner() < 64);
+  await isDark();
   await page.evaluate(() => dispatchEvent(new Event('beforeprint')));
-  assert.equal(await corner(), 255);
+  assert.deepEqual(await colour(), {red: 255, alpha: 255});
   await page.evaluate(() => dispatchEvent(new Event('afterprint')));
-  assert.ok(await corner() < 64);
+  await isDark();
   assert.deepEqual(complaints, []);
   await close();
 });

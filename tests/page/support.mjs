@@ -76,6 +76,7 @@ export async function browser() {
 export async function open(chrome, file, {unready, ...options} = {}, early = () => {}) {
   const context =
       await chrome.newContext({viewport: {width: 1280, height: 900}, offline: true, ...options});
+  context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   const cdp = await context.newCDPSession(page);
   await cdp.send('Performance.enable', {timeDomain: 'threadTicks'});
