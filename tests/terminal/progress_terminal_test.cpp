@@ -25,7 +25,8 @@ using testing::Ran;
 using ::testing::StartsWith;
 using testing::TemporaryDirectory;
 
-// Long enough that no machine reads it in some hundredths of a second.
+// Long enough that no machine reads it before progress is first shown, even where the test is not
+// there to stop it.
 void write_recording(const std::string& path) {
   auto file = TraceFile::make(path, std::nullopt);
   ASSERT_TRUE(file) << file.error().message();
@@ -47,7 +48,7 @@ void write_recording(const std::string& path) {
   writer.write(event, model.apply(event));
   event.other = 0;
   event.value = 0x7f0000001000;
-  for (int i = 0; i < 3'000'000; i++) {
+  for (int i = 0; i < 8'000'000; i++) {
     event.ts_ns += 100;
     event.kind = i % 2 == 0 ? EventKind::gil_acquire : EventKind::gil_release;
     writer.write(event, model.apply(event));
