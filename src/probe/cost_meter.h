@@ -27,7 +27,8 @@ struct Costs {
   double sleep = 0;      // CPU time of a thread's going to sleep and being woken from another CPU
 };
 
-// The claim: CPU time that the traced programs used and would not have used without giltop. That is
+// The claim: CPU time that the traced programs used and would not have used without giltop, but for
+// what tracing changes in who meets whom. That is
 //
 // - what each trap takes: more where the kernel's code has left the caches, and where the program's
 //   other threads trap on other CPUs, as all write the same lines;
@@ -40,9 +41,9 @@ struct Costs {
 //   just when another CPU took a trap does so because of it. Two writers have as many of these
 //   sleeps (some 115 in 1000 calls) as exact mode adds to all their sleeps (108).
 //
-// In light mode they take the place of others: two writers that met the mutex some 20 times in 1000
-// calls slept 9 times more than without giltop, four that met it 9 times 12 times less (Linux 6.18,
-// Python 3.11). What tracing changes in who meets whom is not in the estimate.
+// In light mode no count tells how many of them are additional: two writers that met the mutex some
+// 20 times in 1000 calls slept 9 times more than without giltop, four that met it 9 times slept 12
+// times less (Linux 6.18, Python 3.11). There they are left out.
 class CostMeter {
  public:
   CostMeter() = default;
