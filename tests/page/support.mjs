@@ -36,10 +36,14 @@ export const noLive = process.getuid() !== 0 ? 'not root' :
 if (noLive && process.env.GILTOP_REQUIRE_LIVE)
   throw new Error(`live recordings are required: ${noLive}`);
 
-// The page of a python that has these words on its command line.
+// The page of a python that has these words on its command line. On a busy host one that does
+// little can be over before giltop has looked at it: then another is recorded.
 export function recordPython(name, ...words) {
   const recording = join(directory, `${name}.pftrace`);
-  run(giltop, 'record', '-q', '-o', recording, '--', 'python3', '-c', ...words);
+  for (let i = 0; i < 5; i++) {
+    run(giltop, 'record', '-q', '-o', recording, '--', 'python3', '-c', ...words);
+    if (JSON.parse(run(giltop, 'report', recording, '--json')).processes.length > 0) break;
+  }
   return pageOf(recording, name);
 }
 
