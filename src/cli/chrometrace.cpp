@@ -10,8 +10,7 @@
 #include "cli/output.h"
 #include "cli/playback.h"
 #include "model/model.h"
-#include "sink/chrome_trace.h"
-#include "sink/trace_writer.h"
+#include "sink/chrome_drawing.h"
 
 namespace giltop {
 namespace {
@@ -61,7 +60,6 @@ class TextFile {
 
 }  // namespace
 
-// The events are drawn once more, as the recorder drew them, and the drawing is written down anew.
 int run_chrometrace(const ReportArguments& arguments) {
   if (arguments.output == "-" && isatty(STDOUT_FILENO)) {
     say("chrometrace is not for a terminal: give -o FILE.json");
@@ -75,28 +73,18 @@ int run_chrometrace(const ReportArguments& arguments) {
     return 1;
   }
   TextFile file(arguments.output);
-  ChromeTrace chrome([&](std::string_view text) { file.add(text); });
-  TraceWriter writer(tables, [&](const std::string& block) { chrome.take(block); });
-  std::optional<uint64_t> clocks_ns;
+  ChromeDrawing drawing(tables, [&](std::string_view text) { file.add(text); });
   const auto outcome = playback->read([&](const Event& event) {
-    const ClockReading& clocks = playback->clocks();
-    if (!clocks_ns) {
-      writer.start({}, clocks, {});
-    } else if (*clocks_ns != clocks.boottime_ns) {
-      writer.clocks(clocks);
-    }
-    clocks_ns = clocks.boottime_ns;
-    writer.write(event, model.apply(event));
+    drawing.take(event, model.apply(event), playback->clocks());
     if (!file.is_open()) playback->stop();
     if (tables.crowded()) model.forget_unused(tables);
   });
-  if (!outcome && !clocks_ns) {  // there is nothing to write
+  if (!outcome && !drawing.begun()) {  // there is nothing to write
     say(outcome.error());
     return 1;
   }
   const RunFacts run = outcome ? outcome->run : RunFacts();
-  writer.finish(model.last_ns(), run);
-  chrome.finish(run, model.lost());
+  drawing.finish(model.last_ns(), run, model.lost());
   const Status closed = file.close();
   if (!outcome) {
     say(outcome.error());

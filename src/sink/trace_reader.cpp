@@ -23,7 +23,6 @@ constexpr size_t kMaxBundle = 4 * 1024 * 1024;     // bytes in the file; we writ
 constexpr size_t kMaxTracks = 1 << 20;             // of what is alive at once
 constexpr size_t kMaxInflated = 16 * 1024 * 1024;  // of one bundle
 constexpr uint64_t kMaxTime_ns = uint64_t{1} << 62;
-constexpr uint64_t kMaxLife_ns = uint64_t{1} << 57;  // four years; a Span has one bit more
 
 }  // namespace
 
@@ -234,15 +233,16 @@ void TraceReader::packet(std::string_view data) {
   if (timestamp) {
     if (!has_clock_) throw Damaged{"events before the first clock reading"};
     if (*timestamp > kMaxTime_ns) throw Damaged{"a time out of range"};
-    advance(now_ns_ + *timestamp);
+    advance_to(now_ns_ + *timestamp);
   }
   if (kind == packet::kTrackEvent) track_event(body);
   if (kind == packet::kTrackDescriptor) descriptor(body);
   if (kind == packet::kTaskState) task_state(body);
 }
 
-void TraceReader::advance(uint64_t ts_ns) {
-  if (ts_ns > kMaxTime_ns || ts_ns - begun_ns_ > kMaxLife_ns) throw Damaged{"a time out of range"};
+void TraceReader::advance_to(uint64_t ts_ns) {
+  if (ts_ns > kMaxTime_ns || ts_ns - begun_ns_ > kMaxLength_ns)
+    throw Damaged{"a time out of range"};
   now_ns_ = ts_ns;
 }
 
@@ -268,7 +268,7 @@ void TraceReader::clock_snapshot(std::string_view data) {
     if (value < now_ns_) throw Damaged{"a clock that runs backwards"};
     if (!has_clock_) begun_ns_ = value;
     has_clock_ = true;
-    advance(value);
+    advance_to(value);
   }
   if (clocks.monotonic_ns != 0) clocks_ = clocks;  // after a loss there is one clock only
 }

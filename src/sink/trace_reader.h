@@ -75,11 +75,11 @@ class TraceReader {
   void packets(std::string_view records);
   void packet(std::string_view data);
   void clock_snapshot(std::string_view data);
-  void advance(uint64_t ts_ns);
+  void advance_to(uint64_t ts_ns);
   void descriptor(std::string_view data);
   void track_event(std::string_view data);
   void task_state(std::string_view data);
-  void lead(int64_t ns);
+  void set_lead(int64_t ns);
   void sample(uint64_t name_id, const Annotations& notes);
   void run_facts(const Annotations& notes);
   void root_instant(std::string_view name, const Annotations& notes);
@@ -107,7 +107,7 @@ class TraceReader {
   std::unique_ptr<libdeflate_decompressor, DecompressorDeleter> decompressor_;
   std::string inflated_;
   uint64_t now_ns_ = 0;
-  uint64_t begun_ns_ = 0;
+  uint64_t begun_ns_ = 0;  // of the first clock reading
   bool has_clock_ = false;
   bool is_giltop_ = false;
   bool draws_raw_ = false;  // kFormat1: a state is drawn for an event that is told apart, too

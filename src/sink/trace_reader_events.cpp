@@ -90,7 +90,7 @@ void TraceReader::track_event(std::string_view data) {
     return;
   }
   if (on.kind == TrackKind::lead) {
-    if (type == event::kCounter) lead(static_cast<int64_t>(value));
+    if (type == event::kCounter) set_lead(static_cast<int64_t>(value));
     return;
   }
   if (on.kind != TrackKind::gil) return;
@@ -125,9 +125,9 @@ void TraceReader::track_event(std::string_view data) {
   emit(e);
 }
 
-void TraceReader::lead(int64_t ns) {
-  constexpr int64_t kMost = int64_t{1} << 62;
-  if (ns <= -kMost || ns >= kMost) throw Damaged{"a run of impossible length"};
+void TraceReader::set_lead(int64_t ns) {
+  constexpr auto kMost = static_cast<int64_t>(kMaxLength_ns);
+  if (ns < -kMost || ns > kMost) throw Damaged{"a run of impossible length"};
   lead_ns_ = ns;
 }
 
@@ -156,7 +156,7 @@ void TraceReader::task_state(std::string_view data) {
         break;
       case task::kLead: {
         const uint64_t zigzag = number_of(reader);
-        lead(static_cast<int64_t>(zigzag >> 1 ^ (~(zigzag & 1) + 1)));
+        set_lead(static_cast<int64_t>(zigzag >> 1 ^ (~(zigzag & 1) + 1)));
         break;
       }
       default:

@@ -14,6 +14,8 @@ namespace giltop {
 
 using protozero::pbf_reader;
 
+inline constexpr uint64_t kMaxLength_ns = uint64_t{1} << 57;  // four years; a Span has one bit more
+
 inline pbf_reader reader_of(std::string_view data) { return pbf_reader(data.data(), data.size()); }
 
 // protozero asserts that a field has the type it is read as: of a file that is no bug of ours.

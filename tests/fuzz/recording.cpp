@@ -1,29 +1,22 @@
 // Fuzzing: what the report in its forms, and the Chrome trace, make of a recording that may be
 // hostile. An input is a recording whose packets are not compressed, so that what changes in it is
 // not hidden behind a checksum.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 
-#include "base/fd.h"
 #include "event/anonymize.h"
+#include "file_of.h"
 #include "message_mutator.h"
 #include "model/hist.h"
 #include "model/model.h"
 #include "model/spans.h"
-#include "sink/chrome_trace.h"
+#include "sink/chrome_drawing.h"
 #include "sink/hist_json.h"
 #include "sink/html.h"
 #include "sink/json.h"
 #include "sink/trace_reader.h"
-#include "sink/trace_writer.h"
 #include "view/hist.h"
 #include "view/text_report.h"
 
@@ -31,23 +24,6 @@ extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t most);
 
 namespace giltop {
 namespace {
-
-// A file that is read by its name, as a recording is.
-class Input {
- public:
-  Input() : file_(memfd_create("recording", MFD_CLOEXEC)) {
-    if (!file_) std::abort();
-  }
-  void put(const uint8_t* data, size_t size) const {
-    if (ftruncate(file_.get(), 0) != 0 ||
-        pwrite(file_.get(), data, size, 0) != static_cast<ssize_t>(size))
-      std::abort();
-  }
-  std::string path() const { return "/proc/self/fd/" + std::to_string(file_.get()); }
-
- private:
-  Fd file_;
-};
 
 void report(const std::string& path) {
   EventTables tables;
@@ -77,35 +53,25 @@ void chrome_trace(const std::string& path) {
   Anonymizer anonymizer(tables);
   auto reader = TraceReader::open(path, tables);
   if (!reader) return;
-  ChromeTrace chrome([](std::string_view) {});
-  TraceWriter writer(tables, [&](const std::string& block) { chrome.take(block); });
-  std::optional<uint64_t> clocks_ns;
+  ChromeDrawing drawing(tables, [](std::string_view) {});
   const auto outcome = reader->read([&](const Event& event) {
-    const ClockReading& clocks = reader->clocks();
-    if (!clocks_ns) {
-      writer.start({}, clocks, {});
-    } else if (*clocks_ns != clocks.boottime_ns) {
-      writer.clocks(clocks);
-    }
-    clocks_ns = clocks.boottime_ns;
     Event neutral = event;
     anonymizer.apply(neutral);
-    writer.write(neutral, model.apply(neutral));
+    drawing.take(neutral, model.apply(neutral), reader->clocks());
     if (tables.crowded()) model.forget_unused(tables);
   });
-  const RunFacts run = outcome ? outcome->run : RunFacts();
-  writer.finish(model.last_ns(), run);
-  chrome.finish(run, model.lost());
+  drawing.finish(model.last_ns(), outcome ? outcome->run : RunFacts(), model.lost());
 }
 
 }  // namespace
 }  // namespace giltop
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const giltop::Input input;
-  input.put(data, size);
-  giltop::report(input.path());
-  giltop::chrome_trace(input.path());
+  const giltop::Fd file = giltop::fuzz::file_of(data, size);
+  // By its name, as a recording is read.
+  const std::string path = "/proc/self/fd/" + std::to_string(file.get());
+  giltop::report(path);
+  giltop::chrome_trace(path);
   return 0;
 }
 

@@ -34,14 +34,22 @@ const countFrames = () => {
   requestAnimationFrame(frame);
 };
 
-// Counts how often the page's own thread gets round to something else while a worker is at it, as
-// it would to a key, and the rows that the worker gives.
+// Has the page's own thread get round to something else again and again while a worker is at it, as
+// it would to a key. How long that took, ms, and the longest that it had no turn; the rows that the
+// worker gave.
 const watched = () => {
-  window.seen = {turns: 0, rows: 0};
+  window.seen = {turns: 0, rows: 0, took: 0, longest: 0};
   const {port1, port2} = new MessageChannel();
-  let busy = false;
+  let busy = false, begun = 0, last = 0;
+  const look = () => {
+    const now = performance.now();
+    window.seen.longest = Math.max(window.seen.longest, now - last);
+    window.seen.took = now - begun;
+    last = now;
+  };
   port1.onmessage = () => {
     if (!busy) return;
+    look();
     window.seen.turns++;
     port2.postMessage(null);
   };
@@ -49,11 +57,13 @@ const watched = () => {
     constructor(...given) {
       super(...given);
       this.addEventListener('message', ({data}) => {
+        look();
         busy = false;
         window.seen.rows = data?.length ?? 0;
       });
     }
     postMessage(...given) {
+      begun = last = performance.now();
       super.postMessage(...given);
       busy = true;
       port2.postMessage(null);
@@ -69,24 +79,37 @@ const fast = () => window.Worker = class extends EventTarget {
   terminate() {}
 };
 
-for (const [name, early] of [
-         ['the verdict is first where there are no workers, too', () => window.Worker = undefined],
-         ['the verdict is first where a worker is fast, too', fast],
-         ['a large page shows its verdict before its timeline, and answers meanwhile', watched]])
-  test(name, async () => {
-    const {page, complaints, close} =
-        await open(chrome, large, {}, `(${countFrames})();(${early})();`);
-    const readable = await page.evaluate(() => window.readable);
-    assert.ok(readable > 0, 'the rows were there before a frame with the verdict');
-    if (early !== fast) assert.ok(await api(page, 'spanCount') > SPANS - 8);
-    if (early === watched) {
-      const {turns, rows} = await page.evaluate(() => window.seen);
-      assert.ok(rows > 0);
-      assert.ok(turns >= 2, `${turns} turns`);
-    }
-    assert.deepEqual(complaints, []);
-    await close();
-  });
+// A page with its large timeline there.
+async function readableFirst(early) {
+  const {page, complaints, close} =
+      await open(chrome, large, {}, `(${countFrames})();(${early})();`);
+  const readable = await page.evaluate(() => window.readable);
+  assert.ok(readable > 0, 'the rows were there before a frame with the verdict');
+  assert.deepEqual(complaints, []);
+  const spans = await api(page, 'spanCount'), seen = await page.evaluate(() => window.seen);
+  await close();
+  return {spans, seen};
+}
+
+test('the verdict is first where there are no workers, too', async () => {
+  const {spans} = await readableFirst(() => window.Worker = undefined);
+  assert.ok(spans > SPANS - 8);
+});
+
+test('the verdict is first where a worker is fast, too', () => readableFirst(fast));
+
+test('a large page shows its verdict before its timeline, and answers meanwhile', async () => {
+  // A busy host may stop it for a while, but not each time for half of the worker's.
+  const tries = [];
+  for (let i = 0; i < 5 && !tries.some(({longest, took}) => longest < took / 2); i++) {
+    const {spans, seen} = await readableFirst(watched);
+    assert.ok(spans > SPANS - 8);
+    assert.ok(seen.rows > 0);
+    assert.ok(seen.turns >= 2, `${seen.turns} turns`);
+    tries.push(seen);
+  }
+  assert.ok(tries.some(({longest, took}) => longest < took / 2), JSON.stringify(tries));
+});
 
 test('a page that nobody looks at gets ready, too', async () => {
   const {page, complaints, close} = await open(chrome, keptPage('convoy'), {}, () => {
