@@ -377,6 +377,9 @@ void Model::light_switch_in(Thread& thread, uint64_t ts_ns) {
   if (thread.gil_state != GilState::waiting) set_gil_state(thread, GilState::unknown, ts_ns);
 }
 
+// Also of a thread that has not left its CPU: how it got there, if it waits and was not woken, was
+// hidden (prove_running()), and this is the first that is told of its hand-off. The kernel counts
+// likewise (count_woken() in bpf/count.bpf.h).
 void Model::light_wakeup(Thread& thread, uint64_t ts_ns) {
   if (thread.gil_state != GilState::waiting || thread.light.woken_ns != 0) return;
   thread.gil->advance(ts_ns);

@@ -74,12 +74,16 @@ TEST(LightModel, ASampleOfWhoHasEndedIsNobodysLife) {
   EXPECT_EQ(model.threads()[0].last_ns, 200u);
 }
 
-// Who let the GIL go may end before the one it woke has it: that is a hand-off all the same.
-TEST(LightModel, AHandoffOutlivesWhoLetGo) {
-  EventTables tables;
-  Model model(tables);
-  const auto tell = [&](EventKind kind, uint32_t tid, uint64_t ts_ns, uint64_t value = 0,
-                        uint32_t other = 0, uint8_t state = 0) {
+// Two threads of one process, in light mode from 100 ns on.
+class LightHandoff : public ::testing::Test {
+ protected:
+  LightHandoff() {
+    tell(EventKind::mode, 0, 100, 0, 0, 1);
+    tell(EventKind::thread_seen, 11, 100);
+    tell(EventKind::thread_seen, 12, 100);
+  }
+  void tell(EventKind kind, uint32_t tid, uint64_t ts_ns, uint64_t value = 0, uint32_t other = 0,
+            uint8_t state = 0) {
     Event event;
     event.kind = kind;
     event.ts_ns = ts_ns;
@@ -88,31 +92,50 @@ TEST(LightModel, AHandoffOutlivesWhoLetGo) {
     event.value = value;
     event.other = other;
     event.state = state;
-    model.apply(event);
-  };
-  tell(EventKind::mode, 0, 100, 0, 0, 1);
-  tell(EventKind::thread_seen, 11, 100);
-  tell(EventKind::thread_seen, 12, 100);
+    model_.apply(event);
+  }
+  const Gil& gil() const { return *model_.processes().front().gils.at(0); }
+
+  EventTables tables_;
+  Model model_{tables_};
+};
+
+// Who let the GIL go may end before the one it woke has it: that is a hand-off all the same.
+TEST_F(LightHandoff, OutlivesWhoLetGo) {
   tell(EventKind::gil_wait, 11, 200, 0x1000, 12);
   tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
   tell(EventKind::wakeup, 11, 300);
   tell(EventKind::exit, 12, 310);
   tell(EventKind::switch_in, 11, 350);
   tell(EventKind::gil_acquire, 11, 400, 0x1000);
-  ASSERT_THAT(broken_tilings(model), IsEmpty());
-  ASSERT_EQ(model.processes().size(), 1u);
-  const Gil& gil = *model.processes().front().gils.at(0);
-  EXPECT_EQ(gil.handoff.count(), 1u);
-  EXPECT_EQ(gil.handoff.max_ns(), 100u);
-  EXPECT_EQ(gil.handoff_runqueue_ns, 50u);
-  EXPECT_EQ(gil.handoff_lock_ns, 50u);
+  ASSERT_THAT(broken_tilings(model_), IsEmpty());
+  EXPECT_EQ(gil().handoff.count(), 1u);
+  EXPECT_EQ(gil().handoff.max_ns(), 100u);
+  EXPECT_EQ(gil().handoff_runqueue_ns, 50u);
+  EXPECT_EQ(gil().handoff_lock_ns, 50u);
   uint64_t handoff = 0, total = 0;
-  for (const Gil::Blame& b : gil.blame()) {
+  for (const Gil::Blame& b : gil().blame()) {
     handoff += b.handoff_ns;
     total += b.running_ns + b.runnable_ns + b.blocked_ns + b.handoff_ns + b.unknown_ns;
   }
   EXPECT_EQ(handoff, 100u);
   EXPECT_EQ(total, 200u);
+}
+
+// What the kernel hides (a wakeup and the switch after it) began it; the next wakeup is of one that
+// runs, for gil->mutex. It tells of the same hand-off.
+TEST_F(LightHandoff, OfOneThatWasWokenUnseen) {
+  tell(EventKind::gil_wait, 11, 200, 0x1000, 12);
+  tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
+  tell(EventKind::switch_in, 11, 350);
+  tell(EventKind::wakeup, 11, 360);
+  tell(EventKind::wakeup, 11, 370);
+  tell(EventKind::gil_acquire, 11, 400, 0x1000);
+  ASSERT_THAT(broken_tilings(model_), IsEmpty());
+  EXPECT_EQ(gil().handoff.count(), 1u);
+  EXPECT_EQ(gil().handoff.max_ns(), 40u);
+  EXPECT_EQ(gil().handoff_runqueue_ns, 0u);
+  EXPECT_EQ(gil().handoff_lock_ns, 40u);
 }
 
 // Behind whom, and what that one did meanwhile: what light mode says is true, or unknown.
