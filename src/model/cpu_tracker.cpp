@@ -138,11 +138,12 @@ void Model::on_switch_in(Thread& thread, const Event& event) {
   thread.cpu = event.cpu;
 }
 
-void Model::on_wakeup(Thread& thread, uint64_t ts_ns) {
+bool Model::on_wakeup(Thread& thread, uint64_t ts_ns) {
   // The kernel also reports wakeups of tasks that have not left their CPU: they change nothing.
-  if (thread.cpu_state == CpuState::running || thread.cpu_state == CpuState::runnable) return;
+  if (thread.cpu_state == CpuState::running || thread.cpu_state == CpuState::runnable) return false;
   set_cpu_state(thread, CpuState::runnable, ts_ns);
   thread.wakeup_ns = ts_ns;
+  return true;
 }
 
 }  // namespace giltop

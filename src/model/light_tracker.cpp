@@ -380,12 +380,13 @@ void Model::light_switch_in(Thread& thread, uint64_t ts_ns) {
 // Also of a thread that has not left its CPU: how it got there, if it waits and was not woken, was
 // hidden (prove_running()), and this is the first that is told of its hand-off. The kernel counts
 // likewise (count_woken() in bpf/count.bpf.h).
-void Model::light_wakeup(Thread& thread, uint64_t ts_ns) {
-  if (thread.gil_state != GilState::waiting || thread.light.woken_ns != 0) return;
+bool Model::light_wakeup(Thread& thread, uint64_t ts_ns) {
+  if (thread.gil_state != GilState::waiting || thread.light.woken_ns != 0) return false;
   thread.gil->advance(ts_ns);
   thread.gil->book(thread);
   wait_behind(thread, thread.light.behind, ts_ns);
   thread.light.woken_ns = ts_ns;
+  return true;
 }
 
 void Model::light_sample(Thread& thread, const Event& event) {

@@ -298,8 +298,8 @@ Change Model::apply(const Event& event) {
       if (thread->cpu_state != CpuState::running) prove_running(*thread, event.ts_ns);
       if (thread->process->light) light_sample(*thread, event);
     } else {
-      on_wakeup(*thread, event.ts_ns);
-      if (thread->process->light) light_wakeup(*thread, event.ts_ns);
+      change.woke = on_wakeup(*thread, event.ts_ns);
+      if (thread->process->light) change.woke |= light_wakeup(*thread, event.ts_ns);
     }
     change.gil_after = thread->gil_state;
     change.cpu_after = thread->cpu_state;

@@ -331,6 +331,8 @@ struct Change {
   // This switch-out's own figures were needed: a run that was not seen to begin, or time stolen in
   // the middle of a switch.
   bool told_apart = false;
+  // This wakeup changed something, be it that a hand-off begins with it in light mode.
+  bool woke = false;
   // This event proved a reading wrong: threads of its process that rested on it are in no known
   // state any more; `self_disproved`: this thread, too.
   bool disproved = false, self_disproved = false;
@@ -457,7 +459,7 @@ class Model {
   void end_light_wait(Thread& thread, uint64_t ts_ns);
   void light_switch_out(Thread& thread, const Event& event);
   void light_switch_in(Thread& thread, uint64_t ts_ns);
-  void light_wakeup(Thread& thread, uint64_t ts_ns);
+  bool light_wakeup(Thread& thread, uint64_t ts_ns);
   void light_sample(Thread& thread, const Event& event);
   void light_leave(Thread& thread);
   void light_forget(Thread& thread);
@@ -483,7 +485,7 @@ class Model {
   int64_t charge_run(Thread& thread, const Event& event, CpuState after);
   void on_switch_out(Thread& thread, const Event& event, Change& change);
   void on_switch_in(Thread& thread, const Event& event);
-  void on_wakeup(Thread& thread, uint64_t ts_ns);
+  bool on_wakeup(Thread& thread, uint64_t ts_ns);
   void on_fork(const Event& event, Change& change);
   void on_exec(const Event& event, Change& change);
   void on_loss(const Event& event);

@@ -335,8 +335,10 @@ bool TraceWriter::draw_task(ThreadTrack& shown, uint64_t ts_ns, int cpu, uint32_
 void TraceWriter::write_sched(const Event& event, const Change& change) {
   ThreadTrack& shown = track_of(*change.thread, event.ts_ns);
   if (event.kind == EventKind::wakeup) {
-    if (change.cpu_after != CpuState::runnable || change.cpu_before == CpuState::runnable) return;
-    if (!draw_task(shown, event.ts_ns, -1, task::kRunnable)) write_raw(event);
+    if (!change.woke) return;
+    const bool drawn =
+        change.cpu_after != change.cpu_before && draw_task(shown, event.ts_ns, -1, task::kRunnable);
+    if (!drawn) write_raw(event);
     return;
   }
   show_uncharged(event);
