@@ -134,7 +134,7 @@ static __always_inline void count_step(__u32 tgid, __u32 tid, __u64 now)
 		note_roomless(tid);
 }
 
-/* `tid`, which sleeps, is woken. `now` 0: by the clock. */
+/* `tid` is woken. Of one that runs, the wakeup that got it there was hidden. `now` 0: by the clock. */
 static __always_inline void count_woken(__u32 tid, __u64 now)
 {
 	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);

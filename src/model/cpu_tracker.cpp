@@ -139,7 +139,7 @@ void Model::on_switch_in(Thread& thread, const Event& event) {
 }
 
 bool Model::on_wakeup(Thread& thread, uint64_t ts_ns) {
-  // The kernel also reports wakeups of tasks that have not left their CPU: they change nothing.
+  // The kernel also reports wakeups of tasks that have not left their CPU: nothing changes here.
   if (thread.cpu_state == CpuState::running || thread.cpu_state == CpuState::runnable) return false;
   set_cpu_state(thread, CpuState::runnable, ts_ns);
   thread.wakeup_ns = ts_ns;

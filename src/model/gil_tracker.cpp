@@ -155,7 +155,7 @@ void Model::on_gil_release(Thread& thread, Gil& gil, uint64_t ts_ns, bool off, C
   gil.holder = nullptr;
   gil.last_holder = &thread;
   gil.release_ns = ts_ns;
-  gil.handoff_open = true;
+  gil.handoff_open = !off;
   gil.handoffs++;
   if (off) {
     gil.off = true;

@@ -58,6 +58,8 @@ void Model::begin_light(Process& process, uint64_t ts_ns) {
       for (size_t c = 0; c < kLedgerColumns; c++) parts[c] -= waiter->wait_so_far.mark[c];
       waiter->wait_so_far.add(parts);
       wait_behind(*waiter, gil->holder, ts_ns);
+      if (waiter->cpu_state != CpuState::blocked && waiter->wakeup_ns > waiter->wait_step_ns)
+        waiter->light.woken_ns = waiter->wakeup_ns;
     }
     gil->known = false;
     gil->holder = nullptr;
@@ -97,7 +99,11 @@ void Model::end_light(Process& process, uint64_t ts_ns) {
   process.light_ns += ts_ns - process.light_since_ns;
   // Who sleeps with it still holds it when it wakes.
   for (Thread* thread : process.alive) {
-    if (thread->gil_state != GilState::holding || !thread->gil) continue;
+    if (thread->gil_state != GilState::holding) continue;
+    if (!thread->gil) {  // which one was not told
+      set_gil_state(*thread, GilState::unknown, ts_ns);
+      continue;
+    }
     thread->gil->known = true;
     thread->gil->holder = thread->gil->last_holder = thread;
   }
@@ -330,7 +336,7 @@ void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change
           gil.handoff.add(event.ts_ns - woken);
           gil.handoff_runqueue_ns += on_cpu - woken;
           gil.handoff_lock_ns += event.ts_ns - on_cpu;
-          gil.share.handoff_ns += event.ts_ns - woken;
+          gil.share.handoff_ns += event.ts_ns - std::max(woken, thread.process->light_since_ns);
           gil.book_handoff(thread);
           wait_behind(thread, nullptr, event.ts_ns);
         } else {
@@ -358,10 +364,13 @@ void Model::light_gil_event(Thread& thread, Gil& gil, const Event& event, Change
   thread.light.sure = true;
 }
 
-// A wait that was going on at attach, of which no event told since, may have ended unseen.
+// A wait that was going on at attach, of which no event told since, may have ended unseen. Who
+// waits holds none, too: while it sleeps for gil->mutex, or is preempted.
 bool Model::waits_still(Thread& thread, GilSight sight, uint64_t ts_ns) {
   if (thread.gil_state != GilState::waiting) return false;
-  if (sight.read && (sight.holds || thread.light.by_reading)) end_light_wait(thread, ts_ns);
+  const bool ends_unseen =
+      thread.light.by_reading && (!thread.light.knew_gil || thread.process->light_gils[1]);
+  if (sight.read && (sight.holds || ends_unseen)) end_light_wait(thread, ts_ns);
   return thread.gil_state == GilState::waiting;
 }
 
@@ -377,7 +386,7 @@ void Model::light_switch_in(Thread& thread, uint64_t ts_ns) {
   if (thread.gil_state != GilState::waiting) set_gil_state(thread, GilState::unknown, ts_ns);
 }
 
-// Also of a thread that has not left its CPU: how it got there, if it waits and was not woken, was
+// Also of a thread that has not left its CPU: if it waits and was not woken, how it got there was
 // hidden (prove_running()), and this is the first that is told of its hand-off. The kernel counts
 // likewise (count_woken() in bpf/count.bpf.h).
 bool Model::light_wakeup(Thread& thread, uint64_t ts_ns) {

@@ -158,8 +158,10 @@ struct Thread {
     Thread* behind = nullptr;  // null: not known
     uint64_t since_ns = 0;
     std::array<uint64_t, 3> behind_had{};
-    uint64_t woken_ns = 0;    // first since it fell asleep for the GIL last; 0: not yet
-    bool by_reading = false;  // that it waits was read at attach: its end may go unseen
+    uint64_t woken_ns = 0;  // first since it fell asleep for the GIL last; 0: not yet
+    // That it waits was read at attach. Its end may go unseen unless the kernel side knew by then
+    // of one GIL, the only one.
+    bool by_reading = false, knew_gil = false;
   } light;
 
   uint64_t life_ns() const { return folded != 0 ? folded_life_ns : last_ns - first_ns; }

@@ -57,6 +57,7 @@ void Model::on_thread_read(const Event& event, Change& change) {
         thread->state_since_known = false;
         thread->gil = &gil;
         thread->light.by_reading = true;
+        thread->light.knew_gil = thread->process->light_gils[0] == &gil;
         wait_behind(*thread, nullptr, event.ts_ns);
       } else {
         assume(*thread, GilState::waiting, &gil, event.ts_ns);

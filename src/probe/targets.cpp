@@ -213,6 +213,9 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       event.other = tables_.intern(comm, now_ns);
     }
     add_namespace_ids(seen.tgid, threads, events);
+    // Else the kernel side could miss the end of a wait that is read, as it would not know for
+    // what.
+    light_gils_.look(boot_ns());
     add_gil_readings(seen.tgid, events);
     if (!seen.witness.holds()) continue;  // it ended, and all this may be of its id's next owner
     for (const Event& event : events) push_(event);

@@ -13,6 +13,8 @@ namespace giltop {
 class ChromeDrawing {
  public:
   ChromeDrawing(const EventTables& tables, ChromeTrace::TextSink text);
+  ChromeDrawing(const ChromeDrawing&) = delete;
+  ChromeDrawing& operator=(const ChromeDrawing&) = delete;
 
   // After each event: what it changed, and the last reading of the clocks before it.
   void take(const Event& event, const Change& change, const ClockReading& clocks);

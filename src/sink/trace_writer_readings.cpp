@@ -31,6 +31,8 @@ void TraceWriter::write_reading(const Event& event, const Change& change) {
   if (!change.thread) return;
   ThreadTrack& shown = track_of(*change.thread, ts);
   if (!change.gil || change.gil_after == change.gil_before) return;
+  draw_released(shown, ts);
+  close_slice(shown, ts);
   draw_state(shown, *change.gil, change.gil_after == GilState::holding, ts);
   shown.open_read = true;
 }

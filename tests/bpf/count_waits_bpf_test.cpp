@@ -302,11 +302,17 @@ TEST_F(CountWaits, WhatFindsNoRoomIsCounted) {
 class CountWaitsTold : public CountWaits {
  protected:
   void begin(int threads, int interval_us) {
+    start(threads, interval_us);
+    if (!HasFatalFailure()) watch_begin();
+  }
+  void start(int threads, int interval_us) {
     takes_.clear();
     target_.emplace(std::vector<std::string>{GILTOP_DOUBLE, "--told", std::to_string(threads),
                                              std::to_string(interval_us)});
     ASSERT_TRUE(target_->wait_for("ready"));
-    watch_.emplace(room_, false);
+  }
+  void watch_begin(bool handoffs = false) {
+    watch_.emplace(room_, handoffs);
     watch_->begin(static_cast<uint32_t>(target_->pid()));
   }
   // `to` waits for `from`, and then for nobody any more.
@@ -327,7 +333,7 @@ class CountWaitsTold : public CountWaits {
     std::string line = std::to_string(t) + " " + says;
     if (says != "ended") line += " " + std::to_string(takes_[t]);
     ASSERT_TRUE(target_->wait_for("\n" + line + "\n")) << line;
-    watch_->poll(0);
+    if (watch_) watch_->poll(0);
   }
   void end(BothSides& both) {
     target_->close_stdin();
@@ -363,6 +369,33 @@ TEST_F(CountWaitsTold, WhatEndedMakesRoom) {
   EXPECT_EQ(both.events.size(), size_t{kThreads});
   EXPECT_EQ(both.left, 0u);
   expect_equal(both);
+}
+
+// Who waits already when the watching begins, behind one another: each takes the GIL from the one
+// before, however often it has to sleep for the mutex until then.
+TEST_F(CountWaitsTold, WaitsThatBeganBeforeAreWaits) {
+  constexpr int kWaiters = 24;
+  start(1 + kWaiters, kLong_us);
+  if (HasFatalFailure()) return;
+  tell(0, "take", "took");
+  for (int t = 1; t <= kWaiters && !HasFatalFailure(); t++) tell(t, "take", "waits");
+  if (HasFatalFailure()) return;
+  watch_begin(true);
+  for (int t = 1; t <= kWaiters; t++) target_->write_line(std::to_string(t) + " drop");
+  tell(0, "drop", "dropped");
+  for (int t = 1; t <= kWaiters && !HasFatalFailure(); t++) hear(t, "dropped");
+  if (HasFatalFailure()) return;
+  BothSides both;
+  end(both);
+  if (HasFatalFailure()) return;
+  EXPECT_EQ(both.not_counted, 0u);
+  for (const auto& side : {both.events, both.counted}) {
+    EXPECT_EQ(waits_of(side), uint64_t{kWaiters});
+    EXPECT_EQ(handoffs_of(side), uint64_t{kWaiters});
+    for (const auto& [thread, waits] : side) {
+      EXPECT_EQ(waits.buckets.empty(), thread.second != 0) << "no beginning is known";
+    }
+  }
 }
 
 // There is room for another thread by the time that the first wait of this one is over.

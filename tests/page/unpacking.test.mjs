@@ -101,14 +101,14 @@ test('the verdict is first where a worker is fast, too', () => readableFirst(fas
 test('a large page shows its verdict before its timeline, and answers meanwhile', async () => {
   // A busy host may stop it for a while, but not each time for half of the worker's.
   const tries = [];
-  for (let i = 0; i < 5 && !tries.some(({longest, took}) => longest < took / 2); i++) {
+  const answers = ({turns, longest, took}) => turns >= 2 && longest < took / 2;
+  for (let i = 0; i < 5 && !tries.some(answers); i++) {
     const {spans, seen} = await readableFirst(watched);
     assert.ok(spans > SPANS - 8);
     assert.ok(seen.rows > 0);
-    assert.ok(seen.turns >= 2, `${seen.turns} turns`);
     tries.push(seen);
   }
-  assert.ok(tries.some(({longest, took}) => longest < took / 2), JSON.stringify(tries));
+  assert.ok(tries.some(answers), JSON.stringify(tries));
 });
 
 test('a page that nobody looks at gets ready, too', async () => {

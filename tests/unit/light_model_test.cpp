@@ -138,6 +138,58 @@ TEST_F(LightHandoff, OfOneThatWasWokenUnseen) {
   EXPECT_EQ(gil().handoff_lock_ns, 40u);
 }
 
+// It was woken in exact mode: that is known in light mode, too.
+TEST_F(LightHandoff, ThatBeganInExactMode) {
+  tell(EventKind::mode, 0, 150, 0, 0, 0);
+  tell(EventKind::gil_acquire, 12, 160, 0x1000);
+  tell(EventKind::gil_wait, 11, 200, 0x1000);
+  tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
+  tell(EventKind::gil_release, 12, 290, 0x1000);
+  tell(EventKind::wakeup, 11, 300);
+  tell(EventKind::switch_in, 11, 350);
+  tell(EventKind::mode, 0, 355, 0, 0, 1);
+  tell(EventKind::wakeup, 11, 390);
+  tell(EventKind::gil_acquire, 11, 400, 0x1000);
+  ASSERT_THAT(broken_tilings(model_), IsEmpty());
+  EXPECT_EQ(gil().handoff.count(), 1u);
+  EXPECT_EQ(gil().handoff.max_ns(), 100u);
+  EXPECT_EQ(gil().handoff_runqueue_ns, 50u);
+}
+
+// Who waits at attach, is woken and then sleeps for gil->mutex holds none, and waits.
+class LightReading : public LightHandoff {
+ protected:
+  void wait_and_sleep_for_the_mutex() {
+    tell(EventKind::thread_read, 11, 120, 0x1000, 0, kReadBlocked | kReadWaiting);
+    tell(EventKind::wakeup, 11, 300);
+    tell(EventKind::switch_in, 11, 310);
+    tell(EventKind::switch_out, 11, 320, 0, 0,
+         static_cast<uint8_t>(TaskState::interruptible) | kSightRead);
+    tell(EventKind::wakeup, 11, 380);
+    tell(EventKind::switch_in, 11, 390);
+    tell(EventKind::gil_acquire, 11, 400, 0x1000);
+    ASSERT_THAT(broken_tilings(model_), IsEmpty());
+  }
+  static constexpr uint8_t kSightRead = 0x08;  // and no GIL is its own
+};
+
+TEST_F(LightReading, AWaitEndsWhereItsEndIsSeen) {
+  tell(EventKind::light_gil, 0, 110, 0x1000);
+  wait_and_sleep_for_the_mutex();
+  EXPECT_EQ(gil().contended, 1u);
+  EXPECT_EQ(gil().handoff.count(), 1u);
+  EXPECT_EQ(gil().handoff.max_ns(), 100u);
+  EXPECT_EQ(model_.threads().front().wait.count(), 0u) << "its beginning is not known";
+}
+
+// With another GIL the kernel side cannot tell for which it waited.
+TEST_F(LightReading, AWaitWhoseEndMayGoUnseenIsGivenUp) {
+  tell(EventKind::light_gil, 0, 110, 0x1000);
+  tell(EventKind::light_gil, 0, 115, 0x2000, 0, 1);
+  wait_and_sleep_for_the_mutex();
+  EXPECT_EQ(gil().contended, 0u);
+}
+
 // Behind whom, and what that one did meanwhile: what light mode says is true, or unknown.
 TEST(LightModelProperties, NobodyIsBlamedForWhatItDidWithoutTheGil) {
   uint64_t asleep = 0, asleep_truly = 0, unknown = 0, total = 0;
