@@ -103,6 +103,8 @@ int run_record(const RecordArguments& arguments) {
   if (child) {
     if (result->interrupted && StopSignals::sent_signal() != 0)
       child->signal(StopSignals::sent_signal());
+    if (!result->interrupted && !arguments.quiet && !child->poll())
+      say("the command goes on, and this waits for its end");
     const int status = child->wait();
     if (status != 0) return status;
   }

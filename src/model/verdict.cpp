@@ -288,12 +288,19 @@ Finding native(const Case& c) {
                   shares.size(), percent_range(shares), c.cpus_used, and_few_cpus(c))};
 }
 
+std::string worst_wait(const Case& c) {
+  uint64_t longest_ns = 0;
+  for (const ThreadSnapshot& t : c.p.threads) longest_ns = std::max(longest_ns, t.wait.max_ns);
+  return longest_ns == 0 ? std::string("nobody waited for it")
+                         : "no wait for it was longer than " + format_duration(longest_ns);
+}
+
 Finding one_thread(const Case& c) {
   if (c.users.size() != 1 || share(c.held_ns, c.span_ns) < 0.5) return {};
   const ThreadSnapshot& only = *c.users.front();
   const uint64_t preempted_ns = only.in(GilState::holding, CpuState::runnable);
   std::string sentence =
-      fmt::format("One thread used the GIL and nobody waited for it: {}", c.cpus_used);
+      fmt::format("One thread used the GIL, and {}: {}", worst_wait(c), c.cpus_used);
   if (share(preempted_ns, only.life_ns()) >= kWaitShare)
     sentence += fmt::format("; it was preempted with the GIL for {}, for want of a CPU",
                             format_duration(preempted_ns));
@@ -310,14 +317,8 @@ Finding few_cpus(const Case& c) {
 }
 
 Finding none(const Case& c) {
-  uint64_t longest_ns = 0;
-  for (const ThreadSnapshot& t : c.p.threads) longest_ns = std::max(longest_ns, t.wait.max_ns);
   return Verdict{fmt::format("The GIL is not the problem: held {} % of the time, and {}; {}.",
-                             format_percent(c.held_ns, c.span_ns, 0),
-                             longest_ns == 0
-                                 ? std::string("nobody waited for it")
-                                 : "no wait was longer than " + format_duration(longest_ns),
-                             c.cpus_used)};
+                             format_percent(c.held_ns, c.span_ns, 0), worst_wait(c), c.cpus_used)};
 }
 
 // Rules that explain waits, or a part of them, are causes: the one with the largest part has the

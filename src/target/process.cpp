@@ -31,7 +31,8 @@ Error process_error(pid_t tgid, int error, const std::string& what) {
       return Error("no process " + std::to_string(tgid));
     case EACCES:
     case EPERM:
-      return Error("no permission to read process " + std::to_string(tgid) + ": run as root");
+      return Error("no permission to read process " + std::to_string(tgid) +
+                   (geteuid() == 0 ? ": this system keeps it from root, too" : ": run as root"));
     default:
       return system_error(proc_path(tgid, what), error);
   }

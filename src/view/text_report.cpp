@@ -264,16 +264,15 @@ std::string text_report(const Snapshot& s) {
         format_count(s.violations), whose);
   }
   const uint64_t taken_ns = s.run.probe_cost_ns, untraced_ns = s.untraced_cpu_ns();
-  out += fmt::format("Overhead about {} % ({} probe hits{}); giltop itself used {} of CPU.\n",
+  out += fmt::format("Overhead about {} % ({} probe hit{}{}); giltop itself used {} of CPU.\n",
                      format_percent(taken_ns, untraced_ns, taken_ns < untraced_ns / 10 ? 2 : 0),
-                     format_count(s.run.probe_hits),
+                     format_count(s.run.probe_hits), s.run.probe_hits == 1 ? "" : "s",
                      s.run.other_probe_hits == 0 ? std::string()
                                                  : ", and " + format_count(s.run.other_probe_hits) +
                                                        " in other processes of the same Python",
                      format_seconds(s.run.own_cpu_ns));
-  if (s.run.mode == "exact" &&
-      static_cast<double>(taken_ns) >= kMuchOverhead * static_cast<double>(untraced_ns) &&
-      taken_ns != 0)
+  if (s.run.mode == "exact" && untraced_ns != 0 &&
+      static_cast<double>(taken_ns) >= kMuchOverhead * static_cast<double>(untraced_ns))
     out +=
         "That is much: --mode auto keeps it low; holds are sampled then, and a wait begins some µs "
         "late.\n";

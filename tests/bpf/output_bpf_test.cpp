@@ -109,6 +109,33 @@ TEST_F(OutputOf, FilesAreWhoseTheyWereOrWhoTypedSudo) {
   EXPECT_EQ(read_file(trace + ".old"), "what was there");
 }
 
+// Whose stdout is closed is told so, however it writes; no file of giltop's own takes its place.
+TEST_F(OutputOf, AClosedStdoutIsAnError) {
+  for (const char* command : {"top -b -n 1", "top -n 1 --json", "hist -a 0.1 1", "doctor"}) {
+    SCOPED_TRACE(command);
+    const Ran ran =
+        run({"/bin/sh", "-c", std::string("exec \"$0\" ") + command + " >&-", GILTOP_BINARY});
+    EXPECT_EQ(ran.status, 1);
+    EXPECT_THAT(ran.err, HasSubstr("cannot write to stdout: Bad file descriptor"));
+  }
+  // And a command that giltop runs has none either.
+  const Ran ran =
+      run({"/bin/sh", "-c", "exec \"$0\" record -q -o \"$1\" -- test ! -e /proc/self/fd/1 >&-",
+           GILTOP_BINARY, directory_.path("a.pftrace")});
+  EXPECT_EQ(ran.status, 0) << ran.err;
+}
+
+// The time is over before the command is.
+TEST_F(OutputOf, ThatTheCommandGoesOnIsSaid) {
+  for (const std::string seconds : {"0", "2"}) {
+    const Ran ran = run({GILTOP_BINARY, "record", "-d", "1", "-o", directory_.path("a.pftrace"),
+                         "--", "/bin/sleep", seconds});
+    EXPECT_EQ(ran.status, 0);
+    EXPECT_EQ(ran.err.find("the command goes on") != std::string::npos, seconds == "2") << ran.err;
+    EXPECT_THAT(ran.err, ::testing::Not(HasSubstr("That is much"))) << "no Python, no share";
+  }
+}
+
 TEST_F(OutputOf, ADeviceStaysWhoseItIs) {
   const std::string null = file("null");
   if (mknod(null.c_str(), S_IFCHR | 0666, makedev(1, 3)) != 0) GTEST_SKIP() << "no devices here";
@@ -170,10 +197,15 @@ TEST_F(OutputOf, TwoOutputsDoNotShareAFile) {
   fs::create_hard_link(there, file("hard"));
   fs::create_symlink("fresh", file("dangling"));
   fs::create_directory_symlink(directory_.path(), file("folder"));
-  const std::vector<std::pair<std::string, std::string>> same = {
-      {there, there},          {there, file("link")},        {file("link"), there},
-      {there, file("hard")},   {fresh, fresh},               {fresh, file("dangling")},
-      {file("dangling"), fresh}, {fresh, file("folder/fresh")}, {there, there + ".old"}};
+  const std::vector<std::pair<std::string, std::string>> same = {{there, there},
+                                                                 {there, file("link")},
+                                                                 {file("link"), there},
+                                                                 {there, file("hard")},
+                                                                 {fresh, fresh},
+                                                                 {fresh, file("dangling")},
+                                                                 {file("dangling"), fresh},
+                                                                 {fresh, file("folder/fresh")},
+                                                                 {there, there + ".old"}};
   for (const auto& [output, json] : same) {
     SCOPED_TRACE(output + " and " + json);
     const Ran recorded =
@@ -217,7 +249,8 @@ TEST_F(OutputOf, NothingIsWrittenOverTheRecordingThatIsRead) {
     EXPECT_EQ(ran.status, 1) << command[0];
     EXPECT_EQ(ran.err, "giltop: cannot write " + hard + ": it is the recording\n");
   }
-  const Ran appended = run({"sh", "-c", "\"$0\" report \"$1\" >> \"$1\"", GILTOP_BINARY, recording});
+  const Ran appended =
+      run({"sh", "-c", "\"$0\" report \"$1\" >> \"$1\"", GILTOP_BINARY, recording});
   EXPECT_EQ(appended.err, "giltop: cannot write to stdout: it is the recording\n");
   EXPECT_TRUE(read_file(recording) == before);
 }

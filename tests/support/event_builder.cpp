@@ -137,6 +137,8 @@ Story& Story::reads_thread(const std::string& name, uint8_t bits) {
   return add(EventKind::thread_read, name, waits ? actor(name).gil : 0, bits);
 }
 
+Story& Story::goes_light(const std::string& name) { return add(EventKind::mode, name, 0, 1); }
+
 Story& Story::loses(uint8_t kind, uint32_t count, uint64_t until_ns) {
   Event event;
   event.ts_ns = now_ns_;

@@ -67,6 +67,7 @@ class Story {
   Story& reads_gil(const std::string& name, GilReading state, uint32_t interpreter = 0);
   Story& reads_thread(const std::string& name, uint8_t bits);
 
+  Story& goes_light(const std::string& name);
   Story& loses(uint8_t kind, uint32_t count, uint64_t until_ns);
   Story& ends();
 

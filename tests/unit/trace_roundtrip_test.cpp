@@ -290,6 +290,47 @@ TEST_F(TraceRoundtrip, ASwitchInTheMomentOfAChangeOfMode) {
   }
 }
 
+// Where a thread's way onto the CPU was hidden, a later wakeup of it tells of its hand-off. It is
+// no state of its: on its CPU it runs, and one that was preempted wants one already.
+TEST_F(TraceRoundtrip, AWakeupOfOneThatDoesNotSleep) {
+  for (const bool preempted : {false, true}) {
+    uint64_t states = 0;
+    std::string without;
+    for (const bool woken : {false, true}) {
+      Story story;
+      story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+      story.at(0).seen("main").seen("worker").is_python("main").goes_light("main");
+      story.at(10).acquires("main").at(20).waits("worker").at(30).sleeps("worker");
+      story.at(100).runs("worker");
+      if (preempted) story.at(110).preempted("worker");
+      if (woken) story.at(120).wakes("worker");
+      if (preempted) story.at(130).runs("worker");
+      story.at(200).acquires("worker").at(300).ends();
+      expect_same(story.tables(), story.events(), 0);
+      testing::TraceCounts counts;
+      EXPECT_THAT(testing::check_trace(path_, &counts), IsEmpty());
+      const std::string json = read_back(path_).json;
+      if (woken) {
+        EXPECT_EQ(counts.states, states);
+        EXPECT_NE(json, without) << "the hand-off";
+      }
+      states = counts.states;
+      without = json;
+    }
+  }
+}
+
+// The last release of a GIL that is switched off is handed to nobody, whoever takes it then.
+TEST_F(TraceRoundtrip, AGilThatIsSwitchedOffWhileOneWaits) {
+  Story story;
+  story.process("main", 100).thread("worker", "main", 101);
+  story.at(0).seen("main").seen("worker").is_python("main");
+  story.at(10).acquires("main").at(20).waits("worker").at(30).switches_off("main");
+  story.at(40).acquires("worker").at(50).ends();
+  expect_same(story.tables(), story.events(), 0);
+  EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+}
+
 // A reading that tells nothing new is not drawn, and hides nothing of its moment either.
 TEST_F(TraceRoundtrip, AReadingInTheMomentOfASwitch) {
   for (const bool lost : {false, true}) {
