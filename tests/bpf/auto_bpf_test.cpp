@@ -147,45 +147,54 @@ TEST_F(Auto, GivesAChangeUpHalfWay) {
              "print('storm', storm.pid, flush=True)\n"
              "for p in [storm, *calm]: p.wait()\n"
              "start(sys.argv[1], sys.argv[3]).wait()\n");
-  Program giltop({GILTOP_BINARY, "record", "--mode", "auto", "--overhead", "10%", "-o",
-                  directory_.path("h.pftrace"), "--json=" + directory_.path("h.json"), "--",
-                  python(), all, calm, storm, stop});
-  ASSERT_TRUE(giltop.wait_for("storm "));
-  ASSERT_TRUE(giltop.wait_for("\n"));
-  const size_t before = probe_sets(giltop.pid());
-  ASSERT_GT(before, 0u);
-  const auto becomes = [&](auto&& condition) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-    while (!condition(probe_sets(giltop.pid()))) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      usleep(1000);
+  for (int tries = 0; tries < 3; tries++) {
+    std::filesystem::remove(stop);
+    Program giltop({GILTOP_BINARY, "record", "--mode", "auto", "--overhead", "10%", "-o",
+                    directory_.path("h.pftrace"), "--json=" + directory_.path("h.json"), "--",
+                    python(), all, calm, storm, stop});
+    ASSERT_TRUE(giltop.wait_for("storm "));
+    ASSERT_TRUE(giltop.wait_for("\n"));
+    const size_t before = probe_sets(giltop.pid());
+    ASSERT_GT(before, 0u);
+    const auto becomes = [&](auto&& condition) {
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+      while (!condition(probe_sets(giltop.pid()))) {
+        if (std::chrono::steady_clock::now() > deadline) return false;
+        usleep(1000);
+      }
+      return true;
+    };
+    ASSERT_TRUE(becomes([&](size_t sets) { return sets > before; }))
+        << "nobody got probes of its own";
+    ASSERT_EQ(kill(number_after(giltop.out(), "storm "), SIGKILL), 0);
+    EXPECT_TRUE(becomes([&](size_t sets) { return sets <= before; })) << "probes are left";
+    write_file(stop, "");
+    const Ran ran = giltop.finish();
+    ASSERT_EQ(ran.status, 0) << ran.err;
+    const Json report = Json::parse(read_file(directory_.path("h.json")));
+    // To remove probes takes as long as the kernel's other work does. What an overloaded host loses
+    // meanwhile is counted, and a part of what is counted here.
+    if (report.at("lost_events") != 0 && tries < 2) continue;
+    SCOPED_TRACE("lost " + report.at("lost_by_kind").dump());
+    std::map<int, int> calls, acquires;
+    std::istringstream lines(ran.out);
+    for (std::string word; lines >> word;)
+      if (int pid = 0; word == "calls" && lines >> pid) lines >> calls[pid];
+    ASSERT_EQ(calls.size(), 13u) << ran.out;
+    for (const Json& p : report.at("processes")) {
+      if (!calls.contains(p.at("pid"))) continue;
+      EXPECT_EQ(p.at("exact"), true) << p.at("pid");
+      EXPECT_EQ(p.at("light_s"), 0) << p.at("pid");
+      acquires[p.at("pid")] = p.at("gils")[0].at("acquires");
     }
-    return true;
-  };
-  ASSERT_TRUE(becomes([&](size_t sets) { return sets > before; }))
-      << "nobody got probes of its own";
-  ASSERT_EQ(kill(number_after(giltop.out(), "storm "), SIGKILL), 0);
-  EXPECT_TRUE(becomes([&](size_t sets) { return sets <= before; })) << "probes are left";
-  write_file(stop, "");
-  const Ran ran = giltop.finish();
-  ASSERT_EQ(ran.status, 0) << ran.err;
-  const Json report = Json::parse(read_file(directory_.path("h.json")));
-  std::map<int, int> calls, acquires;
-  std::istringstream lines(ran.out);
-  for (std::string word; lines >> word;)
-    if (int pid = 0; word == "calls" && lines >> pid) lines >> calls[pid];
-  ASSERT_EQ(calls.size(), 13u) << ran.out;
-  for (const Json& p : report.at("processes")) {
-    if (!calls.contains(p.at("pid"))) continue;
-    EXPECT_EQ(p.at("exact"), true) << p.at("pid");
-    EXPECT_EQ(p.at("light_s"), 0) << p.at("pid");
-    acquires[p.at("pid")] = p.at("gils")[0].at("acquires");
+    // The last one made no call: what is left is what the interpreter does at its start and end.
+    const auto last =
+        std::find_if(calls.begin(), calls.end(), [](auto& c) { return c.second == 0; });
+    ASSERT_NE(last, calls.end());
+    for (const auto& [pid, count] : calls)
+      EXPECT_EQ(acquires[pid] - acquires[last->first], count) << pid;
+    return;
   }
-  // The last one made no call: what is left is what the interpreter does at its start and end.
-  const auto last = std::find_if(calls.begin(), calls.end(), [](auto& c) { return c.second == 0; });
-  ASSERT_NE(last, calls.end());
-  for (const auto& [pid, count] : calls)
-    EXPECT_EQ(acquires[pid] - acquires[last->first], count) << pid;
 }
 
 }  // namespace
