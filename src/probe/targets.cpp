@@ -189,6 +189,8 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
     all.push_back({tgid, Witness(*this, tgid, file), threads_of(tgid)});
   std::vector<std::pair<uint32_t, ProcessFacts>> unseen = std::exchange(unseen_, {});
   const uint64_t now_ns = now();
+  // Before waits are read: the kernel side tells the end of one if it knows for what it is.
+  light_gils_.look(boot_ns());
   for (const Seen& seen : all) {
     std::vector<Event> events;
     for (const auto& [tgid, facts] : unseen) {
@@ -213,9 +215,6 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       event.other = tables_.intern(comm, now_ns);
     }
     add_namespace_ids(seen.tgid, threads, events);
-    // Else the kernel side could miss the end of a wait that is read, as it would not know for
-    // what.
-    light_gils_.look(boot_ns());
     add_gil_readings(seen.tgid, events);
     if (!seen.witness.holds()) continue;  // it ended, and all this may be of its id's next owner
     for (const Event& event : events) push_(event);

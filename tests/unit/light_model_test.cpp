@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "giltop/abi.h"
 #include "model/model.h"
 #include "support/event_builder.h"
 #include "support/light_history.h"
@@ -94,7 +95,14 @@ class LightHandoff : public ::testing::Test {
     event.state = state;
     model_.apply(event);
   }
-  const Gil& gil() const { return *model_.processes().front().gils.at(0); }
+  void fall_asleep(uint64_t ts_ns, uint8_t sight = 0) {
+    tell(EventKind::switch_out, 11, ts_ns, 0, 0,
+         static_cast<uint8_t>(TaskState::interruptible) | sight);
+  }
+  const Gil& gil() const {
+    EXPECT_EQ(model_.processes().size(), 1u);
+    return *model_.processes().front().gils.at(0);
+  }
 
   EventTables tables_;
   Model model_{tables_};
@@ -103,7 +111,7 @@ class LightHandoff : public ::testing::Test {
 // Who let the GIL go may end before the one it woke has it: that is a hand-off all the same.
 TEST_F(LightHandoff, OutlivesWhoLetGo) {
   tell(EventKind::gil_wait, 11, 200, 0x1000, 12);
-  tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
+  fall_asleep(210);
   tell(EventKind::wakeup, 11, 300);
   tell(EventKind::exit, 12, 310);
   tell(EventKind::switch_in, 11, 350);
@@ -126,7 +134,7 @@ TEST_F(LightHandoff, OutlivesWhoLetGo) {
 // runs, for gil->mutex. It tells of the same hand-off.
 TEST_F(LightHandoff, OfOneThatWasWokenUnseen) {
   tell(EventKind::gil_wait, 11, 200, 0x1000, 12);
-  tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
+  fall_asleep(210);
   tell(EventKind::switch_in, 11, 350);
   tell(EventKind::wakeup, 11, 360);
   tell(EventKind::wakeup, 11, 370);
@@ -143,7 +151,7 @@ TEST_F(LightHandoff, ThatBeganInExactMode) {
   tell(EventKind::mode, 0, 150, 0, 0, 0);
   tell(EventKind::gil_acquire, 12, 160, 0x1000);
   tell(EventKind::gil_wait, 11, 200, 0x1000);
-  tell(EventKind::switch_out, 11, 210, 0, 0, static_cast<uint8_t>(TaskState::interruptible));
+  fall_asleep(210);
   tell(EventKind::gil_release, 12, 290, 0x1000);
   tell(EventKind::wakeup, 11, 300);
   tell(EventKind::switch_in, 11, 350);
@@ -163,14 +171,12 @@ class LightReading : public LightHandoff {
     tell(EventKind::thread_read, 11, 120, 0x1000, 0, kReadBlocked | kReadWaiting);
     tell(EventKind::wakeup, 11, 300);
     tell(EventKind::switch_in, 11, 310);
-    tell(EventKind::switch_out, 11, 320, 0, 0,
-         static_cast<uint8_t>(TaskState::interruptible) | kSightRead);
+    fall_asleep(320, GT_GIL_READ);  // and no GIL is its own
     tell(EventKind::wakeup, 11, 380);
     tell(EventKind::switch_in, 11, 390);
     tell(EventKind::gil_acquire, 11, 400, 0x1000);
     ASSERT_THAT(broken_tilings(model_), IsEmpty());
   }
-  static constexpr uint8_t kSightRead = 0x08;  // and no GIL is its own
 };
 
 TEST_F(LightReading, AWaitEndsWhereItsEndIsSeen) {
