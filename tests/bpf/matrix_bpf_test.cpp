@@ -82,7 +82,7 @@ TEST_P(Matrix, TwoThreadsTakeTurns) {
   ASSERT_FALSE(found.is_null()) << recorded.ran.err;
   check(recorded, found);
   ASSERT_EQ(recorded.truth.at("threads").size(), 3u);
-  if (!python.free_threaded) expect_turns(recorded.truth, found);
+  if (!python.free_threaded) expect_turns(recorded, found);
   for (const Json& measured : recorded.truth.at("threads")) {
     if (measured.at("tid") == recorded.truth.at("pid")) continue;
     const Json& thread = Recorded::thread(found, measured.at("tid"));

@@ -309,39 +309,6 @@ double waited_for_cpus(const Json& process, const Json& tid) {
   return sum;
 }
 
-void expect_ran(const Json& thread, double running, double ran, double slack) {
-  EXPECT_LE(running, ran + slack) << thread;
-  EXPECT_GE(running + in_cpu_state(thread, "unknown"), ran - slack) << thread;
-}
-
-void expect_turns(const Json& truth, const Json& process) {
-  double handoff = 0;
-  for (const Json& gil : process.at("gils"))
-    handoff += gil.at("ledger").at("handoff_s").get<double>();
-  for (const Json& measured : truth.at("threads")) {
-    if (measured.at("tid") == truth.at("pid")) continue;
-    SCOPED_TRACE(measured.dump());
-    const Json& thread = Live::Recorded::thread(process, measured.at("tid"));
-    ASSERT_FALSE(thread.is_null());
-    SCOPED_TRACE(thread.at("matrix").dump());
-    const auto seconds = [&](const char* name) { return measured.at(name).get<double>() / 1e9; };
-    const double running = in_cpu_state(thread, "running"), stolen = thread.at("stolen_s"),
-                 ran = seconds("oncpu_ns"), runnable = seconds("runnable_ns");
-    expect_ran(thread, running - stolen, ran, 0.005 * ran + 0.001);
-    // It goes on after it has read that of itself.
-    EXPECT_GE(in_cpu_state(thread, "runnable") + in_cpu_state(thread, "unknown"),
-              0.98 * runnable - 0.005);
-    EXPECT_GT(thread.at("matrix").at("holding").at("running_s").get<double>(), 0.9 * running);
-    // It sleeps when it waits; and after a forced release, until the next one has the GIL.
-    const double asleep =
-        measured.at("end").get<double>() - measured.at("counted_from").get<double>() -
-        (ran - seconds("oncpu_start_ns")) - (runnable - seconds("runnable_start_ns")) - stolen;
-    EXPECT_GE(in_gil_state(thread, "waiting"), 0.97 * asleep - handoff - 0.005);
-    EXPECT_LE(thread.at("matrix").at("released").at("blocked_s").get<double>(),
-              0.03 * life(thread) + handoff + 0.005);
-  }
-}
-
 void expect_lost_to_sleeper(const Json& report, const Json& process, uint32_t computer,
                             uint32_t sleeper, double unsure_s) {
   const Json &waiter = Live::Recorded::thread(process, computer),

@@ -118,14 +118,6 @@ double wanted_cpu_s(pid_t pid, int tid);
 // Of a thread's waits, seconds: while the holder, or who was to be the next one, wanted for a CPU.
 double waited_for_cpus(const Json& process, const Json& tid);
 
-// That a thread was `running` for as long as the kernel says it `ran`, seconds. Where the kernel
-// did not report a switch before the last run of a thread, what that run was is not known.
-void expect_ran(const Json& thread, double running, double ran, double slack);
-
-// Threads that compute with one GIL, and sleep for it alone: what each held and waited, against
-// what the kernel counted of it.
-void expect_turns(const Json& truth, const Json& process);
-
 // One thread sleeps with the GIL while the other has no rest but waiting for it: what that one lost
 // by it. `unsure_s`: of that giltop may know no better.
 void expect_lost_to_sleeper(const Json& report, const Json& process, uint32_t computer,
