@@ -181,12 +181,13 @@ void Targets::rescan() {
 void Targets::see_threads(const std::function<uint64_t()>& now) {
   struct Seen {
     uint32_t tgid;
+    const File* file;
     Witness witness;
     std::map<pid_t, std::string> before;
   };
   std::vector<Seen> all;
   for (const auto& [tgid, file] : std::exchange(new_, {}))
-    all.push_back({tgid, Witness(*this, tgid, file), threads_of(tgid)});
+    all.push_back({tgid, file, Witness(*this, tgid, file), threads_of(tgid)});
   std::vector<std::pair<uint32_t, ProcessFacts>> unseen = std::exchange(unseen_, {});
   const uint64_t now_ns = now();
   // Before waits are read: the kernel side tells the end of one if it knows for what it is.
@@ -216,12 +217,24 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
     }
     add_namespace_ids(seen.tgid, threads, events);
     add_gil_readings(seen.tgid, events);
-    if (!seen.witness.holds()) continue;  // it ended, and all this may be of its id's next owner
+    if (!seen.witness.holds()) {
+      forget_python(seen.tgid, seen.file);
+      continue;
+    }
     for (const Event& event : events) push_(event);
     for (const auto& [tid, comm] : threads)
       if (!seen.before.contains(tid))
         pending_threads_.emplace(seen.tgid, static_cast<uint32_t>(tid));
   }
+}
+
+// It ended while it was looked at, and what was seen may be of its id's next owner. If it has run
+// Python, its first GIL event is yet to tell of it.
+void Targets::forget_python(uint32_t tgid, const File* file) {
+  const auto image = images_.find(tgid);
+  if (image == images_.end()) return;
+  std::erase_if(image->second.pythons,
+                [file](const File* python) { return !file || python == file; });
 }
 
 // Ids of a container, where the process is in one.

@@ -196,6 +196,7 @@ class Targets {
   void refuse(uint32_t tgid, const File& file);
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);
+  void forget_python(uint32_t tgid, const File* file);
   void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;

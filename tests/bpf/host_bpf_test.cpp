@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include "support/host.h"
 
@@ -152,6 +153,19 @@ TEST_F(Host, AnIdThatIsUsedAgain) {
   EXPECT_EQ(ran.status, 0) << ran.err;
 }
 
+// Runs so many Pythons one after another, some 10 ms each.
+std::set<int> live_shortly(int count) {
+  const std::string script =
+      "for i in $(seq \"$1\"); do \"$0\" -S -E -c 'import os; print(os.getpid())'; done";
+  const Ran ran = run({"sh", "-c", script, python(), std::to_string(count)}, seconds(100));
+  EXPECT_EQ(ran.status, 0);
+  std::istringstream lines(ran.out);
+  std::set<int> pids;
+  for (int pid; lines >> pid;) pids.insert(pid);
+  EXPECT_EQ(pids.size(), static_cast<size_t>(count));
+  return pids;
+}
+
 TEST_F(Host, TwoHundredShortLives) {
   ASSERT_FALSE(python().empty());
   Recorder recorder(directory_, {});
@@ -172,26 +186,16 @@ TEST_F(Host, TwoHundredShortLives) {
       }
     return 0L;
   };
-  const std::string script =
-      "for i in $(seq \"$1\"); do \"$0\" -S -E -c 'import os; print(os.getpid())'; done";
-  std::set<int> pids;
-  const auto start = [&](int count) {
-    const Ran ran = run({"sh", "-c", script, python(), std::to_string(count)}, seconds(100));
-    EXPECT_EQ(ran.status, 0);
-    std::istringstream lines(ran.out);
-    for (int pid; lines >> pid;) pids.insert(pid);
-  };
   get_known(python());
-  start(20);
+  std::set<int> pids = live_shortly(20);
   const auto files = open_files();
   const long kb = memory_kb();
-  start(180);
+  pids.merge(live_shortly(180));
   // It may not have had a CPU yet to let go of the last ones.
   for (int i = 0; i < 500 && open_files() > files; i++) usleep(20'000);
   EXPECT_LE(open_files(), files);
   // What is kept of each is its figures.
   EXPECT_LT(memory_kb() - kb, 180 * 64) << "KB";
-  EXPECT_EQ(pids.size(), 200u);
   const Json report = recorder.finish();
   size_t complete = 0;
   for (const int pid : pids) {
@@ -201,6 +205,32 @@ TEST_F(Host, TwoHundredShortLives) {
     complete += found.at("complete").get<bool>();
   }
   EXPECT_EQ(complete, 200u);
+}
+
+// A host that leaves giltop without a CPU at any moment: some end just while it looks at them.
+TEST_F(Host, ShortLivesThatEndWhileTheyAreLookedAt) {
+  ASSERT_FALSE(python().empty());
+  Recorder recorder(directory_, {});
+  get_known(python());
+  std::set<int> pids;
+  {
+    const std::jthread stopper([pid = recorder.program.pid()](const std::stop_token& done) {
+      while (!done.stop_requested()) {
+        kill(pid, SIGSTOP);
+        usleep(15'000);
+        kill(pid, SIGCONT);
+        usleep(1'000);
+      }
+    });
+    pids = live_shortly(150);
+  }
+  const Json report = recorder.finish();
+  for (const int pid : pids) {
+    const Json& found = process(report, pid);
+    ASSERT_FALSE(found.is_null()) << pid;
+    EXPECT_GT(acquires(found), 0u) << pid;
+    EXPECT_TRUE(found.at("complete")) << pid;
+  }
 }
 
 TEST_F(Host, WhatCannotBeTracedIsToldAndTheRestGoesOn) {
