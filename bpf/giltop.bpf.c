@@ -320,6 +320,7 @@ int on_process_fork(__u64 *ctx)
 	if (!e)
 		return 0;
 	stamp(&e->h, GT_FORK, tgid, child->pid);
+	e->h.state = how_of(tgid) & GT_LIGHT;
 	e->h.extra = parent->pid;
 	e->parent_tgid = parent->tgid;
 	e->ns_tid = ns_tid(child);

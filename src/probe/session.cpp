@@ -381,17 +381,17 @@ void LiveSession::attach_all() {
 }
 
 void LiveSession::take_record(std::span<const std::byte> record) {
+  gt_header header{};
+  std::memcpy(&header, record.data(), std::min(record.size(), sizeof(header)));
   decoder_.decode(record, [&](const Event& event) {
+    reorder_.push(event);
     if (event.kind == EventKind::fork) {
-      targets_->on_fork(event.tgid, event.tid, static_cast<uint32_t>(event.value >> 32));
+      targets_->on_fork(event, header.state & GT_LIGHT);
     } else if (event.kind == EventKind::gil_wait && options_.mode != Mode::exact) {
       targets_->see_gil(event.tgid, event.value, event.ts_ns);
     }
-    reorder_.push(event);
   });
-  gt_header header;
   if (record.size() < sizeof(header)) return;
-  std::memcpy(&header, record.data(), sizeof(header));
   if (header.kind < GT_KINDS) taken_[header.kind]++;
   meter_.add(header);
   // What the hooks cost light mode does not save.

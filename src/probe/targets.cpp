@@ -290,9 +290,10 @@ std::optional<uint64_t> Targets::bias_of(uint32_t tgid, const CPythonFile& pytho
   return std::nullopt;
 }
 
-void Targets::on_fork(uint32_t tgid, uint32_t tid, uint32_t parent) {
-  if (tgid != parent && (chooser_ || options_.light)) see_child(tgid, parent);
-  if (!pending_threads_.empty()) pending_threads_.erase({tgid, tid});
+void Targets::on_fork(const Event& fork, bool light) {
+  const auto parent = static_cast<uint32_t>(fork.value >> 32);
+  if (fork.tgid != parent && (chooser_ || options_.light)) see_child(fork, light);
+  if (!pending_threads_.empty()) pending_threads_.erase({fork.tgid, fork.tid});
 }
 
 void Targets::settle_threads(uint64_t now_ns) {
@@ -307,20 +308,25 @@ void Targets::settle_threads(uint64_t now_ns) {
   pending_threads_.clear();
 }
 
-// A forked child is what its parent was, and in its mode; that may have changed since it was
-// forked.
-void Targets::see_child(uint32_t tgid, uint32_t parent) {
+// A forked child is what its parent was, in the mode that the kernel side says: where its parent
+// has probes of its own that is another one. By now that may have changed, and exact mode's probes
+// may have gone before the change got to it: then it is in light mode from its fork on.
+void Targets::see_child(const Event& fork, bool light) {
+  const uint32_t tgid = fork.tgid, parent = static_cast<uint32_t>(fork.value >> 32);
   std::vector<File*> files;
   if (const auto image = images_.find(parent); image != images_.end()) {
     files = image->second.pythons;
   } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
     files = more->second;
   }
-  if (files.empty()) return;
-  const bool light =
+  const bool light_now =
       std::any_of(files.begin(), files.end(), [](const File* file) { return file->is_light(); });
-  if (chooser_) tell_mode(tgid, light, boot_ns());
-  if (light) light_gils_.add(tgid, files.front()->inspection.cpython, files.size() == 1);
+  if (chooser_) {
+    push_(mode_event(tgid, fork.ts_ns, light || light_now));
+    if (light != light_now && !files.empty()) tell_mode(tgid, light_now, boot_ns());
+  }
+  if (files.empty()) return;
+  if (light_now) light_gils_.add(tgid, files.front()->inspection.cpython, files.size() == 1);
   inherited_[tgid] = std::move(files);
 }
 

@@ -89,7 +89,7 @@ class Targets {
   void see_threads(const std::function<uint64_t()>& now);
 
   // What the kernel side told, in its order.
-  void on_fork(uint32_t tgid, uint32_t tid, uint32_t parent);  // of a thread or process
+  void on_fork(const Event& fork, bool light);  // of a thread or process; `light`: its mode
   void on_exec(const gt_exec& exec);
   void on_entry(const gt_entry& entry);
   void on_found(const gt_found& found);
@@ -200,7 +200,7 @@ class Targets {
   void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
-  void see_child(uint32_t tgid, uint32_t parent);
+  void see_child(const Event& fork, bool light);
   // Their modes (target_modes.cpp). What runs a file, and what a process runs: forked ones too.
   std::vector<uint32_t> processes_of(const File& file) const;
   const std::vector<File*>& files_of(uint32_t tgid) const;

@@ -124,6 +124,59 @@ size_t probe_sets(pid_t giltop) {
   return sets;
 }
 
+// A process that has probes of its own forks: its children have none, as they were told of in light
+// mode from their first instruction on. Whoever takes them to be in exact mode has them sleep with
+// the GIL that they began with.
+TEST_F(Auto, ForkedChildrenOfOneThatIsSparedAreInLightMode) {
+  const std::string storm = directory_.path("storm.py"), forks = directory_.path("forks.py"),
+                    go = directory_.path("go");
+  write_file(storm, kStorm);
+  write_file(forks,
+             "import os, subprocess, sys, time\n"
+             "storm = subprocess.Popen([sys.executable, '-S', '-E', sys.argv[1], '60'])\n"
+             "print('begun', flush=True)\n"
+             "while not os.access(sys.argv[2], os.F_OK): time.sleep(0.005)\n"
+             "for _ in range(12):\n"
+             "    pid = os.fork()\n"
+             "    if pid == 0:\n"
+             "        for _ in range(10): time.sleep(0.005)\n"
+             "        os._exit(0)\n"
+             "    print('child', pid, flush=True)\n"
+             "    os.waitpid(pid, 0)\n"
+             "storm.kill()\n");
+  Program giltop({GILTOP_BINARY, "record", "--mode", "auto", "--overhead", "10%", "-o",
+                  directory_.path("f.pftrace"), "--json=" + directory_.path("f.json"), "--",
+                  python(), forks, storm, go});
+  ASSERT_TRUE(giltop.wait_for("begun"));
+  const size_t before = probe_sets(giltop.pid());
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  // Light mode's for the file, and then the parent's own in place of the file's.
+  while (probe_sets(giltop.pid()) <= before) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "it got no probes of its own";
+    usleep(1000);
+  }
+  write_file(go, "");
+  const Ran ran = giltop.finish();
+  ASSERT_EQ(ran.status, 0) << ran.err;
+  const Json report = Json::parse(read_file(directory_.path("f.json")));
+  std::istringstream lines(ran.out);
+  std::map<int, Json> children;
+  for (std::string word; lines >> word;)
+    if (int pid = 0; word == "child" && lines >> pid) children[pid];
+  EXPECT_EQ(children.size(), 12u);
+  for (const Json& p : report.at("processes"))
+    if (const auto child = children.find(p.at("pid")); child != children.end()) child->second = p;
+  int light_from_start = 0;
+  for (const auto& [pid, child] : children) {
+    ASSERT_FALSE(child.is_null()) << pid;
+    const Json& thread = child.at("threads").at(0);
+    light_from_start += child.at("light_s").get<double>() > life(thread) - 1e-4;
+    EXPECT_LT(thread.at("matrix").at("holding").at("blocked_s"), 0.003) << pid;
+  }
+  // The first ones may have begun before the file's probes were changed, and were in exact mode.
+  EXPECT_GE(light_from_start, 6);
+}
+
 // The one in a storm is killed when some of the others have probes of their own and some do not
 // yet: all is as it was, and nothing is told twice or never.
 TEST_F(Auto, GivesAChangeUpHalfWay) {
