@@ -21,6 +21,7 @@ class Holds {
   static Result<Holds> make(uint32_t* slots, unsigned long long* heartbeat_ns);
 
   void beat();
+  bool is_held(uint32_t tgid) const;
   void let_go(uint32_t tgid);
   void let_all_go();
 
@@ -34,7 +35,6 @@ class Holds {
   Holds(uint32_t* slots, unsigned long long* heartbeat_ns, Guard guard)
       : slots_(slots), heartbeat_ns_(heartbeat_ns), guard_(std::move(guard)) {}
   void watch_parent(uint32_t tgid);
-  bool is_held(uint32_t tgid) const;
 
   uint32_t* slots_;
   unsigned long long* heartbeat_ns_;

@@ -105,15 +105,21 @@ void Targets::on_exec(const gt_exec& exec) {
   }
 }
 
+// The guard lets go of whom we have held for too long.
+bool Targets::is_still_held(const gt_header& record) const {
+  return record.state == GT_HELD && holds_.is_held(record.tgid);
+}
+
 // A traced process runs another program. What it is is looked up, or looked at while it is held.
 void Targets::exec_held(const gt_exec& exec) {
   const uint32_t tgid = exec.h.tgid;
   const auto found = programs_.find(exec.file);
   const bool is_known = found != programs_.end() && found->second.file;
-  // A file that is new, in a process that could not be held: it may run Python already.
-  const bool late = !is_known && options_.follow_children && exec.h.state != GT_HELD;
-  if (late) missed_ = true;
   Known& known = is_known ? found->second : look_at_program(tgid, exec.file);
+  // A file that is new, in a process that could not be held, or not for so long: it may run Python
+  // already.
+  const bool late = !is_known && options_.follow_children && !is_still_held(exec.h);
+  if (late) missed_ = true;
   if (!known.file) missed_ = true;
   if (File* file = known.file) {
     Image& image = images_[tgid];
@@ -183,7 +189,8 @@ void Targets::on_entry(const gt_entry& entry) {
       refuse(tgid, *file);
     }
     // Nobody waited, and there was a new CPython after all: its first events are missed.
-    const bool late = entry.h.state != GT_HELD && attachments_.probed_files() != probed;
+    const bool late = attachments_.probed_files() != probed && !is_still_held(entry.h);
+    if (late) missed_ = true;
     if (!image.pythons.empty()) {
       report(tgid, image, entry.h.ts_ns, late);
       tell_kernel(entry.file, programs_[entry.file], GT_TELL_AT_ENTRY);

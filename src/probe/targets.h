@@ -194,6 +194,7 @@ class Targets {
   };
   void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late, const Told& told = {});
   void refuse(uint32_t tgid, const File& file);
+  bool is_still_held(const gt_header& record) const;
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);
   void forget_python(uint32_t tgid, const File* file);

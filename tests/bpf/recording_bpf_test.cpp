@@ -204,6 +204,29 @@ TEST_F(Recording, AStoppedGiltopHoldsNobody) {
   EXPECT_EQ(recorder.finish().status, 0);
 }
 
+// Held at its exec while giltop is stopped: the guard lets it go, and what it did until giltop
+// looked at it was not seen.
+TEST_F(Recording, WhomTheGuardLetsGoHasMissedEvents) {
+  const std::string copy = directory_.path("copy"), log = directory_.path("log");
+  std::filesystem::copy_file(GILTOP_DOUBLE, copy);
+  Program recorder({GILTOP_BINARY, "record", "-o", directory_.path("g.pftrace"),
+                    "--json=" + directory_.path("g.json"), "--", "sh", "-c",
+                    "echo begun; read line; exec \"$@\"", "sh", copy, "2", "0.5", "7", log,
+                    "--ready"});
+  ASSERT_TRUE(recorder.wait_for("begun"));
+  kill(recorder.pid(), SIGSTOP);
+  recorder.write_line("go");
+  ASSERT_TRUE(recorder.wait_for("ready")) << "the guard let nobody go";
+  kill(recorder.pid(), SIGCONT);
+  recorder.write_line("go");
+  const Ran ran = recorder.finish();
+  EXPECT_EQ(ran.status, 0) << ran.err;
+  EXPECT_THAT(ran.err, ::testing::HasSubstr("their first events are missed"));
+  const Json report = Json::parse(read_file(directory_.path("g.json")));
+  ASSERT_EQ(report.at("processes").size(), 1u) << ran.err;
+  EXPECT_EQ(report.at("processes")[0].at("complete"), false);
+}
+
 // A server's workers, which were forked long before; one of them by a shell in between.
 TEST_F(Recording, SubprocessesThatRunAlready) {
   const std::string spin =
