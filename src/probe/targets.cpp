@@ -206,6 +206,7 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       if (light || chooser_) events.push_back(mode_event(tgid, now_ns, light));
     }
     const auto threads = threads_of(seen.tgid);
+    const uint64_t listed_ns = boot_ns();
     for (const auto& [tid, comm] : threads) {
       if (!seen.before.contains(tid)) continue;
       Event& event = events.emplace_back();
@@ -224,7 +225,7 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
     for (const Event& event : events) push_(event);
     for (const auto& [tid, comm] : threads)
       if (!seen.before.contains(tid))
-        pending_threads_.emplace(seen.tgid, static_cast<uint32_t>(tid));
+        pending_threads_[{seen.tgid, static_cast<uint32_t>(tid)}] = listed_ns;
   }
 }
 
@@ -297,15 +298,17 @@ void Targets::on_fork(const Event& fork, bool light) {
 }
 
 void Targets::settle_threads(uint64_t now_ns) {
-  for (const auto& [tgid, tid] : pending_threads_) {
+  std::erase_if(pending_threads_, [&](const auto& pending) {
+    const auto& [thread, listed_ns] = pending;
+    if (listed_ns > now_ns) return false;
     Event event;
     event.kind = EventKind::thread_seen;
     event.ts_ns = now_ns;
-    event.tgid = tgid;
-    event.tid = tid;
+    event.tgid = thread.first;
+    event.tid = thread.second;
     push_(event);
-  }
-  pending_threads_.clear();
+    return true;
+  });
 }
 
 // A forked child is what its parent was, in the mode that the kernel side says: where its parent

@@ -8,7 +8,6 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -244,7 +243,8 @@ class Targets {
   size_t many_images_ = kFewImages;
   // When a mapping of a file that is no Python was last looked at, by device, inode and generation.
   std::map<std::array<uint64_t, 3>, uint64_t> others_;
-  std::set<std::pair<uint32_t, uint32_t>> pending_threads_;  // tgid, tid: seen, may yet show a fork
+  // Threads that were listed (boot clock, ns) and not before, by tgid and tid: a fork may yet tell.
+  std::map<std::pair<uint32_t, uint32_t>, uint64_t> pending_threads_;
   std::map<std::pair<std::string, std::string>, Refusal> refusals_;  // by file and reason
   std::vector<std::pair<uint32_t, ProcessFacts>> unseen_;            // to be told of at kWhenSeen
   bool missed_ = false;
