@@ -48,7 +48,7 @@ static __always_inline bool tell_found(__u32 tgid, __u32 tid, __u32 file, bool n
 		return false; /* not lost: the next one tells */
 	stamp(&e->h, GT_FOUND, tgid, tid);
 	e->h.state = new ? GT_NEW : 0;
-	e->h.extra = file;
+	e->h.extra = file & (GT_FILES - 1);
 	file_key(&e->file, BPF_CORE_READ(task, mm, exe_file));
 	bpf_core_read(e->comm, sizeof(e->comm), &task->comm);
 	e->ns_tid = ns_tid(task);

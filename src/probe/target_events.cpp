@@ -222,7 +222,11 @@ void Targets::on_found(const gt_found& found) {
   }
   Image& image = images_[tgid];
   if (!image.has(file)) {
-    image.pythons.push_back(file);
+    if (image.pythons.empty() && inherits(tgid, file)) {
+      image.pythons = inherited_.at(tgid);
+    } else {
+      image.pythons.push_back(file);
+    }
     report(tgid, image, found.h.ts_ns, false, {comm_of(found.comm), found.user});
   }
   if (found.h.state & GT_NEW) {

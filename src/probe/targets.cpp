@@ -319,6 +319,12 @@ void Targets::settle_threads(uint64_t now_ns) {
   });
 }
 
+bool Targets::inherits(uint32_t tgid, const File* file) const {
+  const auto child = inherited_.find(tgid);
+  return child != inherited_.end() &&
+         std::find(child->second.begin(), child->second.end(), file) != child->second.end();
+}
+
 // A forked child is what its parent was, in the mode that the kernel side says: where its parent
 // has probes of its own that is another one. By now that may have changed, and exact mode's probes
 // may have gone before the change got to it: then it is in light mode from its fork on.
@@ -395,10 +401,14 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     if (info->user) facts.user = info->user;
   }
   const bool light = image.is_light();
-  if (light)
-    light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
-  if (chooser_) maps_.tracked.change(tgid, 0xff, GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0));
-  own_.erase(tgid);  // this Python is not among them
+  const auto child = inherited_.find(tgid);
+  const bool mode_told = child != inherited_.end() && child->second == image.pythons;
+  if (!mode_told) {
+    if (light)
+      light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
+    if (chooser_) maps_.tracked.change(tgid, 0xff, GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0));
+    own_.erase(tgid);  // this Python is not among them
+  }
   if (ts_ns == kWhenSeen) {
     unseen_.emplace_back(tgid, std::move(facts));
     return;
@@ -409,7 +419,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.tgid = tgid;
   event.other = tables_.add(std::move(facts), ts_ns);
   push_(event);
-  if (light || chooser_) push_(mode_event(tgid, ts_ns, light));
+  if (!mode_told && (light || chooser_)) push_(mode_event(tgid, ts_ns, light));
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

@@ -201,6 +201,7 @@ class Targets {
   void add_namespace_ids(uint32_t tgid, const std::map<pid_t, std::string>& threads,
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
+  bool inherits(uint32_t tgid, const File* file) const;
   void see_child(const Event& fork, bool light);
   // Their modes (target_modes.cpp). What runs a file, and what a process runs: forked ones too.
   std::vector<uint32_t> processes_of(const File& file) const;
