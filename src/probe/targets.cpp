@@ -147,14 +147,6 @@ bool Targets::adopt(uint32_t tgid, const Mapped& mapped) {
 }
 
 void Targets::rescan_processes() {
-  std::erase_if(images_, [this](const auto& image) {
-    const auto& [tgid, what] = image;
-    if (!what.pythons.empty()) return false;
-    untrack(tgid);
-    light_gils_.forget(tgid);
-    forget_mode(tgid);
-    return true;
-  });
   attach_all();
   see_threads(boot_ns);
 }

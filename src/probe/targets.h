@@ -80,8 +80,7 @@ class Targets {
   void forget_some();
   // Looks into /proc for what on_mapping() should have told: some of that was lost.
   void rescan();
-  // The same for processes that are new, or have executed another program since they were attached,
-  // of which nothing had to be told.
+  // The same for processes that are new, of which nothing had to be told.
   void rescan_processes();
 
   // Reports the threads of what came to be traced since the last call as seen at the moment that
