@@ -21,7 +21,7 @@ class Holds {
   static Result<Holds> make(uint32_t* slots, unsigned long long* heartbeat_ns);
 
   void beat();
-  bool is_held(uint32_t tgid) const;
+  bool is_held(uint32_t tgid) const;  // false, too, when the guard has let it go
   void let_go(uint32_t tgid);
   void let_all_go();
 

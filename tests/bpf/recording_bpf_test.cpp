@@ -1,4 +1,5 @@
 // The recording: what report makes of it, what a killed recorder leaves, what Perfetto accepts.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <csignal>
@@ -214,10 +215,10 @@ TEST_F(Recording, WhomTheGuardLetsGoHasMissedEvents) {
                     "echo begun; read line; exec \"$@\"", "sh", copy, "2", "0.5", "7", log,
                     "--ready"});
   ASSERT_TRUE(recorder.wait_for("begun"));
-  kill(recorder.pid(), SIGSTOP);
+  recorder.signal(SIGSTOP);
   recorder.write_line("go");
   ASSERT_TRUE(recorder.wait_for("ready")) << "the guard let nobody go";
-  kill(recorder.pid(), SIGCONT);
+  recorder.signal(SIGCONT);
   recorder.write_line("go");
   const Ran ran = recorder.finish();
   EXPECT_EQ(ran.status, 0) << ran.err;
