@@ -45,6 +45,8 @@ Program::Program(std::vector<std::string> command,
   const std::string mark = std::to_string(getpid());
   pid_ = fork();
   if (pid_ == 0) {
+    // A shell has its background jobs ignore them.
+    for (const int number : {SIGINT, SIGQUIT}) ::signal(number, SIG_DFL);
     setenv(kMark, mark.c_str(), 1);
     dup2(in[0], 0);
     dup2(out[1], 1);
