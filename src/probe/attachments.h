@@ -33,6 +33,7 @@ class Attachments {
     Fd fd;                         // where its mode may change
     uint64_t light_wanted_ns = 0;  // by one of its processes, the last time
     Uprobes resumes;               // light mode's
+    uint64_t light_until_ns = 0;   // when its mode came back from light mode, the last time
     Uprobes entry;                 // set while the program's entry point is watched
 
     bool is_traced() const { return sites || is_light(); }

@@ -96,6 +96,7 @@ void Targets::attach_installed(std::string_view path) {
 void Targets::on_exec(const gt_exec& exec) {
   images_.erase(exec.h.tgid);
   inherited_.erase(exec.h.tgid);
+  unlooked_.erase(exec.h.tgid);
   light_gils_.forget(exec.h.tgid);
   forget_mode(exec.h.tgid);
   if (options_.host_wide) {
@@ -138,8 +139,15 @@ void Targets::exec_held(const gt_exec& exec) {
       image.pythons = {file};
       report(tgid, image, exec.h.ts_ns, late, {comm_of(exec.comm), exec.user});
     }
+    if (image.pythons.empty() && !image.at_loader) await_python(tgid, exec.h.ts_ns);
   }
   if (exec.h.state == GT_HELD) holds_.let_go(tgid);
+}
+
+// A Python that it maps later runs some time before it is looked at, and that may be in light mode.
+void Targets::await_python(uint32_t tgid, uint64_t ts_ns) {
+  unlooked_.insert(tgid);
+  if (may_be_light(ts_ns)) push_(mode_event(tgid, ts_ns, true));
 }
 
 // Nobody waits. What is told is an exec of a Python (it is traced by now), or of a file that is
@@ -151,6 +159,7 @@ void Targets::exec_host_wide(const gt_exec& exec) {
   Known& known = found != programs_.end() && found->second.file ? found->second
                                                                 : look_at_program(tgid, exec.file);
   File* file = known.file;
+  if (exec.h.state & GT_NEW && (!file || !file->is_traced())) await_python(tgid, exec.h.ts_ns);
   if (!file) return;
   refuse(tgid, *file);
   if (exec.h.state & GT_UNSEEN) {
@@ -164,13 +173,7 @@ void Targets::exec_host_wide(const gt_exec& exec) {
   if (late && probed && !file->is_light()) return;
   Image image;
   image.pythons = {file};
-  if (late) {
-    if (!trace(tgid, file)) return;
-    if (!maps(tgid, file)) {  // it ended, and its id may be another's
-      untrack(tgid);
-      return;
-    }
-  }
+  if (late && !trace_running(tgid, *file, [&] { return maps(tgid, file); })) return;
   report(tgid, image, late ? kWhenSeen : exec.h.ts_ns, late, {comm_of(exec.comm), exec.user});
   images_[tgid] = std::move(image);
   if (late) see_threads(boot_ns);
@@ -194,8 +197,9 @@ void Targets::on_entry(const gt_entry& entry) {
     if (!image.pythons.empty()) {
       report(tgid, image, entry.h.ts_ns, late);
       tell_kernel(entry.file, programs_[entry.file], GT_TELL_AT_ENTRY);
-    } else if (!files->empty()) {
-      attachments_.unwatch_entry(*files->front());
+    } else {
+      if (!files->empty()) attachments_.unwatch_entry(*files->front());
+      await_python(tgid, entry.h.ts_ns);
     }
   } else {
     missed_ = true;
@@ -248,6 +252,7 @@ void Targets::on_last_exit(uint32_t tgid) {
     never_entered_++;
   images_.erase(tgid);
   inherited_.erase(tgid);
+  unlooked_.erase(tgid);
   light_gils_.forget(tgid);
   forget_mode(tgid);
 }
@@ -302,6 +307,7 @@ void Targets::forget_some() {
       forget_mode(child.first);
       return true;
     });
+    std::erase_if(unlooked_, [this](uint32_t tgid) { return !is_tracked(tgid); });
     many_images_ = std::max(kFewImages, 2 * images_.size());
   }
 }

@@ -10,7 +10,8 @@
 //       └──────────────────────────────────────────┘
 //            none has been in light mode for kSettled_ns
 //
-// Who begins while its file is mixed is in light mode until the next choice.
+// Who begins while its file is mixed is in light mode until the next choice. So is, for the model,
+// who maps its Python later, as long as that is not known and any file is mixed.
 #include <bpf/bpf.h>
 
 #include <algorithm>
@@ -58,6 +59,14 @@ const std::vector<Targets::File*>& Targets::files_of(uint32_t tgid) const {
   if (const auto image = images_.find(tgid); image != images_.end()) return image->second.pythons;
   const auto child = inherited_.find(tgid);
   return child == inherited_.end() ? none : child->second;
+}
+
+// Whether a file's mode at `ts_ns`, or since, is light mode.
+bool Targets::may_be_light(uint64_t ts_ns) const {
+  const auto& files = attachments_.numbered();
+  return options_.light || std::any_of(files.begin(), files.end(), [ts_ns](const File* file) {
+           return file && (file->is_light() || file->light_until_ns >= ts_ns);
+         });
 }
 
 void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)>& share_of) {
@@ -175,6 +184,7 @@ void Targets::fail_to_change(File& file, const std::string& reason, uint64_t ret
 void Targets::mix(File& file) {
   std::vector<uint32_t> swapped;
   const Status changed = attachments_.set_light(file, true, [&] {
+    for (const uint32_t tgid : unlooked_) push_(mode_event(tgid, boot_ns(), true));
     for (const uint32_t tgid : processes_of(file)) {
       const uint8_t how = how_of(tgid);
       if (how & (GT_LIGHT | GT_OWN)) continue;  // it has another file that is mixed
@@ -212,7 +222,11 @@ void Targets::unmix(File& file) {
       leave_light(tgid);
     }
   });
-  if (!changed) fail_to_change(file, changed.error().message(), boot_ns() + kRetry_ns);
+  if (changed) {
+    file.light_until_ns = boot_ns();
+  } else {
+    fail_to_change(file, changed.error().message(), boot_ns() + kRetry_ns);
+  }
 }
 
 void Targets::change_modes(uint64_t now_ns) {

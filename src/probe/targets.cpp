@@ -81,6 +81,20 @@ bool Targets::Witness::holds() const {
   return began_ && process_ && (!file_ || targets_.maps(tgid_, file_)) && poll(&ended, 1, 0) == 0;
 }
 
+// Traces one that runs already, unless its id went to another process since we looked. What it does
+// from here on is in its file's mode.
+bool Targets::trace_running(uint32_t tgid, const File& file,
+                            const std::function<bool()>& is_there) {
+  const uint64_t before_ns = boot_ns();
+  if (!trace(tgid, &file)) return false;
+  if (!is_there()) {
+    untrack(tgid);
+    return false;
+  }
+  if (armed_ && file.is_light()) push_(mode_event(tgid, before_ns, true));
+  return true;
+}
+
 void Targets::untrack(uint32_t tgid) {
   maps_.tracked.erase(tgid);
   if (maps_.images >= 0) bpf_map_delete_elem(maps_.images, &tgid);
@@ -138,12 +152,10 @@ void Targets::attach_all() {
 }
 
 bool Targets::adopt(uint32_t tgid, const Mapped& mapped) {
-  if (!trace(tgid, mapped.file)) return false;
-  // The id may have gone to another process since we looked: what it maps tells.
-  const auto now = mapping_id(static_cast<pid_t>(tgid), mapped.place);
-  if (now && *now == mapped.id) return true;
-  untrack(tgid);
-  return false;
+  return trace_running(tgid, *mapped.file, [&] {
+    const auto now = mapping_id(static_cast<pid_t>(tgid), mapped.place);
+    return now && *now == mapped.id;
+  });
 }
 
 void Targets::rescan_processes() {
@@ -190,6 +202,7 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
     all.push_back({tgid, file, Witness(*this, tgid, file), threads_of(tgid)});
   std::vector<std::pair<uint32_t, ProcessFacts>> unseen = std::exchange(unseen_, {});
   const uint64_t now_ns = now();
+  armed_ = true;
   // Before waits are read: the kernel side tells the end of one if it knows for what it is.
   light_gils_.look(boot_ns());
   for (const Seen& seen : all) {
@@ -328,6 +341,10 @@ void Targets::see_child(const Event& fork, bool light) {
   } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
     files = more->second;
   }
+  if (unlooked_.contains(parent)) {
+    await_python(tgid, fork.ts_ns);
+    return;
+  }
   const bool light_now =
       std::any_of(files.begin(), files.end(), [](const File* file) { return file->is_light(); });
   if (chooser_) {
@@ -401,6 +418,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
     if (chooser_) maps_.tracked.change(tgid, 0xff, GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0));
     own_.erase(tgid);  // this Python is not among them
   }
+  unlooked_.erase(tgid);
   if (ts_ns == kWhenSeen) {
     unseen_.emplace_back(tgid, std::move(facts));
     return;
@@ -411,7 +429,12 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.tgid = tgid;
   event.other = tables_.add(std::move(facts), ts_ns);
   push_(event);
-  if (!mode_told && (light || chooser_)) push_(mode_event(tgid, ts_ns, light));
+  if (mode_told || (!light && !chooser_)) return;
+  const bool was_light =
+      std::any_of(image.pythons.begin(), image.pythons.end(),
+                  [ts_ns](const File* file) { return file->light_until_ns >= ts_ns; });
+  push_(mode_event(tgid, ts_ns, light || was_light));
+  if (was_light && !light) push_(mode_event(tgid, boot_ns(), false));
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

@@ -171,6 +171,7 @@ class Targets {
   };
 
   Status trace(uint32_t tgid, const File* file);
+  bool trace_running(uint32_t tgid, const File& file, const std::function<bool()>& is_there);
   bool maps(uint32_t tgid, const File* file) const;
   const MappedFile* seen_place(uint32_t tgid, const File* file) const;
   bool is_tracked(uint32_t tgid) const { return maps_.tracked.contains(tgid); }
@@ -194,6 +195,8 @@ class Targets {
   void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late, const Told& told = {});
   void refuse(uint32_t tgid, const File& file);
   bool is_still_held(const gt_header& record) const;
+  bool may_be_light(uint64_t ts_ns) const;
+  void await_python(uint32_t tgid, uint64_t ts_ns);
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);
   void forget_python(uint32_t tgid, const File* file);
@@ -235,6 +238,8 @@ class Targets {
   bool changing_ = false;
   std::vector<uint32_t> unneeded_;                              // whose own may go
   std::unordered_map<uint32_t, std::vector<File*>> inherited_;  // by forked children
+  // Traced, and what Python they run is not known yet, if any: its mode is not, either.
+  std::unordered_set<uint32_t> unlooked_;
   // Traced since the last see_threads(), and what it has to map still, or its id is another's by
   // now; null: not known.
   std::vector<std::pair<uint32_t, const File*>> new_;
@@ -248,6 +253,7 @@ class Targets {
   std::map<std::pair<uint32_t, uint32_t>, uint64_t> pending_threads_;
   std::map<std::pair<std::string, std::string>, Refusal> refusals_;  // by file and reason
   std::vector<std::pair<uint32_t, ProcessFacts>> unseen_;            // to be told of at kWhenSeen
+  bool armed_ = false;                                               // the kernel side tells
   bool missed_ = false;
   uint64_t never_entered_ = 0;  // ended before they were seen at their entry point
 };

@@ -10,13 +10,17 @@
 #include <map>
 #include <sstream>
 #include <string>
+#include <vector>
 
+#include "support/host.h"
+#include "support/interpreters.h"
 #include "support/live.h"
 
 namespace giltop::testing {
 namespace {
 
 class Auto : public Live {};
+class AutoHostWide : public Host {};
 
 // Two threads that cost as much as there is, for so many seconds.
 constexpr const char* kStorm =
@@ -175,6 +179,51 @@ TEST_F(Auto, ForkedChildrenOfOneThatIsSparedAreInLightMode) {
   }
   // The first ones may have begun before the file's probes were changed, and were in exact mode.
   EXPECT_GE(light_from_start, 6);
+}
+
+// A Python that begins while another one's file is in light mode, and its library is not looked at
+// for a while: nothing of it was seen till then, and it is not said to have been without the GIL.
+TEST_F(AutoHostWide, WhoseLibraryIsNotKnownYetMayBeInLightMode) {
+  const std::vector<Interpreter> all = installed_interpreters();
+  const auto python = std::find_if(all.begin(), all.end(), [](const Interpreter& p) {
+    return p.root.empty() && p.program != p.gil_file && !p.embedded() && p.minor >= 7;
+  });
+  if (python == all.end()) GTEST_SKIP() << "no Python has its GIL in a library";
+  const std::string storm = directory_.path("storm.py"), stop = directory_.path("stop");
+  write_file(storm, kStorm);
+  Recorder recorder(directory_, {"--mode", "auto", "--overhead", "10%"});
+  get_known(python->program);
+  const size_t before = probe_sets(recorder.program.pid());
+  const std::string calm =
+      "import os, sys, time\n"
+      "while not os.access(sys.argv[1], os.F_OK): time.sleep(0.01)\n";
+  Program spared({python->program, "-S", "-E", "-c", calm, stop});
+  Program busy({python->program, "-S", "-E", storm, "60"});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  // The file's are light mode's when the spared one gets its own.
+  while (probe_sets(recorder.program.pid()) <= before) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "nobody got probes of its own";
+    usleep(1000);
+  }
+  kill(recorder.program.pid(), SIGSTOP);
+  Program alone({python->program, "-S", "-E", "-c",
+                 "import sys, time\n"
+                 "print('begun', flush=True)\n"
+                 "end = time.monotonic() + 0.5\n"
+                 "while time.monotonic() < end: pass\n"});
+  ASSERT_TRUE(alone.wait_for("begun"));
+  usleep(200'000);
+  kill(recorder.program.pid(), SIGCONT);
+  EXPECT_EQ(alone.finish().status, 0);
+  kill(busy.pid(), SIGKILL);
+  write_file(stop, "");
+  const Json report = recorder.finish();
+  const Json found = process(report, alone.pid());
+  ASSERT_FALSE(found.is_null());
+  EXPECT_EQ(found.at("exact"), false);
+  const Json& thread = found.at("threads").at(0);
+  // By the time that it was looked at it had computed for 0.2 s, and nobody else had its GIL.
+  EXPECT_LT(thread.at("matrix").at("released").at("running_s"), 0.05);
 }
 
 // The one in a storm is killed when some of the others have probes of their own and some do not
