@@ -66,7 +66,8 @@ void TraceWriter::close_disproved(const Change& change, uint64_t ts_ns) {
 // --- light mode ----------------------------------------------------------------------------------
 
 // Light mode: the events as they are, and a picture of what they let suppose: one that took the
-// GIL, or was seen with it, holds it until it is seen without, or another with it.
+// GIL, or was seen with it, holds it until it is seen without, or another with it, or it cannot be
+// told.
 void TraceWriter::write_light(const Event& event, const Change& change) {
   track_of(*change.thread, event.ts_ns);
   if (event.kind == EventKind::sample) {
@@ -126,7 +127,8 @@ void TraceWriter::show_light(const Event& event, const Change& change) {
   const GilSight sight = gil_sight(event);
   if (event.kind == EventKind::gil_acquire || (sighted && sight.read && sight.holds)) {
     if (thread.gil) draw_held(thread, *thread.gil, ts);
-  } else if (event.kind == EventKind::gil_release || (sighted && sight.read)) {
+  } else if (event.kind == EventKind::gil_release ||
+             (sighted && (sight.read || thread.gil_state == GilState::unknown))) {
     draw_released(shown, ts);
   }
 }

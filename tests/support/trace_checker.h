@@ -20,6 +20,7 @@ struct TraceCounts {
   uint64_t flows_begun = 0, flows_ended = 0;
   uint64_t losses = 0;
   std::map<uint64_t, uint64_t> running_ns;  // as it is shown, by thread id
+  std::map<uint64_t, uint64_t> held_ns;     // slices "GIL held" that end, by thread id
   uint64_t contended = 0, forced = 0;       // slices whose arguments say so
   uint64_t waits_told = 0;                  // waits whose arguments say what the holders did
   std::vector<std::string> odd_waits;       // of these, where that is not all of it

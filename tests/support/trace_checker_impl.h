@@ -58,6 +58,7 @@ class Checker {
     bool counter = false, thread = false, process = false;
     int depth = 0;
     uint64_t begun_ns = 0;  // the open slice
+    bool held = false;      // is a hold
     bool by_rank = false;   // its children are ordered
   };
   struct Task {

@@ -195,6 +195,7 @@ void Checker::track_event(std::string_view data) {
       if (++track.depth > 1) rule("two slices at once on track " + std::to_string(uuid));
       counts_.slices++;
       track.begun_ns = now_ns_;
+      track.held = name_id != 0 && names_[name_id] == "GIL held";
       if (arguments.contains("contended")) counts_.contended += arguments["contended"];
       break;
     case kEnd:
@@ -202,6 +203,7 @@ void Checker::track_event(std::string_view data) {
         rule("an end without a beginning on track " + std::to_string(uuid));
       } else {
         track.depth--;
+        if (track.held) counts_.held_ns[tracks_[track.parent].tid] += now_ns_ - track.begun_ns;
         wait_arguments(track, arguments);
         if (arguments.contains("release_forced")) counts_.forced += arguments["release_forced"];
       }

@@ -268,6 +268,20 @@ TEST(TraceRules, HistoriesInLightMode) {
   }
 }
 
+// A forked child begins with the GIL. In light mode, where nobody has found its GIL yet, that is
+// not known any more once it has run: what is drawn is no more than what the report knows.
+TEST(TraceRules, AChildWhoseGilIsNotFound) {
+  Story story;
+  story.process("main", 100).process("child", 102).on_cpu("child", 1);
+  story.at(0).execs("main").is_python("main").at(10).acquires("main");
+  story.at(20).forks("main", "child").goes_light("child");
+  story.at(30).runs("child").at(50).sleeps("child").at(400).wakes("child").runs("child");
+  story.at(500).sleeps("child").at(900).ends();
+  TraceCounts counts;
+  EXPECT_THAT(check(story.tables(), story.events(), &counts), IsEmpty());
+  EXPECT_EQ(counts.held_ns[102], 50u - 20);
+}
+
 TEST(TraceRules, HistoriesThatCannotBe) {
   for (uint64_t seed = 1; seed <= 500; seed++) {
     const Simulation simulation(seed, {.steps = 200});
