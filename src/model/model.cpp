@@ -161,7 +161,9 @@ void Model::on_fork(const Event& event, Change& change) {
   thread.light.sure = true;
   if (parent && parent->assumed != 0) parent = nullptr;  // what it does is not sure
   if (parent_tgid == event.tgid) {
-    thread.gil_state = GilState::released;
+    // Till the probes are in force its first acquire may be missed.
+    const bool late = process->gil_events == 0 && tables_->facts(process->facts).late;
+    if (!late) thread.gil_state = GilState::released;
   } else if (parent && parent->gil_state == GilState::holding && parent->gil) {
     // Its copy of the memory says that it holds its copy of the GIL.
     Gil& gil = *gil_of(*process, parent->gil->address, event.ts_ns);  // its first
@@ -365,7 +367,13 @@ Change Model::apply(const Event& event) {
                          &before = tables_->facts(process.facts);
       if (!now.cmdline.empty() || now.python != before.python) process.facts = event.other;
       if (now.user) process.user = now.user;
-      if (now.late) process.from_start = false;
+      if (now.late) {
+        process.from_start = false;
+        if (process.gil_events == 0 && process.gil_enabled != false)
+          for (Thread* thread : process.alive)
+            if (thread->gil_state == GilState::released)
+              set_gil_state(*thread, GilState::unknown, event.ts_ns);
+      }
       if (!process.alive.empty()) change.thread = process.alive.front();
       break;
     }

@@ -410,6 +410,24 @@ TEST(Model, ExecStartsAfresh) {
   EXPECT_EQ(played.gil(1).acquires, 1u);
 }
 
+// What it did before its probes came into force is not known, and they are by its first event.
+TEST(Model, WhatAPythonDidBeforeItsProbesIsUnknown) {
+  Story story;
+  story.process("main", 100).thread("early", "main", 101).thread("later", "main", 102);
+  ProcessFacts facts;
+  facts.python = "3.11.2";
+  facts.late = true;
+  story.at(0).execs("main").is_python("main", facts);
+  story.at(10).forks("main", "early").at(40).acquires("main").at(50).forks("main", "later");
+  story.at(60).releases("main").at(100).ends();
+  Played played(story);
+  EXPECT_EQ(row_of(played.thread(100), GilState::unknown), 40u);
+  EXPECT_EQ(row_of(played.thread(100), GilState::holding), 20u);
+  EXPECT_EQ(row_of(played.thread(100), GilState::released), 40u);
+  EXPECT_EQ(row_of(played.thread(101), GilState::unknown), 90u);
+  EXPECT_EQ(row_of(played.thread(102), GilState::released), 50u);
+}
+
 TEST(Model, AThreadThatIsNotTheMainOneMayExec) {
   // The kernel ends the others and gives the main thread's id to the one that calls exec.
   Story story = two_threads();
