@@ -99,8 +99,10 @@ static __always_inline bool put_wait(__u32 tgid, __u32 tid, __u64 gil, __u64 sin
 	return bpf_map_update_elem(&waits, &tid, &wait, BPF_NOEXIST) == 0;
 }
 
-/* It goes to sleep for `gil`, for the first time in this wait or `again`. */
-static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, bool again, __u64 now)
+/* It goes to sleep for `gil`, for the first time in this wait or `again`; `earlier`: for the first time
+ * that this is known of. */
+static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, bool again, bool earlier,
+					__u64 now)
 {
 	struct gt_wait *wait = bpf_map_lookup_elem(&waits, &tid);
 	bool noted;
@@ -109,12 +111,12 @@ static __always_inline void count_begin(__u32 tgid, __u32 tid, __u64 gil, bool a
 		noted = take_roomless(tid);
 		if (again && !noted)
 			return; /* booked as not counted */
-		if (!put_wait(tgid, tid, gil, noted ? 0 : now, true, now))
+		if (!put_wait(tgid, tid, gil, noted || earlier ? 0 : now, true, now))
 			note_roomless(tid);
 		return;
 	}
 	if (!wait->waits || (wait->gil && wait->gil != gil)) {
-		wait->since_ns = now;
+		wait->since_ns = earlier ? 0 : now;
 		wait->waits = 1;
 	}
 	wait->gil = gil;

@@ -146,8 +146,9 @@ int on_light_resume(struct pt_regs *ctx)
 	__u32 tgid = id >> 32;
 	struct gt_light *light;
 	struct await *await;
-	bool unseen = false, new;
+	__u32 how = NOT_ASLEEP;
 	__u8 state = 0;
+	bool new;
 	int locked;
 
 	if (!armed)
@@ -160,18 +161,17 @@ int on_light_resume(struct pt_regs *ctx)
 	now = bpf_ktime_get_boot_ns();
 	await = bpf_task_storage_get(&awaited, bpf_get_current_task_btf(), 0, 0);
 	new = !await;
-	if (await && await->how == TOLD) {
+	if (await)
+		how = await->how;
+	if (how == TOLD) {
 		gil = await->gil;
-	} else if (await && await->how == NOT_KNOWN) {
+	} else if (await && how == NOT_KNOWN) {
 		gil = learn_gil(await, (cookie & GT_COOKIE_OFFSET_MASK) + GT_LOCKED_BEFORE_COND);
 		light = bpf_map_lookup_elem(&light_gils, &tgid);
 		if (gil && light)
 			see_gil(light, gil);
-		await->how = NOT_ASLEEP;
 	} else {
 		gil = only_gil(tgid);
-		/* It did not sleep; or, of a thread that is new to us, it is not known. */
-		unseen = await != 0;
 		if (!await)
 			await = new_await(bpf_get_current_task_btf());
 	}
@@ -182,14 +182,17 @@ int on_light_resume(struct pt_regs *ctx)
 		   bpf_probe_read_user(&locked, sizeof(locked),
 				       (void *)(gil + (cookie & GT_COOKIE_OFFSET_MASK))) ||
 		   locked) {
+		/* It has slept, or that is not known: it is new to us. */
+		if (await && (new || how == NOT_KNOWN))
+			await->how = EARLIER;
 		if (count_waits && new)
 			count_step(tgid, (__u32)id, now);
 		return 0;
 	}
 	if (await)
 		await->how = NOT_ASLEEP;
-	if (unseen)
-		tell_waits(gil, 0, false, tgid, (__u32)id, now);
+	if (!new && how != TOLD) /* NOT_ASLEEP: it did not need to */
+		tell_waits(gil, 0, how == NOT_ASLEEP ? NOT_ASLEEP : EARLIER, tgid, (__u32)id, now);
 	tell_waited(kind, gil, state, tgid, (__u32)id, now);
 	return 0;
 }

@@ -24,7 +24,12 @@ struct {
 } light_gils SEC(".maps");
 
 /* By thread: what is known of its wait in take_gil. */
-enum { NOT_ASLEEP = 0, TOLD = 1 /* for `gil` */, NOT_KNOWN = 2 /* perhaps for one not known of */ };
+enum {
+	NOT_ASLEEP = 0,
+	TOLD = 1,      /* for `gil` */
+	NOT_KNOWN = 2, /* perhaps for one not known of */
+	EARLIER = 3,   /* it goes on, and was not told */
+};
 struct await {
 	__u64 gil;   /* that it waited for last; 0: none */
 	__u64 futex; /* NOT_KNOWN: what it slept on */
@@ -174,14 +179,16 @@ static __always_inline __u64 emit_gil(enum gt_kind kind, __u64 gil, __u8 state, 
 	return now;
 }
 
-/* Waits for `gil` from `now` on, or still (`again`); the record's time is its own. */
-static __always_inline void tell_waits(__u64 gil, __u32 holder, bool again, __u32 tgid, __u32 tid,
+/* Waits for `gil` from `now` on, or still: TOLD, EARLIER. The record's time is its own. */
+static __always_inline void tell_waits(__u64 gil, __u32 holder, __u32 how, __u32 tgid, __u32 tid,
 				       __u64 now)
 {
+	__u8 state = GT_NO_TRAP | (how == EARLIER ? GT_EARLIER : 0);
+
 	if (tell_threads)
-		now = emit_gil(GT_GIL_WAIT, gil, GT_NO_TRAP, holder, tgid, tid) ?: now;
+		now = emit_gil(GT_GIL_WAIT, gil, state, holder, tgid, tid) ?: now;
 	if (count_waits)
-		count_begin(tgid, tid, gil, again, now);
+		count_begin(tgid, tid, gil, how == TOLD, how == EARLIER, now);
 }
 
 /* Waits no more. `kind`: GT_GIL_ACQUIRE, or GT_GIL_RELEASE where the GIL was switched off. */
@@ -209,9 +216,9 @@ static __always_inline void see_gil(struct gt_light *light, __u64 gil)
  * GIL; false: it does not. */
 static __always_inline bool tell_wait(struct task_struct *task, struct gt_light *light, __u64 futex)
 {
-	__u32 holder = 0, cond = 0;
-	bool known, again = false;
+	__u32 holder = 0, cond = 0, how = NOT_ASLEEP;
 	struct await *await;
+	bool known;
 	__u64 gil = 0;
 	int i;
 
@@ -228,7 +235,8 @@ static __always_inline bool tell_wait(struct task_struct *task, struct gt_light 
 		cond = await->cond;
 	}
 	if (await && gil) {
-		again = await->how == TOLD && await->gil == gil;
+		if (await->how == EARLIER || (await->how == TOLD && await->gil == gil))
+			how = await->how;
 		await->gil = gil;
 		await->cond = cond;
 		await->how = TOLD;
@@ -242,7 +250,7 @@ static __always_inline bool tell_wait(struct task_struct *task, struct gt_light 
 		holder = holder_of(light, gil, &known);
 	if (light)
 		see_gil(light, gil);
-	tell_waits(gil, holder, again, task->tgid, task->pid, bpf_ktime_get_boot_ns());
+	tell_waits(gil, holder, how, task->tgid, task->pid, bpf_ktime_get_boot_ns());
 	return true;
 }
 

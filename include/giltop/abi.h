@@ -64,7 +64,7 @@ struct gt_header {
 	__u16 cpu;
 	__u8 kind;  /* enum gt_kind */
 	__u8 state; /* GT_SWITCH: enum gt_task_state, and as GT_SAMPLE; GT_EXIT: GT_LAST;
-	             * GT_GIL_RELEASE: GT_GIL_OFF; GT_GIL_WAIT: GT_NO_TRAP; GT_SAMPLE: GT_GIL_READ ...;
+	             * GT_GIL_RELEASE: GT_GIL_OFF; GT_GIL_WAIT: GT_NO_TRAP, GT_EARLIER; GT_SAMPLE: GT_GIL_READ ...;
 	             * GT_FORK: GT_LIGHT, the mode of a new process; others: GT_HELD ... GT_LEFT */
 	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before;
 	              * GT_EXIT: its user;
@@ -83,6 +83,7 @@ struct gt_header {
 
 #define GT_GIL_OFF 1 /* and it was switched off for now (free-threaded builds) */
 #define GT_NO_TRAP 1 /* light mode: told by the hook, or by the trap, that tells another record, too */
+#define GT_EARLIER 2 /* light mode: it waited already when it was not yet known for which GIL */
 #define GT_LAST 1 /* it was the last thread of its process */
 #define GT_HELD 1 /* GT_EXEC, GT_ENTRY: it got SIGSTOP and waits for giltop's SIGCONT */
 #define GT_NEW 2  /* GT_EXEC, GT_FOUND: not traced before, traced from here on */

@@ -40,7 +40,8 @@ inline void Decoder::decode(std::span<const std::byte> record, Sink&& sink) {
     }
     Event event;
     std::memcpy(&event, record.data(), sizeof(event));
-    if (header.kind == GT_GIL_WAIT) event.state = 0;  // what GT_NO_TRAP says is not the model's
+    if (header.kind == GT_GIL_WAIT)  // what GT_NO_TRAP says is not the model's
+      event.state = (header.state & GT_EARLIER) != 0;
     sink(event);
     return;
   }

@@ -13,7 +13,8 @@
 namespace giltop {
 
 enum class EventKind : uint8_t {
-  gil_wait,     // `value` = GIL address; light: `other` = the holder's id as its process calls it
+  gil_wait,     // `value` = GIL address; light: `other` = the holder's id as its process calls it,
+                // `state` = 1: the wait began earlier
   gil_acquire,  // `value` = GIL address
   gil_release,  // `value` = GIL address; `state` = 1: and it was switched off (free-threaded)
   gil_forced,   // `value` = GIL address; the release before was a forced switch

@@ -293,7 +293,7 @@ void Model::light_wait(Thread& thread, Gil& gil, const Event& event, Change& cha
     return;
   }
   // The event repeats while the wait goes on: of a thread in an unknown state it may be a repeat.
-  const bool from_beginning = thread.light.sure;
+  const bool from_beginning = thread.light.sure && event.state == 0;
   set_gil_state(thread, GilState::waiting, event.ts_ns);
   thread.state_since_known = from_beginning;
   if (thread.gil != &gil) settle(thread);

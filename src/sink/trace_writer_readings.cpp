@@ -89,7 +89,7 @@ void TraceWriter::tell_sample(const Event& event) {
 
 void TraceWriter::tell_light(const Event& event, const Gil& gil, ThreadTrack& shown) {
   const uint64_t ts = event.ts_ns;
-  if (event.kind == EventKind::gil_wait) {
+  if (event.kind == EventKind::gil_wait && event.state == 0) {
     const Argument holder{kArgHolderId, event.other};
     instant(ts, gil_track(shown, gil, ts), kNameWaitsOn, 0,
             std::span(&holder, event.other != 0 ? 1 : 0));

@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "support/host.h"
 #include "support/interpreters.h"
 #include "support/live.h"
 #include "support/replay.h"
@@ -26,6 +29,8 @@ class Light : public Live {
     return none;
   }
 };
+
+class LightHostWide : public Host {};
 
 // Both modes on the same run: one recorder follows the command, the other the host.
 TEST_F(Light, HoldsAreThoseOfExactModeWithinSomePoints) {
@@ -229,6 +234,52 @@ TEST_F(Light, LearnsAGilThatComesLater) {
               0.7 * running - before)
         << thread;
   }
+}
+
+// A thread goes to sleep for the GIL while giltop has no CPU and has not told the kernel side where
+// it is: its first sleeps tell nothing, and the wait is longer than what is seen of it.
+TEST_F(LightHostWide, OfAWaitThatBeganBeforeItsGilWasKnownTheLengthIsNot) {
+  const std::string script = directory_.path("early.py"), stop = directory_.path("stop");
+  write_file(script,
+             "import itertools, os, sys, threading, time\n"
+             "sys.setswitchinterval(0.05)\n"
+             "def hold(calls): return sum(itertools.repeat(1, calls))\n"
+             "calls, took = 10**6, 0\n"
+             "while took < 0.05:\n"
+             "    calls *= 2\n"
+             "    begin = time.monotonic()\n"
+             "    hold(calls)\n"
+             "    took = time.monotonic() - begin\n"
+             "waiter = threading.Thread(target=time.sleep, args=(0.05,))\n"
+             "waiter.start()\n"
+             "hold(int(calls * 0.3 / took))\n"
+             "waiter.join()\n"
+             "print('waited', flush=True)\n"
+             "while not os.access(sys.argv[1], os.F_OK): time.sleep(0.01)\n");
+  const std::vector<Interpreter> all = installed_interpreters();
+  const auto whole = std::find_if(all.begin(), all.end(), [](const Interpreter& p) {
+    return p.root.empty() && p.program == p.gil_file && !p.embedded() && p.minor >= 7;
+  });
+  const std::string program = whole == all.end() ? python() : whole->program;
+  Recorder recorder(directory_, {"--mode", "light"});
+  get_known(program);
+  kill(recorder.program.pid(), SIGSTOP);
+  Program alone({program, "-S", "-E", script, stop});
+  ASSERT_TRUE(alone.wait_for("waited")) << alone.err();
+  kill(recorder.program.pid(), SIGCONT);
+  write_file(stop, "");
+  EXPECT_EQ(alone.finish().status, 0);
+  const Json report = recorder.finish();
+  const Json found = process(report, alone.pid());
+  ASSERT_FALSE(found.is_null());
+  for (const Json& thread : found.at("threads")) {
+    if (thread.at("tid") == alone.pid()) continue;
+    EXPECT_GE(thread.at("contended"), 1);
+    for (const Json& bucket : thread.at("wait").at("buckets"))
+      EXPECT_LT(bucket.at(0), 0.05) << "what is left of the wait is not all of it";
+    return;
+  }
+  FAIL() << "no waiter: " << found.at("threads");
 }
 
 // A copy of Python that is linked to the same C library by another name.

@@ -108,6 +108,24 @@ class LightHandoff : public ::testing::Test {
   Model model_{tables_};
 };
 
+// A thread sleeps for a GIL that is not known yet, wakes in vain, and goes on to sleep for it.
+TEST_F(LightHandoff, OfAWaitThatBeganEarlierTheLengthIsNotKnown) {
+  constexpr uint64_t kForkOf = uint64_t{10} << 32 | 11;
+  for (const uint32_t tid : {13u, 14u}) {
+    tell(EventKind::fork, tid, 100 + tid, kForkOf);
+    const bool earlier = tid == 14;
+    tell(EventKind::switch_in, tid, 100 * tid);
+    tell(EventKind::gil_wait, tid, 100 * tid + 10, 0x1000, 0, earlier);
+    tell(EventKind::gil_acquire, tid, 100 * tid + 60, 0x1000);
+    const Thread& thread = model_.threads().back();
+    ASSERT_EQ(thread.tid, tid);
+    EXPECT_EQ(thread.matrix[kWaiting][kRunning], 50u);
+    EXPECT_EQ(thread.contended, 1u);
+    EXPECT_EQ(thread.wait.count(), earlier ? 0u : 1u);
+  }
+  EXPECT_EQ(gil().contended, 2u);
+}
+
 // Who let the GIL go may end before the one it woke has it: that is a hand-off all the same.
 TEST_F(LightHandoff, OutlivesWhoLetGo) {
   tell(EventKind::gil_wait, 11, 200, 0x1000, 12);

@@ -320,6 +320,25 @@ TEST_F(TraceRoundtrip, AWakeupOfOneThatDoesNotSleep) {
   }
 }
 
+// A wait of light mode whose beginning was not told.
+TEST_F(TraceRoundtrip, AWaitThatBeganEarlier) {
+  Story story;
+  story.process("main", 100).thread("worker", "main", 101).on_cpu("worker", 1);
+  story.at(0).execs("main").is_python("main").goes_light("main").forks("main", "worker");
+  story.at(10).runs("worker").at(20).waits("worker").sleeps("worker");
+  story.at(90).wakes("worker").at(95).runs("worker").at(100).acquires("worker").at(200).ends();
+  std::string whole, cut;
+  for (std::string* json : {&whole, &cut}) {
+    std::vector<Event> events = story.events();
+    for (Event& event : events)
+      if (event.kind == EventKind::gil_wait) event.state = json == &cut;
+    expect_same(story.tables(), events, 0);
+    EXPECT_THAT(testing::check_trace(path_), IsEmpty());
+    *json = read_back(path_).json;
+  }
+  EXPECT_NE(whole, cut);
+}
+
 // The last release of a GIL that is switched off is handed to nobody, whoever takes it then.
 TEST_F(TraceRoundtrip, AGilThatIsSwitchedOffWhileOneWaits) {
   Story story;
