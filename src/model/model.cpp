@@ -141,12 +141,10 @@ void Model::on_fork(const Event& event, Change& change) {
       process->from_start = parent->process->from_start;
       process->lost = !trusted;
       if (parent->process->gil_events == 0) process->gil_enabled = parent->process->gil_enabled;
-      if (parent->process->light) {
-        begin_light(*process, event.ts_ns);
-        for (size_t slot = 0; slot < kLightGils; slot++)
-          if (const Gil* gil = parent->process->light_gils[slot])
-            process->light_gils[slot] = gil_of(*process, gil->address, event.ts_ns);
-      }
+      if (parent->process->light) begin_light(*process, event.ts_ns);
+      for (size_t slot = 0; slot < kLightGils; slot++)
+        if (const Gil* gil = parent->process->light_gils[slot])
+          process->light_gils[slot] = gil_of(*process, gil->address, event.ts_ns);
     }
   }
   Thread& thread = new_thread(*process, event.tid, event.ts_ns);

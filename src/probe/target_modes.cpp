@@ -122,7 +122,7 @@ void Targets::go_light(uint32_t tgid) {
 
 void Targets::leave_light(uint32_t tgid) {
   tell_mode(tgid, false, boot_ns());
-  light_gils_.forget(tgid);
+  if (!has_own(tgid)) light_gils_.forget(tgid);
 }
 
 bool Targets::has_own(uint32_t tgid) const {
@@ -130,10 +130,12 @@ bool Targets::has_own(uint32_t tgid) const {
   return own != own_.end() && !own->second.empty();
 }
 
-// Exact mode's probes in this process alone, in all of its Pythons. It is not tried twice.
+// Exact mode's probes in this process alone, in all of its Pythons. It is not tried twice. Where its
+// GILs are the kernel side is told for its children, which are in light mode.
 void Targets::set_own(uint32_t tgid) {
   std::vector<Uprobes>& probes = own_[tgid];
-  for (const File* file : files_of(tgid)) {
+  const std::vector<File*>& files = files_of(tgid);
+  for (const File* file : files) {
     auto set = attachments_.attach_own(*file, tgid);
     if (!set) {
       probes.clear();
@@ -141,6 +143,8 @@ void Targets::set_own(uint32_t tgid) {
     }
     probes.push_back(std::move(*set));
   }
+  if (files.empty() || how_of(tgid) & GT_LIGHT) return;
+  light_gils_.add(tgid, files.front()->inspection.cpython, files.size() == 1);
 }
 
 // Who is to be in exact mode and has a file that is mixed, or will be. False: there are more.
@@ -236,6 +240,7 @@ void Targets::change_modes(uint64_t now_ns) {
     unneeded_.pop_back();
     const uint8_t how = how_of(tgid);
     own_.erase(tgid);
+    if (!(how & GT_LIGHT)) light_gils_.forget(tgid);
     if (how & GT_SWAP) tell_how(tgid, 0);
     return;
   }

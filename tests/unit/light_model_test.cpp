@@ -108,6 +108,36 @@ class LightHandoff : public ::testing::Test {
   Model model_{tables_};
 };
 
+// One that is in exact mode, and of which it is known where its GIL is, forks a child in light
+// mode.
+TEST_F(LightHandoff, AForkedChildHasItsGilWhereItsParentHasIt) {
+  tell(EventKind::mode, 0, 110, 0, 0, 0);
+  tell(EventKind::light_gil, 0, 120, 0x1000, 0, 0);
+  Event fork;
+  fork.kind = EventKind::fork;
+  fork.ts_ns = 200;
+  fork.tgid = fork.tid = 20;
+  fork.value = uint64_t{10} << 32 | 11;
+  model_.apply(fork);
+  Event event = fork;
+  event.kind = EventKind::mode;
+  event.state = 1;
+  model_.apply(event);
+  event.kind = EventKind::switch_in;
+  event.ts_ns = 250;
+  model_.apply(event);
+  event.kind = EventKind::switch_out;
+  event.ts_ns = 300;
+  event.state = static_cast<uint8_t>(TaskState::interruptible) | 0x18;  // it holds the first one
+  model_.apply(event);
+  const Thread& child = model_.threads().back();
+  ASSERT_EQ(child.tid, 20u);
+  ASSERT_TRUE(child.gil);
+  EXPECT_EQ(child.gil->address, 0x1000u);
+  EXPECT_EQ(child.gil->process, child.process);
+  EXPECT_EQ(child.gil_state, GilState::holding);
+}
+
 // A thread sleeps for a GIL that is not known yet, wakes in vain, and goes on to sleep for it.
 TEST_F(LightHandoff, OfAWaitThatBeganEarlierTheLengthIsNotKnown) {
   constexpr uint64_t kForkOf = uint64_t{10} << 32 | 11;
