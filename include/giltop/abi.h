@@ -179,6 +179,7 @@ struct gt_entry {
 #define GT_LIGHT 4 /* in light mode */
 #define GT_OWN 8   /* exact mode by probes of its own, not by those of the file's processes */
 #define GT_SWAP 16 /* it has both for now: the newer ones, which GT_OWN says, are hit first */
+#define GT_CLAIMED 32 /* by the loader, which is not sure of it yet; what it executes is its own */
 
 /* Where the GILs of a process in light mode are, and how to tell who holds one. Offsets in bytes. */
 struct gt_light {

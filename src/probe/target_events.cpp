@@ -160,7 +160,10 @@ void Targets::exec_host_wide(const gt_exec& exec) {
                                                                 : look_at_program(tgid, exec.file);
   File* file = known.file;
   if (exec.h.state & GT_NEW && (!file || !file->is_traced())) await_python(tgid, exec.h.ts_ns);
-  if (!file) return;
+  if (!file) {  // it has ended: by its name alone it was a Python
+    if (comm_of(exec.comm).starts_with("python")) missed_ = true;
+    return;
+  }
   refuse(tgid, *file);
   if (exec.h.state & GT_UNSEEN) {
     const bool python = file->is_traced() || known.what == GT_PYTHON;

@@ -32,15 +32,12 @@ std::map<pid_t, std::string> threads_of(uint32_t tgid) {
 
 // --- which processes -----------------------------------------------------------------------------
 
-Status Targets::track(uint32_t tgid) { return trace(tgid, nullptr); }
-
-Status Targets::trace(uint32_t tgid, const File* file) {
-  const uint8_t how = GT_TRACED | GT_TELL | (options_.light ? GT_LIGHT : 0);
+Status Targets::track(uint32_t tgid) {
   const uint64_t now = boot_ns();
   if (maps_.images >= 0) bpf_map_update_elem(maps_.images, &tgid, &now, BPF_ANY);
-  if (!maps_.tracked.set(tgid, how))
+  if (!maps_.tracked.set(tgid, track_as()))
     return Error("cannot trace process " + std::to_string(tgid) + ": no process has such an id");
-  new_.emplace_back(tgid, file);
+  new_.emplace_back(tgid, nullptr);
   return ok();
 }
 
@@ -81,16 +78,25 @@ bool Targets::Witness::holds() const {
   return began_ && process_ && (!file_ || targets_.maps(tgid_, file_)) && poll(&ended, 1, 0) == 0;
 }
 
-// Traces one that runs already, unless its id went to another process since we looked. What it does
-// from here on is in its file's mode.
+// Traces one that runs already, unless its id went to another process since we looked, or the
+// kernel side has come to trace it, and tells. What it does from here on is in its file's mode.
 bool Targets::trace_running(uint32_t tgid, const File& file,
                             const std::function<bool()>& is_there) {
   const uint64_t before_ns = boot_ns();
-  if (!trace(tgid, &file)) return false;
+  if (is_tracked(tgid)) return false;
+  // First, as a wait may be counted at once.
+  if (maps_.images >= 0) bpf_map_update_elem(maps_.images, &tgid, &before_ns, BPF_NOEXIST);
+  if (!maps_.tracked.claim(tgid, track_as())) return false;
   if (!is_there()) {
-    untrack(tgid);
+    maps_.tracked.give_up(tgid);
+    uint64_t began_ns = 0;
+    if (maps_.images >= 0 && bpf_map_lookup_elem(maps_.images, &tgid, &began_ns) == 0 &&
+        began_ns == before_ns)
+      bpf_map_delete_elem(maps_.images, &tgid);
     return false;
   }
+  maps_.tracked.keep(tgid);
+  new_.emplace_back(tgid, &file);
   if (armed_ && file.is_light()) push_(mode_event(tgid, before_ns, true));
   return true;
 }

@@ -170,7 +170,7 @@ class Targets {
     bool began_;
   };
 
-  Status trace(uint32_t tgid, const File* file);
+  uint8_t track_as() const { return GT_TRACED | GT_TELL | (options_.light ? GT_LIGHT : 0); }
   bool trace_running(uint32_t tgid, const File& file, const std::function<bool()>& is_there);
   bool maps(uint32_t tgid, const File* file) const;
   const MappedFile* seen_place(uint32_t tgid, const File* file) const;

@@ -43,6 +43,22 @@ class Tracked {
   }
   void erase(uint32_t tgid) const { (void)set(tgid, 0); }
 
+  // Of one that is not traced. False: it is, or there is no such id.
+  bool claim(uint32_t tgid, uint8_t how) const {
+    if (tgid == 0 || tgid >= by_tgid_.size()) return false;
+    uint8_t none = 0;
+    return std::atomic_ref(by_tgid_[tgid])
+        .compare_exchange_strong(none, static_cast<uint8_t>(how | GT_CLAIMED));
+  }
+  // Gives it up, unless the kernel side has begun to trace the id anew since.
+  void give_up(uint32_t tgid) const {
+    std::atomic_ref byte(by_tgid_[tgid]);
+    uint8_t now = byte.load();
+    while (now & GT_CLAIMED && !byte.compare_exchange_weak(now, 0)) {
+    }
+  }
+  void keep(uint32_t tgid) const { change(tgid, GT_CLAIMED, 0); }
+
   // Of one that is traced: takes these bits away, then adds those. Who has ended stays so.
   void change(uint32_t tgid, uint8_t without, uint8_t with) const {
     if (tgid >= by_tgid_.size()) return;

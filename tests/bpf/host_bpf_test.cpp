@@ -18,6 +18,7 @@ namespace {
 using std::chrono::seconds;
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
+using ::testing::HasSubstr;
 
 TEST_F(Host, WhatRunsAndWhatStarts) {
   Program before({GILTOP_DOUBLE, "2", "1", "7", directory_.path("before"), "--ready"});
@@ -164,6 +165,18 @@ std::set<int> live_shortly(int count) {
   for (int pid; lines >> pid;) pids.insert(pid);
   EXPECT_EQ(pids.size(), static_cast<size_t>(count));
   return pids;
+}
+
+// Nobody can tell any more what ran there, but for its name.
+TEST_F(Host, ABriefRunOfANewPythonIsSaidToBeMissed) {
+  const std::string program = directory_.path("python3");
+  std::filesystem::copy_file(GILTOP_DOUBLE, program);
+  Recorder recorder(directory_, {});
+  kill(recorder.program.pid(), SIGSTOP);
+  EXPECT_EQ(run({program, "1", "0.001", "7", "/dev/null"}).status, 0);
+  kill(recorder.program.pid(), SIGCONT);
+  recorder.finish();
+  EXPECT_THAT(recorder.ran.err, HasSubstr("some programs ran before giltop could look at them"));
 }
 
 TEST_F(Host, TwoHundredShortLives) {

@@ -53,6 +53,24 @@ TEST(Tracked, ChangesOnlyTheBitsItIsTold) {
   EXPECT_EQ(tracked.how(3), GT_TRACED | GT_TELL | GT_OWN);
 }
 
+// The kernel side may have come to trace it first, or what it executed meanwhile.
+TEST(Tracked, AClaimIsGivenUpOnlyIfItIsStillOurs) {
+  std::vector<uint8_t> bytes(8);
+  const Tracked tracked(bytes);
+  EXPECT_TRUE(tracked.claim(3, GT_TRACED | GT_TELL));
+  EXPECT_FALSE(tracked.claim(3, GT_TRACED | GT_LIGHT));
+  tracked.give_up(3);
+  EXPECT_EQ(tracked.how(3), 0);
+  EXPECT_TRUE(tracked.claim(3, GT_TRACED));
+  bytes[3] = GT_TRACED | GT_TELL;  // an exec
+  tracked.give_up(3);
+  EXPECT_EQ(tracked.how(3), GT_TRACED | GT_TELL);
+  tracked.keep(3);
+  EXPECT_EQ(tracked.how(3), GT_TRACED | GT_TELL);
+  EXPECT_FALSE(tracked.claim(0, GT_TRACED));
+  EXPECT_FALSE(tracked.claim(8, GT_TRACED));
+}
+
 TEST(Tracked, WhoHasEndedStaysSo) {
   std::vector<uint8_t> bytes(8);
   const Tracked tracked(bytes);
