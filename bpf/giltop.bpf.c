@@ -182,8 +182,8 @@ int on_light_resume(struct pt_regs *ctx)
 		   bpf_probe_read_user(&locked, sizeof(locked),
 				       (void *)(gil + (cookie & GT_COOKIE_OFFSET_MASK))) ||
 		   locked) {
-		/* It has slept, or that is not known: it is new to us. */
-		if (await && (new || how == NOT_KNOWN))
+		/* It has slept, or that is not known: it is new to us, or its sleeps are not told yet. */
+		if (await && how != TOLD && (new || how == NOT_KNOWN || !is_light(tgid)))
 			await->how = EARLIER;
 		if (count_waits && new)
 			count_step(tgid, (__u32)id, now);
@@ -191,6 +191,8 @@ int on_light_resume(struct pt_regs *ctx)
 	}
 	if (await)
 		await->how = NOT_ASLEEP;
+	if (how == NOT_ASLEEP && !is_light(tgid))
+		how = EARLIER; /* its sleeps are not told yet */
 	if (!new && how != TOLD) /* NOT_ASLEEP: it did not need to */
 		tell_waits(gil, 0, how == NOT_ASLEEP ? NOT_ASLEEP : EARLIER, tgid, (__u32)id, now);
 	tell_waited(kind, gil, state, tgid, (__u32)id, now);
@@ -364,11 +366,14 @@ int on_process_exec(__u64 *ctx)
 	if (!armed || (!host_wide && !is_tracked(task->tgid)))
 		return 0;
 	forget_light(task->tgid);
+	bpf_task_storage_delete(&awaited, task);
 	if (count_waits)
 		count_thread_end(task, (__u32)ctx[1], true, true);
 	file_key(&key, bprm->file);
 	if (host_wide && !follow_exec(task->tgid, &key, &state))
 		return 0;
+	if (track_as & GT_LIGHT && (!host_wide || state & GT_NEW))
+		new_await(task);
 	if (count_waits && (!host_wide || state & GT_NEW))
 		count_image(task->tgid);
 	e = reserve(GT_EXEC, sizeof(*e));

@@ -64,8 +64,9 @@ struct gt_header {
 	__u16 cpu;
 	__u8 kind;  /* enum gt_kind */
 	__u8 state; /* GT_SWITCH: enum gt_task_state, and as GT_SAMPLE; GT_EXIT: GT_LAST;
-	             * GT_GIL_RELEASE: GT_GIL_OFF; GT_GIL_WAIT: GT_NO_TRAP, GT_EARLIER; GT_SAMPLE: GT_GIL_READ ...;
-	             * GT_FORK: GT_LIGHT, the mode of a new process; others: GT_HELD ... GT_LEFT */
+	             * GT_GIL_RELEASE: GT_GIL_OFF; GT_GIL_WAIT: GT_NO_TRAP, GT_EARLIER;
+	             * GT_SAMPLE: GT_GIL_READ ...; GT_FORK: GT_LIGHT, the mode of a new process; others:
+	             * GT_HELD ... GT_LEFT */
 	__u32 extra; /* GT_SWITCH: next tid; GT_FORK: parent's tid; GT_EXEC: the tid it had before;
 	              * GT_EXIT: its user;
 	              * GT_FOUND: the file's number, from the cookie; GT_GIL_WAIT in light mode: the

@@ -38,6 +38,7 @@ class Attachments {
 
     bool is_traced() const { return sites || is_light(); }
     bool is_light() const { return static_cast<bool>(resumes); }
+    bool was_light_since(uint64_t ts_ns) const { return is_light() || light_until_ns >= ts_ns; }
     // Neither a Python nor watched: it may be forgotten, and looked at again.
     bool is_plain() const {
       return inspection.kind != Inspection::Kind::cpython && number == 0 && !entry;

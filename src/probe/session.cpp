@@ -76,7 +76,7 @@ class LiveSession final : public Session {
   Result<CountedWaits> counted() override;
 
  private:
-  using Notice = std::variant<gt_exec, gt_entry, gt_found, gt_exit>;
+  using Notice = std::variant<gt_fork, gt_exec, gt_entry, gt_found, gt_exit>;
 
   bool tells_threads() const { return !options_.counting || !options_.counting->instead_of_events; }
   Status prepare_rings(const RingSizes& sizes);
@@ -386,7 +386,7 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   decoder_.decode(record, [&](const Event& event) {
     reorder_.push(event);
     if (event.kind == EventKind::fork) {
-      targets_->on_fork(event, header.state & GT_LIGHT);
+      targets_->on_fork(event);
     } else if (event.kind == EventKind::gil_wait && options_.mode != Mode::exact) {
       targets_->see_gil(event.tgid, event.value, event.ts_ns);
     }
@@ -400,6 +400,9 @@ void LiveSession::take_record(std::span<const std::byte> record) {
   if (header.kind == GT_SWITCH) {
     if ((header.state & GT_TASK_STATE_MASK) == GT_TASK_STOPPED)
       holds_->note_stopped(header.tgid, header.ts_ns);
+  } else if (header.kind == GT_FORK) {
+    // A process: its main thread.
+    if (header.tid == header.tgid && options_.mode != Mode::exact) note<gt_fork>(record);
   } else if (header.kind == GT_EXEC) {
     note<gt_exec>(record);
   } else if (header.kind == GT_ENTRY) {
@@ -419,6 +422,7 @@ uint64_t LiveSession::drain() {
 void LiveSession::take_notices() {
   struct Visitor {
     Targets& targets;
+    void operator()(const gt_fork& fork) { targets.on_child(fork); }
     void operator()(const gt_exec& exec) { targets.on_exec(exec); }
     void operator()(const gt_entry& entry) { targets.on_entry(entry); }
     void operator()(const gt_found& found) { targets.on_found(found); }
@@ -441,6 +445,7 @@ uint64_t LiveSession::take_all() {
   take_notices();
   for (const NewMapping& mapping : std::exchange(new_mappings_, {}))
     if (targets_->on_mapping(mapping)) attentive_until_ns_ = boot_ns() + kAttention_ns;
+  targets_->look_at_children();
   if (!all_mappings) targets_->rescan();
   targets_->look_for_gils(boot_ns());
   return in_hand;
@@ -459,6 +464,7 @@ void LiveSession::poll(int timeout_ms, const EventSink& sink) {
   // before anything later is passed on.
   watermark_ = next_watermark_;
   next_watermark_ = std::max(next_watermark_, in_hand);
+  targets_->settle_unlooked(watermark_);
   reorder_.release(watermark_, sink);
 }
 
@@ -545,6 +551,7 @@ void LiveSession::stop(const EventSink& sink) {
   // Programs that saw `armed` set may still emit; once detached, none runs any more.
   detach();
   take_losses(watermark_ + 1);
+  targets_->settle_unlooked(end.ts_ns);
   reorder_.push(end);
   bool ended = false;
   reorder_.release(~uint64_t{0}, [&](const Event& event) {

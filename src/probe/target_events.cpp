@@ -77,6 +77,15 @@ Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) 
   return known;
 }
 
+// Host-wide: whatever the program of `tgid` is, it runs Python. Its next process is traced from its
+// exec on.
+void Targets::know_program(uint32_t tgid) {
+  const auto fd = open_executable(static_cast<pid_t>(tgid));
+  if (!fd) return;
+  const gt_file_key key = key_of(*fd);
+  if (Known& known = programs_[key]; known.what != GT_PYTHON) tell_kernel(key, known, GT_PYTHON);
+}
+
 void Targets::attach_installed(std::string_view path) {
   for (const std::string& name : installed_pythons(path)) {
     auto fd = open_regular_file(name);
@@ -139,15 +148,11 @@ void Targets::exec_held(const gt_exec& exec) {
       image.pythons = {file};
       report(tgid, image, exec.h.ts_ns, late, {comm_of(exec.comm), exec.user});
     }
-    if (image.pythons.empty() && !image.at_loader) await_python(tgid, exec.h.ts_ns);
   }
+  const auto image = images_.find(tgid);
+  if (image == images_.end() || (image->second.pythons.empty() && !image->second.at_loader))
+    await_python(tgid, exec.h.ts_ns);
   if (exec.h.state == GT_HELD) holds_.let_go(tgid);
-}
-
-// A Python that it maps later runs some time before it is looked at, and that may be in light mode.
-void Targets::await_python(uint32_t tgid, uint64_t ts_ns) {
-  unlooked_.insert(tgid);
-  if (may_be_light(ts_ns)) push_(mode_event(tgid, ts_ns, true));
 }
 
 // Nobody waits. What is told is an exec of a Python (it is traced by now), or of a file that is
@@ -215,7 +220,7 @@ void Targets::on_found(const gt_found& found) {
   File* file = attachments_.by_number(found.h.extra);
   if (!file) return;
   if (options_.host_wide) {
-    // Whatever it is, it runs Python: its next process is traced from its exec on.
+    // As know_program().
     if (Known& known = programs_[found.file]; known.what != GT_PYTHON)
       tell_kernel(found.file, known, GT_PYTHON);
   } else if (const auto known = programs_.find(found.file); known != programs_.end()) {
@@ -298,7 +303,7 @@ void Targets::forget_some() {
     forget_programs([](const Known& program) { return program.file && program.file->is_plain(); });
     attachments_.forget_plain();
   }
-  if (images_.size() >= many_images_) {
+  if (images_.size() + unlooked_.size() >= many_images_) {
     std::erase_if(images_, [this](const auto& image) {
       if (is_tracked(image.first)) return false;
       light_gils_.forget(image.first);
@@ -310,8 +315,8 @@ void Targets::forget_some() {
       forget_mode(child.first);
       return true;
     });
-    std::erase_if(unlooked_, [this](uint32_t tgid) { return !is_tracked(tgid); });
-    many_images_ = std::max(kFewImages, 2 * images_.size());
+    std::erase_if(unlooked_, [this](const auto& other) { return !is_tracked(other.first); });
+    many_images_ = std::max(kFewImages, 2 * (images_.size() + unlooked_.size()));
   }
 }
 
@@ -367,7 +372,9 @@ bool Targets::on_mapping(const NewMapping& mapping) {
   if (program && attachments_.find(*program) == mapped.file) return false;  // its exec tells
   if (traced) {
     new_.emplace_back(tgid, mapped.file);
-  } else if (!adopt(tgid, mapped)) {
+  } else if (adopt(tgid, mapped)) {
+    know_program(tgid);
+  } else {
     return false;
   }
   Image& image = images_[tgid];

@@ -10,8 +10,7 @@
 //       └──────────────────────────────────────────┘
 //            none has been in light mode for kSettled_ns
 //
-// Who begins while its file is mixed is in light mode until the next choice. So is, for the model,
-// who maps its Python later, as long as that is not known and any file is mixed.
+// Who begins while its file is mixed is in light mode until the next choice.
 #include <bpf/bpf.h>
 
 #include <algorithm>
@@ -61,14 +60,6 @@ const std::vector<Targets::File*>& Targets::files_of(uint32_t tgid) const {
   return child == inherited_.end() ? none : child->second;
 }
 
-// Whether a file's mode at `ts_ns`, or since, is light mode.
-bool Targets::may_be_light(uint64_t ts_ns) const {
-  const auto& files = attachments_.numbered();
-  return options_.light || std::any_of(files.begin(), files.end(), [ts_ns](const File* file) {
-           return file && (file->is_light() || file->light_until_ns >= ts_ns);
-         });
-}
-
 void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)>& share_of) {
   wants_light_.clear();
   for (const File* file : attachments_.numbered()) {
@@ -85,10 +76,7 @@ void Targets::choose_modes(uint64_t now_ns, const std::function<double(uint32_t)
     if (chooser_->choose(file->number, share, now_ns))
       wants_light_.insert(processes.begin(), processes.end());
   }
-  const auto& files = attachments_.numbered();
-  changing_ = !own_.empty() || !wants_light_.empty() ||
-              std::any_of(files.begin(), files.end(),
-                          [](const File* file) { return file && file->is_light(); });
+  changing_ = !own_.empty() || !wants_light_.empty() || any_file_light();
 }
 
 void Targets::forget_mode(uint32_t tgid) {
@@ -130,8 +118,8 @@ bool Targets::has_own(uint32_t tgid) const {
   return own != own_.end() && !own->second.empty();
 }
 
-// Exact mode's probes in this process alone, in all of its Pythons. It is not tried twice. Where its
-// GILs are the kernel side is told for its children, which are in light mode.
+// Exact mode's probes in this process alone, in all of its Pythons. It is not tried twice. Where
+// its GILs are the kernel side is told for its children, which are in light mode.
 void Targets::set_own(uint32_t tgid) {
   std::vector<Uprobes>& probes = own_[tgid];
   const std::vector<File*>& files = files_of(tgid);
@@ -188,7 +176,7 @@ void Targets::fail_to_change(File& file, const std::string& reason, uint64_t ret
 void Targets::mix(File& file) {
   std::vector<uint32_t> swapped;
   const Status changed = attachments_.set_light(file, true, [&] {
-    for (const uint32_t tgid : unlooked_) push_(mode_event(tgid, boot_ns(), true));
+    change_unlooked(true);
     for (const uint32_t tgid : processes_of(file)) {
       const uint8_t how = how_of(tgid);
       if (how & (GT_LIGHT | GT_OWN)) continue;  // it has another file that is mixed
@@ -228,6 +216,7 @@ void Targets::unmix(File& file) {
   });
   if (changed) {
     file.light_until_ns = boot_ns();
+    if (!any_file_light()) change_unlooked(false);
   } else {
     fail_to_change(file, changed.error().message(), boot_ns() + kRetry_ns);
   }

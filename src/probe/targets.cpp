@@ -151,6 +151,7 @@ void Targets::attach_all() {
       proof = {file, *id, place};
     }
     if (image.pythons.empty() || !adopt(tgid, proof)) continue;
+    know_program(tgid);
     image.seen = proof;
     images_[tgid] = image;
     report(tgid, image, kWhenSeen, false);
@@ -173,23 +174,27 @@ void Targets::rescan() {
   if (options_.host_wide) attach_all();
   std::vector<uint32_t> traced;
   maps_.tracked.for_each([&](uint32_t tgid) { traced.push_back(tgid); });
-  for (const uint32_t tgid : traced) {
-    Image& image = images_[tgid];
-    if (image.at_loader) continue;
-    const size_t probed = attachments_.probed_files();
-    const auto files = mapped_files(tgid);
-    if (!files) continue;
-    const File* more = nullptr;
-    for (File* file : *files) {
-      if (!file->is_traced() || image.has(file)) continue;
-      image.pythons.push_back(file);
-      more = file;
-    }
-    if (!more) continue;
-    report(tgid, image, kWhenSeen, attachments_.probed_files() != probed);
-    new_.emplace_back(tgid, more);
-  }
+  for (const uint32_t tgid : traced) (void)look_at(tgid);
   see_threads(boot_ns);
+}
+
+// False: it runs no Python but what is known already.
+bool Targets::look_at(uint32_t tgid) {
+  Image& image = images_[tgid];
+  if (image.at_loader) return false;
+  const size_t probed = attachments_.probed_files();
+  const auto files = mapped_files(tgid);
+  if (!files) return false;
+  const File* more = nullptr;
+  for (File* file : *files) {
+    if (!file->is_traced() || image.has(file)) continue;
+    image.pythons.push_back(file);
+    more = file;
+  }
+  if (!more) return false;
+  report(tgid, image, kWhenSeen, attachments_.probed_files() != probed);
+  new_.emplace_back(tgid, more);
+  return true;
 }
 
 // --- their threads -------------------------------------------------------------------------------
@@ -310,9 +315,7 @@ std::optional<uint64_t> Targets::bias_of(uint32_t tgid, const CPythonFile& pytho
   return std::nullopt;
 }
 
-void Targets::on_fork(const Event& fork, bool light) {
-  const auto parent = static_cast<uint32_t>(fork.value >> 32);
-  if (fork.tgid != parent && (chooser_ || options_.light)) see_child(fork, light);
+void Targets::on_fork(const Event& fork) {
   if (!pending_threads_.empty()) pending_threads_.erase({fork.tgid, fork.tid});
 }
 
@@ -334,32 +337,6 @@ bool Targets::inherits(uint32_t tgid, const File* file) const {
   const auto child = inherited_.find(tgid);
   return child != inherited_.end() &&
          std::find(child->second.begin(), child->second.end(), file) != child->second.end();
-}
-
-// A forked child is what its parent was, in the mode that the kernel side says: where its parent
-// has probes of its own that is another one. By now that may have changed, and exact mode's probes
-// may have gone before the change got to it: then it is in light mode from its fork on.
-void Targets::see_child(const Event& fork, bool light) {
-  const uint32_t tgid = fork.tgid, parent = static_cast<uint32_t>(fork.value >> 32);
-  std::vector<File*> files;
-  if (const auto image = images_.find(parent); image != images_.end()) {
-    files = image->second.pythons;
-  } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
-    files = more->second;
-  }
-  if (unlooked_.contains(parent)) {
-    await_python(tgid, fork.ts_ns);
-    return;
-  }
-  const bool light_now =
-      std::any_of(files.begin(), files.end(), [](const File* file) { return file->is_light(); });
-  if (chooser_) {
-    push_(mode_event(tgid, fork.ts_ns, light || light_now));
-    if (light != light_now && !files.empty()) tell_mode(tgid, light_now, boot_ns());
-  }
-  if (files.empty()) return;
-  if (light_now) light_gils_.add(tgid, files.front()->inspection.cpython, files.size() == 1);
-  inherited_[tgid] = std::move(files);
 }
 
 // --- what they run -------------------------------------------------------------------------------
@@ -419,12 +396,15 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   const auto child = inherited_.find(tgid);
   const bool mode_told = child != inherited_.end() && child->second == image.pythons;
   if (!mode_told) {
-    if (light)
+    if (light) {
       light_gils_.add(tgid, image.pythons.front()->inspection.cpython, image.pythons.size() == 1);
+    } else {
+      light_gils_.forget(tgid);
+    }
     if (chooser_) maps_.tracked.change(tgid, 0xff, GT_TRACED | GT_TELL | (light ? GT_LIGHT : 0));
     own_.erase(tgid);  // this Python is not among them
   }
-  unlooked_.erase(tgid);
+  end_unlooked(tgid, image);
   if (ts_ns == kWhenSeen) {
     unseen_.emplace_back(tgid, std::move(facts));
     return;
@@ -438,8 +418,8 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   if (mode_told || (!light && !chooser_)) return;
   const bool was_light =
       std::any_of(image.pythons.begin(), image.pythons.end(),
-                  [ts_ns](const File* file) { return file->light_until_ns >= ts_ns; });
-  push_(mode_event(tgid, ts_ns, light || was_light));
+                  [ts_ns](const File* file) { return file->was_light_since(ts_ns); });
+  push_(mode_event(tgid, ts_ns, was_light));
   if (was_light && !light) push_(mode_event(tgid, boot_ns(), false));
 }
 

@@ -88,7 +88,8 @@ class Targets {
   void see_threads(const std::function<uint64_t()>& now);
 
   // What the kernel side told, in its order.
-  void on_fork(const Event& fork, bool light);  // of a thread or process; `light`: its mode
+  void on_fork(const Event& fork);  // at once, of a thread, too
+  void on_child(const gt_fork& fork);
   void on_exec(const gt_exec& exec);
   void on_entry(const gt_entry& entry);
   void on_found(const gt_found& found);
@@ -102,6 +103,10 @@ class Targets {
   // Chooses the modes that processes can afford. `share_of`: what exact mode took of a process's
   // time since the last call.
   void choose_modes(uint64_t now_ns, const std::function<double(uint32_t tgid)>& share_of);
+  // Events up to `now_ns` go out: what they say of processes whose Python is not known yet.
+  void settle_unlooked(uint64_t now_ns);
+  // Looks at what such processes forked.
+  void look_at_children();
   // Puts them into those modes, a few at a call.
   void change_modes(uint64_t now_ns);
   void drop_own() { own_.clear(); }
@@ -154,6 +159,12 @@ class Targets {
     uint32_t tgid = 0;
     uint64_t count = 0;
   };
+  // Traced since then, and what Python it runs is not known yet, if any: nor is its mode.
+  struct Unlooked {
+    uint64_t since_ns = 0;
+    bool settled = false;  // events since then are out
+    bool light = false;    // it was told to be in light mode, to be on the safe side
+  };
 
   // What was read under an id since it was made is of one process that runs `file` (null: whatever
   // it runs), if it holds in the end: ids are given away again.
@@ -195,8 +206,12 @@ class Targets {
   void report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool late, const Told& told = {});
   void refuse(uint32_t tgid, const File& file);
   bool is_still_held(const gt_header& record) const;
-  bool may_be_light(uint64_t ts_ns) const;
+  // Those whose Python is not known yet (target_unlooked.cpp).
+  bool any_file_light() const;
   void await_python(uint32_t tgid, uint64_t ts_ns);
+  void end_unlooked(uint32_t tgid, const Image& image);
+  void change_unlooked(bool light);
+  bool look_at(uint32_t tgid);
   void exec_held(const gt_exec& exec);
   void exec_host_wide(const gt_exec& exec);
   void forget_python(uint32_t tgid, const File* file);
@@ -204,7 +219,6 @@ class Targets {
                          std::vector<Event>& events) const;
   void add_gil_readings(uint32_t tgid, std::vector<Event>& events) const;
   bool inherits(uint32_t tgid, const File* file) const;
-  void see_child(const Event& fork, bool light);
   // Their modes (target_modes.cpp). What runs a file, and what a process runs: forked ones too.
   std::vector<uint32_t> processes_of(const File& file) const;
   const std::vector<File*>& files_of(uint32_t tgid) const;
@@ -223,6 +237,7 @@ class Targets {
   void forget_mode(uint32_t tgid);
   std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
+  void know_program(uint32_t tgid);
 
   Options options_;
   Maps maps_;
@@ -238,8 +253,8 @@ class Targets {
   bool changing_ = false;
   std::vector<uint32_t> unneeded_;                              // whose own may go
   std::unordered_map<uint32_t, std::vector<File*>> inherited_;  // by forked children
-  // Traced, and what Python they run is not known yet, if any: its mode is not, either.
-  std::unordered_set<uint32_t> unlooked_;
+  std::unordered_map<uint32_t, Unlooked> unlooked_;
+  std::vector<uint32_t> children_;  // of unlooked ones, not looked at yet
   // Traced since the last see_threads(), and what it has to map still, or its id is another's by
   // now; null: not known.
   std::vector<std::pair<uint32_t, const File*>> new_;

@@ -226,6 +226,64 @@ TEST_F(AutoHostWide, WhoseLibraryIsNotKnownYetMayBeInLightMode) {
   EXPECT_LT(thread.at("matrix").at("released").at("running_s"), 0.05);
 }
 
+// What a process in light mode executes is a new program: its first waits began before giltop had
+// told the kernel side of its GIL, and their lengths are not known.
+TEST_F(AutoHostWide, AWaitThatBeganBeforeItsProgramWasLookedAt) {
+  const std::string waits = directory_.path("waits.py"), go = directory_.path("go");
+  write_file(waits,
+             "import itertools, sys, threading, time\n"
+             "sys.setswitchinterval(0.05)\n"
+             "def hold(calls): return sum(itertools.repeat(1, calls))\n"
+             "calls, took = 10**6, 0\n"
+             "while took < 0.05:\n"
+             "    calls *= 2\n"
+             "    begin = time.monotonic()\n"
+             "    hold(calls)\n"
+             "    took = time.monotonic() - begin\n"
+             "holder = threading.Thread(target=hold, args=(int(calls * 0.6 / took),))\n"
+             "holder.start()\n"
+             "time.sleep(0.05)\n"
+             "holder.join()\n");
+  const std::string starts =
+      "import os, subprocess, sys, threading, time\n"
+      "null = os.open('/dev/null', os.O_WRONLY)\n"
+      "over = False\n"
+      "def storm():\n"
+      "    while not over: os.write(null, b'x')\n"
+      "threads = [threading.Thread(target=storm) for _ in range(2)]\n"
+      "for t in threads: t.start()\n"
+      "while not os.access(sys.argv[1], os.F_OK): time.sleep(0.01)\n"
+      "child = subprocess.Popen([sys.executable, '-S', '-E', sys.argv[2]])\n"
+      "print('child', child.pid, flush=True)\n"
+      "over = True\n"
+      "child.wait()\n";
+  Recorder recorder(directory_, {"--mode", "auto", "--overhead", "10%"});
+  get_known(python());
+  const size_t before = probe_sets(recorder.program.pid());
+  Program spared({python(), "-S", "-E", "-c",
+                  "import os, sys, time\n"
+                  "while not os.access(sys.argv[1], os.F_OK): time.sleep(0.01)\n",
+                  go});
+  Program busy({python(), "-S", "-E", "-c", starts, go, waits});
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (probe_sets(recorder.program.pid()) <= before) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "nobody got probes of its own";
+    usleep(1000);
+  }
+  kill(recorder.program.pid(), SIGSTOP);
+  write_file(go, "");
+  ASSERT_TRUE(busy.wait_for("child "));
+  ASSERT_TRUE(busy.wait_for("\n"));
+  usleep(400'000);
+  kill(recorder.program.pid(), SIGCONT);
+  EXPECT_EQ(busy.finish().status, 0);
+  const Json report = recorder.finish();
+  const Json child = process(report, number_after(busy.out(), "child "));
+  ASSERT_FALSE(child.is_null());
+  for (const Json& bucket : child.at("threads").at(0).at("wait").at("buckets"))
+    EXPECT_LT(bucket.at(0), 0.05) << "what is left of the wait is not all of it";
+}
+
 // The one in a storm is killed when some of the others have probes of their own and some do not
 // yet: all is as it was, and nothing is told twice or never.
 TEST_F(Auto, GivesAChangeUpHalfWay) {

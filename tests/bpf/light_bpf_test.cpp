@@ -7,6 +7,7 @@
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -280,6 +281,44 @@ TEST_F(LightHostWide, OfAWaitThatBeganBeforeItsGilWasKnownTheLengthIsNot) {
     return;
   }
   FAIL() << "no waiter: " << found.at("threads");
+}
+
+// What a Python forks before it was looked at itself: it maps nothing that would tell of it, and
+// nobody waits for its GIL.
+TEST_F(LightHostWide, AChildThatWasForkedBeforeItsParentWasLookedAt) {
+  const std::string script = directory_.path("forks.py");
+  write_file(script,
+             "import os, time\n"
+             "pid = os.fork()\n"
+             "if pid == 0:\n"
+             "    print('child', os.getpid(), flush=True)\n"
+             "    end = time.monotonic() + 0.8\n"
+             "    while time.monotonic() < end: pass\n"
+             "    os._exit(0)\n"
+             "os.waitpid(pid, 0)\n");
+  std::set<std::string> programs = {python()};
+  for (const Interpreter& p : installed_interpreters())
+    if (p.root.empty() && !p.embedded() && p.minor >= 7 && !p.debug && programs.size() < 3)
+      programs.insert(p.program);
+  for (const std::string& program : programs) {
+    SCOPED_TRACE(program);
+    Recorder recorder(directory_, {"--mode", "light"});
+    get_known(program);
+    kill(recorder.program.pid(), SIGSTOP);
+    Program parent({program, "-S", "-E", script});
+    ASSERT_TRUE(parent.wait_for("child ")) << parent.err();
+    ASSERT_TRUE(parent.wait_for("\n"));
+    usleep(100'000);
+    kill(recorder.program.pid(), SIGCONT);
+    EXPECT_EQ(parent.finish().status, 0);
+    const Json report = recorder.finish();
+    const Json child = process(report, std::stoi(parent.out().substr(6)));
+    ASSERT_FALSE(child.is_null());
+    const Json& thread = child.at("threads").at(0);
+    EXPECT_LT(thread.at("matrix").at("released").at("running_s"), 0.05);
+    EXPECT_GT(thread.at("matrix").at("holding").at("running_s"),
+              0.6 * in_cpu_state(thread, "running"));
+  }
 }
 
 // A copy of Python that is linked to the same C library by another name.
