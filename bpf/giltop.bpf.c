@@ -170,6 +170,13 @@ int on_light_resume(struct pt_regs *ctx)
 		light = bpf_map_lookup_elem(&light_gils, &tgid);
 		if (gil && light)
 			see_gil(light, gil);
+		if (!gil) {
+			gil = only_gil(tgid);
+			if (gil) { /* it slept for something else, and not here */
+				how = NOT_ASLEEP;
+				await->how = NOT_ASLEEP;
+			}
+		}
 	} else {
 		gil = only_gil(tgid);
 		if (!await)
@@ -189,10 +196,11 @@ int on_light_resume(struct pt_regs *ctx)
 			count_step(tgid, (__u32)id, now);
 		return 0;
 	}
+	/* Where its sleeps are not told yet it may have slept, and may do so in its next wait. */
 	if (await)
-		await->how = NOT_ASLEEP;
+		await->how = is_light(tgid) ? NOT_ASLEEP : EARLIER;
 	if (how == NOT_ASLEEP && !is_light(tgid))
-		how = EARLIER; /* its sleeps are not told yet */
+		how = EARLIER;
 	if (!new && how != TOLD) /* NOT_ASLEEP: it did not need to */
 		tell_waits(gil, 0, how == NOT_ASLEEP ? NOT_ASLEEP : EARLIER, tgid, (__u32)id, now);
 	tell_waited(kind, gil, state, tgid, (__u32)id, now);

@@ -548,10 +548,10 @@ void LiveSession::stop(const EventSink& sink) {
   std::atomic_ref(skeleton_->bss->armed).store(0);
   // Who began since the last round, which may have been long: what it is only its exec tells.
   take_all();
+  targets_->settle_unlooked(end.ts_ns);
   // Programs that saw `armed` set may still emit; once detached, none runs any more.
   detach();
   take_losses(watermark_ + 1);
-  targets_->settle_unlooked(end.ts_ns);
   reorder_.push(end);
   bool ended = false;
   reorder_.release(~uint64_t{0}, [&](const Event& event) {

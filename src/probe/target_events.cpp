@@ -77,11 +77,11 @@ Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) 
   return known;
 }
 
-// Host-wide: whatever the program of `tgid` is, it runs Python. Its next process is traced from its
+// Host-wide: whatever the program of `tgid` is, it runs `file`. Its next process is traced from its
 // exec on.
-void Targets::know_program(uint32_t tgid) {
+void Targets::know_program(uint32_t tgid, const File& file) {
   const auto fd = open_executable(static_cast<pid_t>(tgid));
-  if (!fd) return;
+  if (!fd || !maps(tgid, &file)) return;
   const gt_file_key key = key_of(*fd);
   if (Known& known = programs_[key]; known.what != GT_PYTHON) tell_kernel(key, known, GT_PYTHON);
 }
@@ -373,7 +373,7 @@ bool Targets::on_mapping(const NewMapping& mapping) {
   if (traced) {
     new_.emplace_back(tgid, mapped.file);
   } else if (adopt(tgid, mapped)) {
-    know_program(tgid);
+    know_program(tgid, *mapped.file);
   } else {
     return false;
   }

@@ -97,7 +97,8 @@ void Targets::tell_mode(uint32_t tgid, bool light, uint64_t ts_ns) {
   if (how_of(tgid) == 0) return;
   if (light) push_(mode_event(tgid, ts_ns, true));
   tell_how(tgid, light ? GT_LIGHT : has_own(tgid) ? GT_OWN : 0);
-  if (!light) push_(mode_event(tgid, boot_ns(), false));
+  mode_told_ns_ = boot_ns();
+  if (!light) push_(mode_event(tgid, mode_told_ns_, false));
 }
 
 void Targets::go_light(uint32_t tgid) {

@@ -4,6 +4,8 @@
 // in light mode from the beginning, unless they are looked at before anything of them is passed on,
 // as mostly they are.
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "base/clock.h"
 #include "probe/targets.h"
@@ -17,7 +19,9 @@ bool Targets::any_file_light() const {
 }
 
 void Targets::await_python(uint32_t tgid, uint64_t ts_ns) {
-  if (chooser_ || options_.light) unlooked_[tgid] = {.since_ns = ts_ns};
+  if (!chooser_ && !options_.light) return;
+  unlooked_[tgid] = {.since_ns = ts_ns};
+  if (chooser_) tell_how(tgid, 0);  // of what it was before
 }
 
 void Targets::settle_unlooked(uint64_t now_ns) {
@@ -30,10 +34,11 @@ void Targets::settle_unlooked(uint64_t now_ns) {
         std::any_of(files.begin(), files.end(), [since_ns = unlooked.since_ns](const File* file) {
           return file && file->was_light_since(since_ns);
         });
-    if (!was_light || !is_tracked(tgid)) continue;
-    push_(mode_event(tgid, unlooked.since_ns, true));
+    if (was_light) push_(mode_event(tgid, unlooked.since_ns, true));
     unlooked.light = options_.light || any_file_light();
-    if (!unlooked.light) push_(mode_event(tgid, boot_ns(), false));
+    const bool told_meanwhile = mode_told_ns_ >= unlooked.since_ns;
+    if ((was_light != unlooked.light || told_meanwhile) && is_tracked(tgid))
+      push_(mode_event(tgid, boot_ns(), unlooked.light));
   }
 }
 
@@ -54,7 +59,8 @@ void Targets::end_unlooked(uint32_t tgid, const Image& image) {
 void Targets::change_unlooked(bool light) {
   for (auto& [tgid, unlooked] : unlooked_) {
     if (!unlooked.settled || unlooked.light == light || !is_tracked(tgid)) continue;
-    push_(mode_event(tgid, boot_ns(), light));
+    mode_told_ns_ = boot_ns();
+    push_(mode_event(tgid, mode_told_ns_, light));
     unlooked.light = light;
   }
 }
@@ -64,9 +70,11 @@ void Targets::change_unlooked(bool light) {
 // may have gone before the change got to it: then it is in light mode from its fork on.
 void Targets::on_child(const gt_fork& fork) {
   const uint32_t tgid = fork.h.tgid, parent = fork.parent_tgid;
+  on_last_exit(tgid);  // of another one: that may have been lost
   std::vector<File*> files;
   if (const auto image = images_.find(parent); image != images_.end()) {
     files = image->second.pythons;
+    if (fork.h.ts_ns <= image->second.seen_ns) children_.push_back(tgid);
   } else if (const auto more = inherited_.find(parent); more != inherited_.end()) {
     files = more->second;
   }
@@ -86,11 +94,12 @@ void Targets::on_child(const gt_fork& fork) {
   inherited_[tgid] = std::move(files);
 }
 
-// It maps nothing anew that would tell what it runs.
+// What it runs, or what its parent does, was not told yet when it was forked, and it maps nothing
+// anew.
 void Targets::look_at_children() {
   bool any = false;
   for (const uint32_t tgid : std::exchange(children_, {}))
-    if (unlooked_.contains(tgid) && look_at(tgid)) any = true;
+    if ((unlooked_.contains(tgid) || inherited_.contains(tgid)) && look_at(tgid)) any = true;
   if (any) see_threads(boot_ns);
 }
 

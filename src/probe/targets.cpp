@@ -151,7 +151,7 @@ void Targets::attach_all() {
       proof = {file, *id, place};
     }
     if (image.pythons.empty() || !adopt(tgid, proof)) continue;
-    know_program(tgid);
+    know_program(tgid, *proof.file);
     image.seen = proof;
     images_[tgid] = image;
     report(tgid, image, kWhenSeen, false);
@@ -226,6 +226,7 @@ void Targets::see_threads(const std::function<uint64_t()>& now) {
       event.tgid = tgid;
       event.other = tables_.add(facts, now_ns);
       const auto image = images_.find(tgid);
+      if (image != images_.end()) image->second.seen_ns = now_ns;
       const bool light = image != images_.end() && image->second.is_light();
       if (light || chooser_) events.push_back(mode_event(tgid, now_ns, light));
     }
@@ -420,7 +421,9 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
       std::any_of(image.pythons.begin(), image.pythons.end(),
                   [ts_ns](const File* file) { return file->was_light_since(ts_ns); });
   push_(mode_event(tgid, ts_ns, was_light));
-  if (was_light && !light) push_(mode_event(tgid, boot_ns(), false));
+  // Also where it was told another one meanwhile, of what it was before its exec.
+  if ((was_light != light || mode_told_ns_ >= ts_ns) && is_tracked(tgid))
+    push_(mode_event(tgid, boot_ns(), light));
 }
 
 void Targets::refuse(uint32_t tgid, const File& file) {

@@ -137,6 +137,7 @@ class Targets {
     std::vector<File*> pythons;
     Mapped seen;             // where one of them was, to look there first
     bool at_loader = false;  // executed and not yet at the entry point, where it will be looked at
+    uint64_t seen_ns = 0;    // what it is was told at that time (boot clock), if that was late
 
     bool is_light() const {
       return std::any_of(pythons.begin(), pythons.end(),
@@ -237,7 +238,7 @@ class Targets {
   void forget_mode(uint32_t tgid);
   std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
-  void know_program(uint32_t tgid);
+  void know_program(uint32_t tgid, const File& file);
 
   Options options_;
   Maps maps_;
@@ -251,10 +252,11 @@ class Targets {
   std::unordered_map<uint32_t, std::vector<Uprobes>>
       own_;  // by process (GT_OWN, GT_SWAP); none: it could not be
   bool changing_ = false;
-  std::vector<uint32_t> unneeded_;                              // whose own may go
+  uint64_t mode_told_ns_ = 0;       // as of when a mode was told last, other than by a report
+  std::vector<uint32_t> unneeded_;  // whose own may go
   std::unordered_map<uint32_t, std::vector<File*>> inherited_;  // by forked children
   std::unordered_map<uint32_t, Unlooked> unlooked_;
-  std::vector<uint32_t> children_;  // of unlooked ones, not looked at yet
+  std::vector<uint32_t> children_;  // of whom it was not known, not looked at yet
   // Traced since the last see_threads(), and what it has to map still, or its id is another's by
   // now; null: not known.
   std::vector<std::pair<uint32_t, const File*>> new_;
