@@ -81,9 +81,12 @@ Targets::Known& Targets::look_at_program(uint32_t tgid, const gt_file_key& key) 
 // exec on.
 void Targets::know_program(uint32_t tgid, const File& file) {
   const auto fd = open_executable(static_cast<pid_t>(tgid));
-  if (!fd || !maps(tgid, &file)) return;
+  if (!fd) return;
   const gt_file_key key = key_of(*fd);
-  if (Known& known = programs_[key]; known.what != GT_PYTHON) tell_kernel(key, known, GT_PYTHON);
+  if (const auto known = programs_.find(key);
+      known != programs_.end() && known->second.what == GT_PYTHON)
+    return;
+  if (maps(tgid, &file)) tell_kernel(key, programs_[key], GT_PYTHON);
 }
 
 void Targets::attach_installed(std::string_view path) {
