@@ -105,12 +105,17 @@ void Targets::attach_installed(std::string_view path) {
   }
 }
 
+// Under that id runs something else from now on, or nothing.
+void Targets::forget_image(uint32_t tgid) {
+  images_.erase(tgid);
+  inherited_.erase(tgid);
+  unlooked_.erase(tgid);
+  light_gils_.forget(tgid);
+  forget_mode(tgid);
+}
+
 void Targets::on_exec(const gt_exec& exec) {
-  images_.erase(exec.h.tgid);
-  inherited_.erase(exec.h.tgid);
-  unlooked_.erase(exec.h.tgid);
-  light_gils_.forget(exec.h.tgid);
-  forget_mode(exec.h.tgid);
+  forget_image(exec.h.tgid);
   if (options_.host_wide) {
     exec_host_wide(exec);
   } else {
@@ -261,11 +266,7 @@ void Targets::on_found(const gt_found& found) {
 void Targets::on_last_exit(uint32_t tgid) {
   if (const auto image = images_.find(tgid); image != images_.end() && image->second.at_loader)
     never_entered_++;
-  images_.erase(tgid);
-  inherited_.erase(tgid);
-  unlooked_.erase(tgid);
-  light_gils_.forget(tgid);
-  forget_mode(tgid);
+  forget_image(tgid);
 }
 
 template <typename Which>

@@ -49,10 +49,7 @@ void Targets::end_unlooked(uint32_t tgid, const Image& image) {
   const Unlooked unlooked = found->second;
   unlooked_.erase(found);
   if (unlooked.settled) return;
-  const bool was_light =
-      std::any_of(image.pythons.begin(), image.pythons.end(),
-                  [&](const File* file) { return file->was_light_since(unlooked.since_ns); });
-  push_(mode_event(tgid, unlooked.since_ns, was_light));
+  push_(mode_event(tgid, unlooked.since_ns, image.was_light_since(unlooked.since_ns)));
 }
 
 // A file's mode has become light mode, or none's is any more.
@@ -70,7 +67,7 @@ void Targets::change_unlooked(bool light) {
 // may have gone before the change got to it: then it is in light mode from its fork on.
 void Targets::on_child(const gt_fork& fork) {
   const uint32_t tgid = fork.h.tgid, parent = fork.parent_tgid;
-  on_last_exit(tgid);  // of another one: that may have been lost
+  forget_image(tgid);  // of another one, whose end may have been lost
   std::vector<File*> files;
   if (const auto image = images_.find(parent); image != images_.end()) {
     files = image->second.pythons;

@@ -417,9 +417,7 @@ void Targets::report(uint32_t tgid, const Image& image, uint64_t ts_ns, bool lat
   event.other = tables_.add(std::move(facts), ts_ns);
   push_(event);
   if (mode_told || (!light && !chooser_)) return;
-  const bool was_light =
-      std::any_of(image.pythons.begin(), image.pythons.end(),
-                  [ts_ns](const File* file) { return file->was_light_since(ts_ns); });
+  const bool was_light = image.was_light_since(ts_ns);
   push_(mode_event(tgid, ts_ns, was_light));
   // Also where it was told another one meanwhile, of what it was before its exec.
   if ((was_light != light || mode_told_ns_ >= ts_ns) && is_tracked(tgid))

@@ -143,6 +143,10 @@ class Targets {
       return std::any_of(pythons.begin(), pythons.end(),
                          [](File* file) { return file->is_light(); });
     }
+    bool was_light_since(uint64_t ts_ns) const {
+      return std::any_of(pythons.begin(), pythons.end(),
+                         [ts_ns](const File* file) { return file->was_light_since(ts_ns); });
+    }
     bool has(const File* file) const {
       return std::find(pythons.begin(), pythons.end(), file) != pythons.end();
     }
@@ -236,6 +240,7 @@ class Targets {
   void find_unneeded(const std::vector<File*>& mixed);
   static void fail_to_change(File& file, const std::string& reason, uint64_t retry_ns);
   void forget_mode(uint32_t tgid);
+  void forget_image(uint32_t tgid);
   std::optional<uint64_t> bias_of(uint32_t tgid, const CPythonFile& python) const;
   Known& look_at_program(uint32_t tgid, const gt_file_key& key);
   void know_program(uint32_t tgid, const File& file);

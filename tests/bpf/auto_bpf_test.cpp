@@ -205,7 +205,7 @@ TEST_F(AutoHostWide, WhoseLibraryIsNotKnownYetMayBeInLightMode) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline) << "nobody got probes of its own";
     usleep(1000);
   }
-  kill(recorder.program.pid(), SIGSTOP);
+  recorder.program.signal(SIGSTOP);
   Program alone({python->program, "-S", "-E", "-c",
                  "import sys, time\n"
                  "print('begun', flush=True)\n"
@@ -213,7 +213,7 @@ TEST_F(AutoHostWide, WhoseLibraryIsNotKnownYetMayBeInLightMode) {
                  "while time.monotonic() < end: pass\n"});
   ASSERT_TRUE(alone.wait_for("begun"));
   usleep(200'000);
-  kill(recorder.program.pid(), SIGCONT);
+  recorder.program.signal(SIGCONT);
   EXPECT_EQ(alone.finish().status, 0);
   kill(busy.pid(), SIGKILL);
   write_file(stop, "");
@@ -277,11 +277,11 @@ TEST_F(AutoHostWide, AWaitThatBeganBeforeItsProgramWasLookedAt) {
   // The busy one is in light mode some ms later, and the child as long as modes are not chosen
   // again, which is half a second. Too early or too late, and this shows nothing.
   usleep(50'000);
-  kill(recorder.program.pid(), SIGSTOP);
+  recorder.program.signal(SIGSTOP);
   write_file(go, "");
   ASSERT_TRUE(busy.wait_for("begins"));
   usleep(200'000);
-  kill(recorder.program.pid(), SIGCONT);
+  recorder.program.signal(SIGCONT);
   EXPECT_EQ(busy.finish().status, 0);
   const Json report = recorder.finish();
   const Json child = process(report, number_after(busy.out(), "child "));

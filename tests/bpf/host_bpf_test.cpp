@@ -172,9 +172,9 @@ TEST_F(Host, ABriefRunOfANewPythonIsSaidToBeMissed) {
   const std::string program = directory_.path("python3");
   std::filesystem::copy_file(GILTOP_DOUBLE, program);
   Recorder recorder(directory_, {});
-  kill(recorder.program.pid(), SIGSTOP);
+  recorder.program.signal(SIGSTOP);
   EXPECT_EQ(run({program, "1", "0.001", "7", "/dev/null"}).status, 0);
-  kill(recorder.program.pid(), SIGCONT);
+  recorder.program.signal(SIGCONT);
   recorder.finish();
   EXPECT_THAT(recorder.ran.err, HasSubstr("some programs ran before giltop could look at them"));
 }
